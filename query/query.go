@@ -1,0 +1,95 @@
+// Package query is the vocabulary of what is known: queries at the four levels
+// of the DICOM information model (PS3.4 C.6), and their answers. One engine
+// serves C-FIND, QIDO-RS and `pelago find`.
+package query
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"pelago/dimse/dicom"
+	"pelago/dimse/dict"
+)
+
+// Level is a level of the query/retrieve information model.
+type Level uint8
+
+// The levels, from the top.
+const (
+	Patient Level = iota
+	Study
+	Series
+	Image
+)
+
+// String returns the value of (0008,0052).
+func (l Level) String() string { return [...]string{"PATIENT", "STUDY", "SERIES", "IMAGE"}[l] }
+
+// Query is one question.
+type Query struct {
+	Level Level
+	// Keys are the matching keys, in any character set; elements of zero length
+	// or `*` match everything. Sequences match by their one item (PS3.4 C.2.2.2.6).
+	Keys *dicom.Dataset
+	// Return lists attributes to answer besides the keys.
+	Return []dict.Tag
+	// All asks for every attribute known of the level (includefield=all).
+	All bool
+
+	Relational       bool // keys of lower levels allowed without the upper unique keys
+	Fuzzy            bool // fuzzy semantic matching of person names (negotiated)
+	CombinedDateTime bool // a date and its time as one range (negotiated; QIDO always)
+	Timezone         bool // times are adjusted by (0008,0201) (negotiated)
+	FoldText         bool // QIDO: case does not count in free-text descriptions
+
+	// Issuer qualifies Patient ID where the query names no issuer: the asking
+	// AE's issuer; "" means this site's.
+	Issuer string
+
+	Limit, Offset int // 0: no limit, from the start
+}
+
+// Answer is a stream of matches with what must be said of it.
+type Answer struct {
+	// Matches yields data sets in explicit little endian and ISO_IR 192, with
+	// the requested attributes, in a total order that does not change while
+	// the matching studies do not. It must be ranged over at most once, and
+	// stops when ctx ends.
+	Matches iter.Seq2[*dicom.Dataset, error]
+	// Staleness is how old the answer may be for other sites' studies.
+	Staleness time.Duration
+	// Silent names the sites that own matching data and did not answer.
+	Silent []string
+	// Ignored lists matching keys that could not be used (FF01).
+	Ignored []dict.Tag
+}
+
+// Engine answers queries.
+type Engine interface {
+	Find(ctx context.Context, q Query) (*Answer, error)
+}
+
+// Instance is an instance of this node's own studies as the engine sees it.
+type Instance struct {
+	Study, Series, SOP string
+	Class              string
+	Syntax             string
+	Number             uint64 // local number
+	Bytes              int64
+}
+
+// Instances is the image level: what [Engine] asks of the node's own archive.
+// Quarantined and deleted instances are not in it.
+type Instances interface {
+	// List yields instances in ascending (study, series, instance) UID order;
+	// empty series means all of the study.
+	List(ctx context.Context, study, series string) iter.Seq2[Instance, error]
+	// Find returns the instances with a SOP Instance UID: usually one.
+	Find(ctx context.Context, sop string) ([]Instance, error)
+	// Header returns the header record.
+	Header(ctx context.Context, number uint64) (*dicom.Header, error)
+	// Settle returns once every instance acknowledged before the call is in the
+	// catalogue, so that a sender finds what it has just stored.
+	Settle(ctx context.Context) error
+}
