@@ -27,9 +27,12 @@ func (a *Archive) Delete(ctx context.Context, study, series, instance, by string
 	if !found || study == "" {
 		return fault.New(fault.NotFound, "no such study, series or instance")
 	}
-	return a.append(ctx, &catalog.TombstoneFact{
+	if err := a.append(ctx, &catalog.TombstoneFact{
 		Study: study, Series: series, Instance: instance, Tick: time.Now().Unix(), By: by,
-	})
+	}); err != nil {
+		return err
+	}
+	return a.recount(ctx, study, series)
 }
 
 // Restore takes a tombstone back within the delete grace.
@@ -42,9 +45,28 @@ func (a *Archive) Restore(ctx context.Context, study, series, instance, by strin
 	if now.Sub(time.Unix(tombstone.Tick, 0)) > a.o.Grace {
 		return fault.New(fault.NotFound, "deleted more than %s ago", a.o.Grace)
 	}
-	return a.append(ctx, &catalog.RestoreFact{
+	if err := a.append(ctx, &catalog.RestoreFact{
 		Study: study, Series: series, Instance: instance, Tick: now.Unix(), By: by,
-	})
+	}); err != nil {
+		return err
+	}
+	return a.recount(ctx, study, series)
+}
+
+// recount has the facts of the series under a changed tombstone made anew:
+// their counts are what a retrieve would send.
+func (a *Archive) recount(ctx context.Context, study, series string) error {
+	last := ""
+	for ref, err := range a.list(ctx, keySeries(study, series, "")) {
+		if err != nil {
+			return err
+		}
+		if ref.Series != last {
+			last = ref.Series
+			a.journal.Dirty(a.number.Load(), study, last)
+		}
+	}
+	return a.journal.Settle(ctx)
 }
 
 func (a *Archive) append(ctx context.Context, command catalog.Command) error {

@@ -45,6 +45,9 @@ func (f facts) SeriesFact(ctx context.Context, study, series string) (*catalog.S
 		if err != nil {
 			return nil, err
 		}
+		if t, deleted := f.catalog.Deleted(study, series, ref.SOP); deleted && t.Instance != "" {
+			continue
+		}
 		if first == 0 {
 			first = ref.Number
 		}
