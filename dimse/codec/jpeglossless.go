@@ -314,9 +314,9 @@ func (h *huffman) category(b *bitReader) (int, bool) {
 	if e := h.fast[b.bits>>56]; e != 0 {
 		return int(e & 255), b.drop(int(e >> 8))
 	}
-	code, first, k := 0, 0, 0
+	first, k := 0, 0
 	for l := 1; l <= 16; l++ {
-		code = int(b.bits >> (64 - l))
+		code := int(b.bits >> (64 - l))
 		if i := code - first; i < h.counts[l] {
 			return int(h.values[k+i]), b.drop(l)
 		}
