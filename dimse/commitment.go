@@ -24,10 +24,6 @@ const (
 	tagFailureReason      dict.Tag = 0x00081197
 	tagFailedSequence     dict.Tag = 0x00081198
 	tagReferencedSequence dict.Tag = 0x00081199
-
-	vrAE dict.VR = 'A'<<8 | 'E'
-	vrUI dict.VR = 'U'<<8 | 'I'
-	vrUS dict.VR = 'U'<<8 | 'S'
 )
 
 // Reference names an instance whose storage is to be, or was, committed.
@@ -65,7 +61,7 @@ func (r *CommitmentResult) EventType() uint16 {
 // Dataset returns the request's Action Information.
 func (r *CommitmentRequest) Dataset() *dicom.Dataset {
 	d := bare()
-	d.Set(tagTransaction, vrUI, r.Transaction)
+	d.Set(tagTransaction, dict.UI, r.Transaction)
 	d.SetSequence(tagReferencedSequence, referenceItems(r.References)...)
 	return d
 }
@@ -74,14 +70,14 @@ func (r *CommitmentRequest) Dataset() *dicom.Dataset {
 func (r *CommitmentResult) Dataset() *dicom.Dataset {
 	d := bare()
 	if r.RetrieveAE != "" {
-		d.Set(tagRetrieveAE, vrAE, r.RetrieveAE)
+		d.Set(tagRetrieveAE, dict.AE, r.RetrieveAE)
 	}
-	d.Set(tagTransaction, vrUI, r.Transaction)
+	d.Set(tagTransaction, dict.UI, r.Transaction)
 	if len(r.Failed) > 0 {
 		items := make([]*dicom.Dataset, len(r.Failed))
 		for i, f := range r.Failed {
 			items[i] = referenceItem(f.Reference)
-			items[i].SetUint(tagFailureReason, vrUS, uint64(f.Reason))
+			items[i].SetUint(tagFailureReason, dict.US, uint64(f.Reason))
 		}
 		d.SetSequence(tagFailedSequence, items...)
 	}
@@ -167,8 +163,8 @@ func referenceItems(references []Reference) []*dicom.Dataset {
 
 func referenceItem(r Reference) *dicom.Dataset {
 	d := bare()
-	d.Set(tagReferencedClass, vrUI, r.Class)
-	d.Set(tagReferencedInstance, vrUI, r.Instance)
+	d.Set(tagReferencedClass, dict.UI, r.Class)
+	d.Set(tagReferencedInstance, dict.UI, r.Instance)
 	return d
 }
 

@@ -11,7 +11,6 @@ import (
 
 const (
 	tagFailedUIDs dict.Tag = 0x00080058
-	vrUI          dict.VR  = 'U'<<8 | 'I'
 
 	// maxFailedUIDs bounds the list of a final response: as many as its counts
 	// can express.
@@ -111,6 +110,6 @@ func (p *progress) failedIdentifier() *dicom.Dataset {
 	}
 	d := dicom.NewDataset()
 	d.Remove(0x00080005) // UIDs need no character set
-	d.Set(tagFailedUIDs, vrUI, p.failedUIDs...)
+	d.Set(tagFailedUIDs, dict.UI, p.failedUIDs...)
 	return d
 }

@@ -16,7 +16,6 @@ import (
 const (
 	tagQueryLevel dict.Tag = 0x00080052
 	tagFailedUIDs dict.Tag = 0x00080058
-	vrCS          dict.VR  = 'C'<<8 | 'S'
 )
 
 // Query is a C-FIND, C-MOVE or C-GET identifier with its information model.
@@ -33,7 +32,7 @@ func (q Query) encode(syntax string) ([]byte, error) {
 	d := *q.Identifier
 	if q.Level != "" {
 		d.Elements = slices.Clone(d.Elements)
-		d.Set(tagQueryLevel, vrCS, q.Level)
+		d.Set(tagQueryLevel, dict.CS, q.Level)
 	}
 	s, _ := dict.Syntax(syntax)
 	return d.Encode(nil, s)
