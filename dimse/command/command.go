@@ -1,6 +1,6 @@
-// Package command is the DIMSE message layer (PS3.7 §9, §10, Annex E): command
-// sets as typed values, and their encoding. It is pure.
 package command
+
+import "fmt"
 
 // Field is a Command Field (0000,0100).
 type Field uint16
@@ -32,8 +32,26 @@ const (
 	NDeleteRSP      Field = 0x8150
 )
 
-// Status is a DIMSE status (0000,0900).
-type Status uint16
+// responseBit tells a response from its request (PS3.7 §E.1).
+const responseBit = 0x8000
+
+// IsResponse reports whether the field is that of a response.
+func (f Field) IsResponse() bool { return f&responseBit != 0 }
+
+// String returns the command's name as PS3.7 writes it, such as C-STORE-RQ.
+func (f Field) String() string {
+	if l, ok := layoutOf(f); ok {
+		return l.name
+	}
+	return fmt.Sprintf("command %04XH", uint16(f))
+}
+
+// Priority of an operation (0000,0700).
+const (
+	PriorityMedium uint16 = 0x0000
+	PriorityHigh   uint16 = 0x0001
+	PriorityLow    uint16 = 0x0002
+)
 
 // Set is a command set. Fields that a command does not use stay zero and are
 // not encoded; pointers tell an absent element from a zero.
@@ -58,12 +76,16 @@ type Set struct {
 	Remaining, Completed, Failed, Warning *uint16 // sub-operations, absent when nil
 }
 
-// Encode appends the set in implicit little endian, group length first.
-func (s *Set) Encode(b []byte) []byte { panic("command: Encode") }
-
-// Parse reads a command set; fault.Protocol or fault.Invalid if it is none.
-// Unknown elements are passed over.
-func Parse(b []byte) (*Set, error) { panic("command: Parse") }
-
 // Reply returns the response set for a request: field, ids and class copied.
-func (s *Set) Reply(status Status) *Set { panic("command: Reply") }
+// C-CANCEL-RQ has no response (PS3.7 §9.3.2.3) and must not be given.
+func (s *Set) Reply(status Status) *Set {
+	return &Set{
+		Field:       s.Field | responseBit,
+		RespondedTo: s.MessageID,
+		Class:       s.Class,
+		Instance:    s.Instance,
+		EventType:   s.EventType,
+		ActionType:  s.ActionType,
+		Status:      status,
+	}
+}
