@@ -344,7 +344,7 @@ func (c *commitments) deliver(ctx context.Context, t *transaction) error {
 	if err != nil {
 		return err
 	}
-	if err := client.ReportCommitment(ctx, t.Result); err != nil {
+	if err := client.SendCommitmentResult(ctx, t.Result); err != nil {
 		return errors.Join(err, client.Abort())
 	}
 	if err := client.Release(ctx); err != nil {
