@@ -23,25 +23,19 @@ func Parse(b []byte) (*Set, error) {
 	}
 	s := &Set{}
 	seen := map[uint16]bool{}
-	for at := 0; at < len(b); {
-		rest := b[at:]
-		if len(rest) < headerBytes {
-			return nil, fault.New(fault.Invalid, "command set: %d stray bytes at %d", len(rest), at)
-		}
-		group := binary.LittleEndian.Uint16(rest)
-		element := binary.LittleEndian.Uint16(rest[2:])
-		length := binary.LittleEndian.Uint32(rest[4:])
-		if group != 0 {
-			return nil, fault.New(fault.Invalid, "command set: element (%04X,%04X) at %d is not of group 0000", group, element, at)
-		}
-		if uint64(length) > uint64(len(rest)-headerBytes) {
-			return nil, fault.New(fault.Invalid, "command set: element (0000,%04X) claims %d bytes of %d", element, length, len(rest)-headerBytes)
-		}
-		if err := s.setElement(element, rest[headerBytes:headerBytes+int(length)]); err != nil {
+	for len(b) > 0 {
+		group, element, value, rest, err := split(b)
+		if err != nil {
 			return nil, err
 		}
-		seen[element] = length > 0
-		at += headerBytes + int(length)
+		if group != 0 {
+			return nil, fault.New(fault.Invalid, "command set: element (%04X,%04X) is not of group 0000", group, element)
+		}
+		if err := s.setElement(element, value); err != nil {
+			return nil, err
+		}
+		seen[element] = len(value) > 0
+		b = rest
 	}
 	return s, s.missing(seen)
 }

@@ -3,6 +3,7 @@ package scp
 import (
 	"context"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -22,11 +23,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		if len(open) == 0 {
 			return nil
 		}
-		for _, a := range open {
-			if a.idle(drainIdle) {
-				a.abort()
-			}
-		}
+		abort(open, func(a *association) bool { return a.idle(drainIdle) })
 		select {
 		case <-ended:
 		case <-ticker.C:
@@ -55,9 +52,7 @@ func (s *Server) drain() []interface{ Close() error } {
 // abortAll aborts every association and waits a little for their ends.
 func (s *Server) abortAll() {
 	open, _ := s.associations()
-	for _, a := range open {
-		a.abort()
-	}
+	abort(open, func(*association) bool { return true })
 	grace := time.NewTimer(abortGrace)
 	defer grace.Stop()
 	for {
@@ -72,6 +67,18 @@ func (s *Server) abortAll() {
 			return
 		}
 	}
+}
+
+// abort aborts the associations that are chosen, all at once: each may take a
+// second to let its peer read the A-ABORT.
+func abort(open []*association, chosen func(*association) bool) {
+	var aborts sync.WaitGroup
+	for _, a := range open {
+		if chosen(a) {
+			aborts.Go(a.abort)
+		}
+	}
+	aborts.Wait()
 }
 
 // associations returns those that are open, and a channel that is closed when
