@@ -1,0 +1,281 @@
+package catalog
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"slices"
+	"strings"
+
+	"pelago/cluster/fault"
+	"pelago/dimse/dicom"
+	"pelago/dimse/dict"
+)
+
+const (
+	// maxValue bounds one value in a record, in bytes of UTF-8: twice what a
+	// full person name of three groups may take.
+	maxValue = 1024
+	// maxAttributes bounds a fact's data set: what goes through the log is small.
+	maxAttributes = 8 << 10
+)
+
+// The private element of a fact's data set that lists, as text, the tags whose
+// values are too long for a record, so that nobody takes them for absent: they
+// are answered from the instances' headers.
+const (
+	omittedCreator dict.Tag = 0x00090010
+	omittedTags    dict.Tag = 0x00091001
+	creatorName             = "PELAGO CATALOG"
+)
+
+// codeOmitted marks, in a record, the list of omitted codes. It is no index
+// into the table.
+const codeOmitted = 0xFF
+
+// attr is an attribute of a record: its code and its value in UTF-8, padded to
+// an even length.
+type attr struct {
+	code  uint8
+	value []byte
+}
+
+// attrs are ascending by code.
+type attrs []attr
+
+func tagsOf(l level, implied dict.Tag) []dict.Tag {
+	tags := []dict.Tag{implied}
+	for _, a := range attributes {
+		if a.level == l {
+			tags = append(tags, a.tag)
+		}
+	}
+	slices.Sort(tags)
+	return tags
+}
+
+// codeOf returns the code of a tag.
+func codeOf(t dict.Tag) (uint8, bool) {
+	for i := range attributes {
+		if attributes[i].tag == t {
+			return uint8(i), true
+		}
+	}
+	return 0, false
+}
+
+// Attributes picks PatientTags, StudyTags and SeriesTags from an instance's
+// header, decoded to ISO_IR 192, as SeriesFact.Attributes has them. Empty
+// values are left out; values longer than a record takes are listed as omitted.
+func Attributes(h *dicom.Header) []byte {
+	var picked attrs
+	var omitted []byte
+	total := 0
+	for code, a := range attributes {
+		e := h.Dataset.Get(a.tag)
+		if e == nil {
+			continue
+		}
+		text := e.Cut != nil
+		var value []byte
+		if !text {
+			known := *e
+			known.VR = a.vr
+			values, _ := h.Dataset.ElementStrings(&known) // what cannot be decoded shows as U+FFFD
+			value = clean(strings.Join(values, `\`))
+			text = len(value) > 0
+		}
+		if !text {
+			continue
+		}
+		if e.Cut != nil || len(value) > maxValue || total+len(value) > maxAttributes/2 {
+			omitted = append(omitted, uint8(code))
+			continue
+		}
+		total += len(value)
+		picked = append(picked, attr{uint8(code), value})
+	}
+	if len(omitted) > 0 {
+		picked = append(picked, attr{codeOmitted, omitted})
+	}
+	return picked.dataset()
+}
+
+// clean pads a value to an even length, without the NULs that some writers leave.
+func clean(s string) []byte {
+	s = strings.TrimRight(strings.ReplaceAll(s, "\x00", " "), " ")
+	if s == "" {
+		return nil
+	}
+	if len(s)%2 != 0 {
+		s += " "
+	}
+	return []byte(s)
+}
+
+// dataset encodes attributes as SeriesFact.Attributes has them.
+func (as attrs) dataset() []byte {
+	type element struct {
+		tag   dict.Tag
+		vr    dict.VR
+		value []byte
+	}
+	elements := []element{{dict.SpecificCharacterSet, dict.CS, []byte("ISO_IR 192")}}
+	for _, a := range as {
+		if a.code == codeOmitted {
+			names := make([]string, len(a.value))
+			for i, code := range a.value {
+				t := attributes[code].tag
+				names[i] = strings.ToUpper(strings.NewReplacer("(", "", ",", "", ")", "").Replace(t.String()))
+			}
+			elements = append(elements,
+				element{omittedCreator, dict.LO, []byte(creatorName)},
+				element{omittedTags, dict.LO, clean(strings.Join(names, `\`))})
+			continue
+		}
+		at := attributes[a.code]
+		elements = append(elements, element{at.tag, at.vr, a.value})
+	}
+	slices.SortFunc(elements, func(x, y element) int { return cmp.Compare(x.tag, y.tag) })
+	var b []byte
+	for _, e := range elements {
+		b = binary.LittleEndian.AppendUint16(b, e.tag.Group())
+		b = binary.LittleEndian.AppendUint16(b, e.tag.Element())
+		b = append(b, byte(e.vr>>8), byte(e.vr))
+		b = binary.LittleEndian.AppendUint16(b, uint16(len(e.value)))
+		b = append(b, e.value...)
+	}
+	return b
+}
+
+// parseAttributes reads SeriesFact.Attributes. Attributes that records do not
+// hold are passed over; anything that is not a flat data set in explicit little
+// endian is fault.Invalid.
+func parseAttributes(b []byte) (attrs, error) {
+	if len(b) > maxAttributes {
+		return nil, fault.New(fault.Invalid, "catalog: attributes of %d bytes", len(b))
+	}
+	var as attrs
+	for len(b) > 0 {
+		if len(b) < 8 {
+			return nil, fault.New(fault.Invalid, "catalog: attributes are cut short")
+		}
+		tag := dict.Tag(binary.LittleEndian.Uint16(b))<<16 | dict.Tag(binary.LittleEndian.Uint16(b[2:]))
+		vr := dict.VR(b[4])<<8 | dict.VR(b[5])
+		n := int(binary.LittleEndian.Uint16(b[6:]))
+		if vr.Long() || !vr.Known() || 8+n > len(b) {
+			return nil, fault.New(fault.Invalid, "catalog: attribute %v cannot be delimited", tag)
+		}
+		value := b[8 : 8+n : 8+n]
+		b = b[8+n:]
+		if tag == omittedTags {
+			as = append(as, attr{codeOmitted, parseOmitted(value)})
+			continue
+		}
+		if code, ok := codeOf(tag); ok && n > 0 && n <= maxValue {
+			if n%2 != 0 {
+				value = append(value, ' ')
+			}
+			as = append(as, attr{code, value})
+		}
+	}
+	slices.SortStableFunc(as, func(x, y attr) int { return cmp.Compare(x.code, y.code) })
+	return slices.CompactFunc(as, func(x, y attr) bool { return x.code == y.code }), nil
+}
+
+func parseOmitted(value []byte) []byte {
+	var codes []byte
+	for _, name := range bytes.Split(bytes.TrimRight(value, " "), []byte{'\\'}) {
+		for code, a := range attributes {
+			if strings.NewReplacer("(", "", ",", "", ")", "").Replace(a.tag.String()) == string(name) {
+				codes = append(codes, uint8(code))
+			}
+		}
+	}
+	slices.Sort(codes)
+	return slices.Compact(codes)
+}
+
+// get returns the padded value of a code, or nil.
+func (as attrs) get(code uint8) []byte {
+	i, ok := slices.BinarySearchFunc(as, code, func(a attr, c uint8) int { return cmp.Compare(a.code, c) })
+	if !ok {
+		return nil
+	}
+	return as[i].value
+}
+
+// text returns the value of a code without padding.
+func (as attrs) text(code uint8) string { return strings.TrimRight(string(as.get(code)), " \x00") }
+
+// fill adds to as what only more has, and reports whether that was anything.
+// Lists of omitted attributes are united.
+func (as *attrs) fill(more attrs) bool {
+	filled, changed := slices.Clone(*as), false
+	for _, m := range more {
+		i, ok := slices.BinarySearchFunc(filled, m.code, func(a attr, c uint8) int { return cmp.Compare(a.code, c) })
+		switch {
+		case !ok:
+			filled, changed = slices.Insert(filled, i, m), true
+		case m.code == codeOmitted:
+			union := slices.Concat(filled[i].value, m.value)
+			slices.Sort(union)
+			if union = slices.Compact(union); len(union) > len(filled[i].value) {
+				filled[i].value, changed = union, true
+			}
+		}
+	}
+	if changed {
+		*as = filled
+	}
+	return changed
+}
+
+// of returns the attributes of one level.
+func (as attrs) of(l level) attrs {
+	var out attrs
+	for _, a := range as {
+		if a.code != codeOmitted && attributes[a.code].level == l {
+			out = append(out, a)
+			continue
+		}
+		if a.code != codeOmitted {
+			continue
+		}
+		var codes []byte
+		for _, c := range a.value {
+			if attributes[c].level == l {
+				codes = append(codes, c)
+			}
+		}
+		if len(codes) > 0 {
+			out = append(out, attr{codeOmitted, codes})
+		}
+	}
+	return out
+}
+
+func (as attrs) equal(other attrs) bool {
+	return slices.EqualFunc(as, other, func(x, y attr) bool { return x.code == y.code && bytes.Equal(x.value, y.value) })
+}
+
+// omits reports whether the value of a tag was too long for the record.
+func (as attrs) omits(t dict.Tag) bool {
+	for _, code := range as.get(codeOmitted) {
+		if attributes[code].tag == t {
+			return true
+		}
+	}
+	return false
+}
+
+// elements appends the attributes as elements of a data set in explicit little
+// endian.
+func (as attrs) elements(to []dicom.Element) []dicom.Element {
+	for _, a := range as {
+		if a.code != codeOmitted {
+			to = append(to, dicom.Element{Tag: attributes[a.code].tag, VR: attributes[a.code].vr, Value: a.value})
+		}
+	}
+	return to
+}

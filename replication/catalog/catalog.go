@@ -1,0 +1,253 @@
+package catalog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"pelago/cluster/fault"
+	"pelago/dimse/dicom"
+)
+
+// Options are where and how a catalogue rests.
+type Options struct {
+	FS         vfs.FS // nil: the operating system's
+	Dir        string
+	CacheBytes int64   // block cache; 0: DefaultCacheBytes
+	Indexer    Indexer // nil: no secondary indexes
+}
+
+// DefaultCacheBytes is the block cache of a catalogue: upper index blocks and
+// what is read often, at 1,000,000 studies.
+const DefaultCacheBytes = 64 << 20
+
+const (
+	// memTableBytes bounds the rows in memory; two of them may wait to be flushed.
+	memTableBytes = 16 << 20
+	// blockBytes is small because records are read one by one, in any order.
+	blockBytes = 8 << 10
+)
+
+// Catalog is the state machine and its indexes.
+type Catalog struct {
+	db      *pebble.DB
+	indexer Indexer
+	utf8    func() *dicom.Charset // of all attributes
+
+	totals  atomic.Pointer[Totals]
+	applied atomic.Uint64
+
+	mu   sync.Mutex // held by Apply throughout: one writer
+	next uint32     // dense number of the next study
+}
+
+// Totals are the numbers of patients, studies, series and instances that
+// queries see.
+type Totals struct{ Patients, Studies, Series, Instances, Bytes uint64 }
+
+// Open opens or creates the catalogue. A catalogue of a newer version is
+// fault.Unsupported; one whose postings another indexer version wrote gets them
+// written again, which takes minutes at a million studies.
+func Open(o Options) (*Catalog, error) {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = DefaultCacheBytes
+	}
+	if o.Indexer == nil {
+		o.Indexer = noIndex{}
+	}
+	cache := pebble.NewCache(o.CacheBytes)
+	defer cache.Unref()
+	db, err := pebble.Open(o.Dir, pebbleOptions(o.FS, cache))
+	if err != nil {
+		return nil, fmt.Errorf("catalog: open: %w", err)
+	}
+	c := &Catalog{db: db, indexer: o.Indexer, utf8: sync.OnceValue(func() *dicom.Charset {
+		utf8, _ := dicom.NewCharset([]string{"ISO_IR 192"}) // a registered term
+		return utf8
+	})}
+	if err := c.load(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return c, nil
+}
+
+func pebbleOptions(fs vfs.FS, cache *pebble.Cache) *pebble.Options {
+	o := &pebble.Options{
+		FS:                          fs,
+		Cache:                       cache,
+		FormatMajorVersion:          pebble.FormatNewest,
+		MemTableSize:                memTableBytes,
+		MemTableStopWritesThreshold: 3,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       24,
+		LBaseMaxBytes:               64 << 20,
+		MaxOpenFiles:                500,
+		Logger:                      quiet{},
+	}
+	o.TargetFileSizes[0] = 8 << 20
+	for i := range o.Levels {
+		o.Levels[i].BlockSize = blockBytes
+		o.Levels[i].IndexBlockSize = 32 << 10
+		if i < len(o.Levels)-1 {
+			o.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // most UIDs that Apply looks up are new
+		}
+	}
+	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionBalanced })
+	return o
+}
+
+// quiet drops Pebble's running commentary. What it calls fatal ends the
+// process: a state machine that cannot write must not go on.
+type quiet struct{}
+
+func (quiet) Infof(string, ...any)  {}
+func (quiet) Errorf(string, ...any) {}
+func (quiet) Fatalf(format string, args ...any) {
+	panic("catalog: " + fmt.Sprintf(format, args...))
+}
+
+// Close closes it. No read may be under way.
+func (c *Catalog) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.db.Close(); err != nil {
+		return fmt.Errorf("catalog: close: %w", err)
+	}
+	return nil
+}
+
+// Applied returns the highest applied index.
+func (c *Catalog) Applied() uint64 { return c.applied.Load() }
+
+// Totals returns the counts, kept up to date by Apply.
+func (c *Catalog) Totals() Totals { return *c.totals.Load() }
+
+// Sync makes what was applied durable.
+func (c *Catalog) Sync() error {
+	if err := c.db.LogData(nil, pebble.Sync); err != nil {
+		return fmt.Errorf("catalog: sync: %w", err)
+	}
+	return nil
+}
+
+// Bytes is what the catalogue occupies on disk.
+func (c *Catalog) Bytes() uint64 { return c.db.Metrics().DiskSpaceUsage() }
+
+const metaVersion = 1
+
+// meta is the one row that changes with every Apply.
+type meta struct {
+	applied uint64
+	next    uint32
+	indexer uint32
+	totals  Totals
+}
+
+func (m meta) encode() []byte {
+	b := []byte{metaVersion}
+	for _, v := range []uint64{m.applied, uint64(m.next), uint64(m.indexer),
+		m.totals.Patients, m.totals.Studies, m.totals.Series, m.totals.Instances, m.totals.Bytes} {
+		b = binary.AppendUvarint(b, v)
+	}
+	return b
+}
+
+func decodeMeta(b []byte) (meta, error) {
+	d := &decoder{b: b}
+	if v := d.byte(); !d.bad && v != metaVersion {
+		return meta{}, fault.New(fault.Unsupported, "catalog: meta row of version %d", v)
+	}
+	m := meta{applied: d.uvarint(), next: uint32(d.uvarint()), indexer: uint32(d.uvarint())}
+	m.totals = Totals{d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint()}
+	return m, d.done("meta")
+}
+
+// load reads the meta row, and writes the postings anew if another indexer
+// wrote them.
+func (c *Catalog) load() error {
+	m := meta{indexer: c.indexer.Version()}
+	row, err := get(c.db, []byte{rowMeta})
+	if err != nil {
+		return err
+	}
+	if row != nil {
+		if m, err = decodeMeta(row); err != nil {
+			return err
+		}
+	}
+	c.applied.Store(m.applied)
+	c.next = m.next
+	c.totals.Store(&m.totals)
+	if m.indexer != c.indexer.Version() {
+		return c.reindex(m)
+	}
+	return nil
+}
+
+// reindex drops all postings of the Indexer and writes them again. The meta row
+// names the new version only at the end, so that a crash starts over.
+func (c *Catalog) reindex(m meta) error {
+	const batchRows = 1000
+	if err := c.db.DeleteRange([]byte{rowIndex}, after([]byte{rowIndex}), pebble.NoSync); err != nil {
+		return fmt.Errorf("catalog: drop postings: %w", err)
+	}
+	it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: []byte{rowStudy}, UpperBound: after([]byte{rowStudy})})
+	if err != nil {
+		return fmt.Errorf("catalog: read studies: %w", err)
+	}
+	defer it.Close()
+	batch := c.db.NewBatch()
+	defer func() { batch.Close() }()
+	rows := 0
+	for it.First(); it.Valid(); it.Next() {
+		s, err := decodeStudy(it.Value())
+		if err != nil {
+			return err
+		}
+		for _, key := range postings(s, c.indexer) {
+			if err := batch.Set(key, nil, nil); err != nil {
+				return fmt.Errorf("catalog: write postings: %w", err)
+			}
+		}
+		if rows++; rows%batchRows != 0 {
+			continue
+		}
+		if err := batch.Commit(pebble.NoSync); err != nil {
+			return fmt.Errorf("catalog: write postings: %w", err)
+		}
+		batch = c.db.NewBatch()
+	}
+	if err := it.Error(); err != nil {
+		return fmt.Errorf("catalog: read studies: %w", err)
+	}
+	m.indexer = c.indexer.Version()
+	if err := batch.Set([]byte{rowMeta}, m.encode(), nil); err != nil {
+		return fmt.Errorf("catalog: write meta: %w", err)
+	}
+	if err := batch.Commit(pebble.Sync); err != nil {
+		return fmt.Errorf("catalog: write postings: %w", err)
+	}
+	return nil
+}
+
+// get returns a copy of a row, nil when absent.
+func get(r pebble.Reader, key []byte) ([]byte, error) {
+	v, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("catalog: read: %w", err)
+	}
+	row := append([]byte{}, v...)
+	return row, errors.Join(closer.Close())
+}

@@ -1,0 +1,35 @@
+// Package catalog is the replicated table of patients, studies and series,
+// tombstones and registries: a deterministic state machine in a Pebble of its
+// own (catalog/). The same commands in the same order give the same records on
+// every node.
+//
+// # What it holds
+//
+// A study record is the fold of its visible series in the order in which they
+// were first announced: the first value of an attribute that any of them has,
+// the patients they name, counts, modalities, SOP classes, sites. A series
+// record keeps what each origin said of it, because origins speak in absolute
+// values and may be heard again. Tombstones hide records and never expire.
+// docs/formats.md has the rows to the byte.
+//
+// # Order and indexes
+//
+// Studies are listed by [Order]: newest study date and time first, then a dense
+// number given at the first announcement. Study rows are stored in that order,
+// and every index posting ends in it, so that any index is a stream in the
+// order of the answer: streams are intersected by seeking and stop at a limit.
+// What is indexed is not decided here: an [Indexer] (query/plan) names the terms
+// of a study, and a changed fact rewrites the difference of old and new terms.
+// Indexes are local; records are what nodes agree on.
+//
+// # Concurrency
+//
+// Apply is for one caller at a time and takes a lock; reads run beside it on
+// snapshots ([View]) and never wait.
+//
+// # What it does not do
+//
+// It does not decide what to announce (journal), match attributes (query/match)
+// or know instances: those are the archive's, and an instance's tombstone lowers
+// a count only when the origin says so.
+package catalog

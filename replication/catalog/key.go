@@ -1,0 +1,96 @@
+package catalog
+
+import (
+	"encoding/binary"
+
+	"github.com/zeebo/blake3"
+)
+
+// Rows of catalog/, by the first byte of their keys (docs/formats.md):
+//
+//	M                                  meta
+//	g kind 00 name                     registry
+//	t study 00 series 00 instance      tombstone
+//	r order                            study record
+//	e number(4) series                 series record
+//	u hash(8) of study UID             orders of the studies with that hash
+//	v hash(8) of series UID            hashes of their studies' UIDs
+//	p hash(8) of patient, order        posting: a patient's studies
+//	x index(1) term 00 order           posting: the Indexer's
+const (
+	rowMeta      = 'M'
+	rowRegistry  = 'g'
+	rowTombstone = 't'
+	rowStudy     = 'r'
+	rowSeries    = 'e'
+	rowStudyUID  = 'u'
+	rowSeriesUID = 'v'
+	rowPatient   = 'p'
+	rowIndex     = 'x'
+)
+
+const hashBytes = 8
+
+func hash64(parts ...string) [hashBytes]byte {
+	var room [128]byte
+	b := room[:0]
+	for i, p := range parts {
+		if i > 0 {
+			b = append(b, 0)
+		}
+		b = append(b, p...)
+	}
+	sum := blake3.Sum256(b)
+	return [hashBytes]byte(sum[:hashBytes])
+}
+
+func studyKey(o Order) []byte { return append([]byte{rowStudy}, o[:]...) }
+
+func seriesPrefix(number uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{rowSeries}, number)
+}
+
+func seriesKey(number uint32, uid string) []byte { return append(seriesPrefix(number), uid...) }
+
+func uidKey(row byte, uid string) []byte {
+	h := hash64(uid)
+	return append([]byte{row}, h[:]...)
+}
+
+// patientPrefix is the prefix of a patient's postings. A study without Patient
+// ID is its own patient (DESIGN §10).
+func patientPrefix(p PatientKey, study string) []byte {
+	h := hash64(p.Issuer, p.ID)
+	if p.ID == "" {
+		h = hash64("", "", study)
+	}
+	return append([]byte{rowPatient}, h[:]...)
+}
+
+func tombstoneKey(study, series, instance string) []byte {
+	b := append([]byte{rowTombstone}, study...)
+	b = append(append(b, 0), series...)
+	return append(append(b, 0), instance...)
+}
+
+func registryKey(kind, name string) []byte {
+	b := append([]byte{rowRegistry}, kind...)
+	return append(append(b, 0), name...)
+}
+
+// indexPrefix is the prefix of the postings of a term.
+func indexPrefix(index byte, term string) []byte {
+	b := append([]byte{rowIndex, index}, term...)
+	return append(b, 0)
+}
+
+// after returns the least key above every key with the prefix, nil if none.
+func after(prefix []byte) []byte {
+	end := append([]byte(nil), prefix...)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,136 @@
+package catalog
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"pelago/dimse/dicom"
+	"pelago/dimse/dict"
+)
+
+// StudyRow is a study record as indexers and query engines read it. It may be
+// kept, and shared by goroutines.
+type StudyRow struct {
+	s    *study
+	utf8 func() *dicom.Charset
+}
+
+// UID returns the Study Instance UID.
+func (r StudyRow) UID() string { return r.s.uid }
+
+// Order returns the study's place in answers.
+func (r StudyRow) Order() Order { return r.s.order() }
+
+// Patients is the number of patients that the study's series name, at least 1.
+// All of them find the study; more than one is a conflict shown to the operator.
+func (r StudyRow) Patients() int { return len(r.s.patients) }
+
+// Patient returns the key of patient i; the zero key without Patient ID.
+func (r StudyRow) Patient(i int) PatientKey { return r.s.patients[i].key() }
+
+// PatientText returns a patient attribute of patient i in UTF-8, values
+// separated by backslash; "" when absent.
+func (r StudyRow) PatientText(i int, t dict.Tag) string {
+	if t == dict.IssuerOfPatientID {
+		return r.s.patients[i].issuer
+	}
+	return r.s.patients[i].attrs.textOf(t)
+}
+
+// Text returns a study attribute in UTF-8, as PatientText.
+func (r StudyRow) Text(t dict.Tag) string {
+	if t == dict.StudyInstanceUID {
+		return r.s.uid
+	}
+	return r.s.attrs.textOf(t)
+}
+
+// Modalities returns the modalities of the study's series, ascending.
+func (r StudyRow) Modalities() []string { return r.s.modalities }
+
+// Series is the number of series that queries see.
+func (r StudyRow) Series() uint32 { return r.s.series }
+
+// Instances is the number of instances; approximate when origins differ.
+func (r StudyRow) Instances() uint64 { return r.s.instances }
+
+// Omits reports whether the value of a patient or study attribute was too long
+// for the record: it must be read from an instance's header.
+func (r StudyRow) Omits(i int, t dict.Tag) bool {
+	return r.s.attrs.omits(t) || r.s.patients[i].attrs.omits(t)
+}
+
+// Dataset returns the attributes of patient i and of the study, with the
+// computed ones of the study, in explicit little endian and ISO_IR 192.
+func (r StudyRow) Dataset(i int) *dicom.Dataset {
+	s, p := r.s, r.s.patients[i]
+	e := make([]dicom.Element, 0, len(s.attrs)+len(p.attrs)+8)
+	e = append(e, charsetElement)
+	e = p.attrs.elements(s.attrs.elements(e))
+	e = append(e,
+		textElement(dict.InstanceAvailability, dict.CS, "ONLINE"),
+		textElement(dict.ModalitiesInStudy, dict.CS, s.modalities...),
+		textElement(dict.SOPClassesInStudy, dict.UI, s.classes...),
+		textElement(dict.StudyInstanceUID, dict.UI, s.uid),
+		textElement(dict.NumberOfStudyRelatedSeries, dict.IS, strconv.FormatUint(uint64(s.series), 10)),
+		textElement(dict.NumberOfStudyRelatedInstances, dict.IS, strconv.FormatUint(s.instances, 10)))
+	if p.issuer != "" {
+		e = append(e, textElement(dict.IssuerOfPatientID, dict.LO, p.issuer))
+	}
+	return newDataset(e, r.utf8())
+}
+
+// SeriesRow is a series record, as StudyRow.
+type SeriesRow struct {
+	x    *series
+	utf8 func() *dicom.Charset
+}
+
+// UID returns the Series Instance UID.
+func (r SeriesRow) UID() string { return r.x.uid }
+
+// Classes returns the series' SOP classes, ascending.
+func (r SeriesRow) Classes() []string { return r.x.counts().classes }
+
+// Omits is as [StudyRow.Omits], for series attributes.
+func (r SeriesRow) Omits(t dict.Tag) bool { return r.x.effective().attrs.omits(t) }
+
+// Dataset returns the attributes of the series, with the computed ones.
+func (r SeriesRow) Dataset() *dicom.Dataset {
+	attrs := r.x.effective().attrs.of(ofSeries)
+	e := make([]dicom.Element, 0, len(attrs)+3)
+	e = attrs.elements(append(e, charsetElement))
+	e = append(e,
+		textElement(dict.SeriesInstanceUID, dict.UI, r.x.uid),
+		textElement(dict.NumberOfSeriesRelatedInstances, dict.IS, strconv.FormatUint(r.x.counts().instances, 10)))
+	return newDataset(e, r.utf8())
+}
+
+var charsetElement = dicom.Element{Tag: dict.SpecificCharacterSet, VR: dict.CS, Value: []byte("ISO_IR 192")}
+
+func newDataset(e []dicom.Element, utf8 *dicom.Charset) *dicom.Dataset {
+	slices.SortFunc(e, func(x, y dicom.Element) int { return cmp.Compare(x.Tag, y.Tag) })
+	syntax, _ := dict.Syntax(dict.ExplicitLittleEndian)
+	return &dicom.Dataset{Syntax: syntax, Elements: e, Charset: utf8}
+}
+
+func textElement(t dict.Tag, vr dict.VR, values ...string) dicom.Element {
+	b := []byte(strings.Join(values, `\`))
+	if len(b)%2 != 0 {
+		pad := byte(' ')
+		if vr == dict.UI {
+			pad = 0
+		}
+		b = append(b, pad)
+	}
+	return dicom.Element{Tag: t, VR: vr, Value: b}
+}
+
+func (as attrs) textOf(t dict.Tag) string {
+	if code, ok := codeOf(t); ok {
+		return as.text(code)
+	}
+	return ""
+}

@@ -1,0 +1,191 @@
+package catalog
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"pelago/cluster/fault"
+)
+
+const tombstoneVersion = 1
+
+func encodeTombstone(f *TombstoneFact) []byte {
+	b := []byte{tombstoneVersion}
+	b = binary.AppendVarint(b, f.Tick)
+	return appendString(b, f.By)
+}
+
+func decodeTombstone(key, row []byte) (*TombstoneFact, error) {
+	d := &decoder{b: row}
+	if v := d.byte(); !d.bad && v != tombstoneVersion {
+		return nil, fault.New(fault.Unsupported, "catalog: tombstone of version %d", v)
+	}
+	f := &TombstoneFact{Tick: d.varint(), By: d.string()}
+	if err := d.done("tombstone"); err != nil {
+		return nil, err
+	}
+	uids := strings.Split(string(key[1:]), "\x00")
+	if len(uids) != 3 {
+		return nil, fault.New(fault.Corrupt, "catalog: a tombstone names %d UIDs", len(uids))
+	}
+	f.Study, f.Series, f.Instance = uids[0], uids[1], uids[2]
+	return f, nil
+}
+
+// isObject reports whether UIDs name a study, a series or an instance.
+func isObject(study, series, instance string) bool {
+	return isUID(study) && (series == "" || isUID(series)) && (instance == "" || series != "" && isUID(instance))
+}
+
+func (t *txn) tombstoneFact(f *TombstoneFact) (result, err error) {
+	if !isObject(f.Study, f.Series, f.Instance) || len(f.By) > maxName {
+		return fault.New(fault.Invalid, "catalog: a tombstone names no object"), nil
+	}
+	key := tombstoneKey(f.Study, f.Series, f.Instance)
+	row, err := t.read(key)
+	if err != nil || row != nil {
+		return nil, err
+	}
+	t.small[string(key)] = encodeTombstone(f)
+	return nil, t.recover(f.Study, f.Series, f.Instance)
+}
+
+func (t *txn) restoreFact(f *RestoreFact) (result, err error) {
+	if !isObject(f.Study, f.Series, f.Instance) {
+		return fault.New(fault.Invalid, "catalog: a restore names no object"), nil
+	}
+	key := tombstoneKey(f.Study, f.Series, f.Instance)
+	row, err := t.read(key)
+	if err != nil {
+		return nil, err
+	}
+	if row == nil {
+		return fault.New(fault.NotFound, "catalog: nothing to restore"), nil
+	}
+	stone, err := decodeTombstone(key, row)
+	if err != nil {
+		return nil, err
+	}
+	if f.Tick-stone.Tick > DeleteGraceSeconds {
+		return fault.New(fault.Conflict, "catalog: deleted too long ago to be restored"), nil
+	}
+	t.small[string(key)] = nil
+	return nil, t.recover(f.Study, f.Series, f.Instance)
+}
+
+// recover decides again which series of a study tombstones cover. Instances
+// have no record: their origin announces the lower count.
+func (t *txn) recover(study, series, instance string) error {
+	if instance != "" {
+		return nil
+	}
+	st, err := t.study(study, false)
+	if err != nil || st == nil {
+		return err
+	}
+	if series == "" {
+		if err := st.loadAll(); err != nil {
+			return err
+		}
+	} else if _, err := st.findSeries(series); err != nil {
+		return err
+	}
+	for uid, x := range st.loaded {
+		if series != "" && series != uid {
+			continue
+		}
+		deleted, err := t.covered(study, uid)
+		if err != nil {
+			return err
+		}
+		if x.cur.deleted != deleted {
+			x.cur.deleted, x.changed, st.refold = deleted, true, true
+		}
+	}
+	return nil
+}
+
+// covered reports whether a tombstone covers a series.
+func (t *txn) covered(study, series string) (bool, error) {
+	for _, uid := range [...]string{"", series} {
+		row, err := t.read(tombstoneKey(study, uid, ""))
+		if err != nil || row != nil {
+			return row != nil, err
+		}
+	}
+	return false, nil
+}
+
+// Deleted returns the tombstone that covers an instance (or series, or study,
+// with the lower UIDs empty), if any: the widest.
+func (c *Catalog) Deleted(study, series, instance string) (*TombstoneFact, bool) {
+	keys := [][]byte{tombstoneKey(study, "", "")}
+	if series != "" {
+		keys = append(keys, tombstoneKey(study, series, ""))
+	}
+	if series != "" && instance != "" {
+		keys = append(keys, tombstoneKey(study, series, instance))
+	}
+	for _, key := range keys {
+		row, err := get(c.db, key)
+		if row == nil && err == nil {
+			continue
+		}
+		if err == nil {
+			var f *TombstoneFact
+			if f, err = decodeTombstone(key, row); err == nil {
+				return f, true
+			}
+		}
+		// A tombstone that cannot be read still stands: hiding is the safe side.
+		return &TombstoneFact{Study: study, Series: series, Instance: instance}, true
+	}
+	return nil, false
+}
+
+// Tombstones yields all tombstones in key order.
+func (c *Catalog) Tombstones(ctx context.Context) iter.Seq2[*TombstoneFact, error] {
+	return func(yield func(*TombstoneFact, error) bool) {
+		it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: []byte{rowTombstone}, UpperBound: after([]byte{rowTombstone})})
+		if err != nil {
+			yield(nil, fmt.Errorf("catalog: read tombstones: %w", err))
+			return
+		}
+		defer it.Close()
+		for it.First(); it.Valid(); it.Next() {
+			if err := ctx.Err(); err != nil {
+				yield(nil, err)
+				return
+			}
+			f, err := decodeTombstone(it.Key(), it.Value())
+			if !yield(f, err) {
+				return
+			}
+		}
+		if err := it.Error(); err != nil {
+			yield(nil, fmt.Errorf("catalog: read tombstones: %w", err))
+		}
+	}
+}
+
+// Registry yields the records of a kind by name. A read error ends it early.
+func (c *Catalog) Registry(kind string) iter.Seq2[string, []byte] {
+	return func(yield func(string, []byte) bool) {
+		prefix := registryKey(kind, "")
+		it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+		if err != nil {
+			return
+		}
+		defer it.Close()
+		for it.First(); it.Valid(); it.Next() {
+			if !yield(string(it.Key()[len(prefix):]), append([]byte(nil), it.Value()...)) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,226 @@
+package catalog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// View is the catalogue at one moment, for one goroutine. It holds rows in
+// memory and on disk while it is open: long answers open a new one now and then.
+type View struct {
+	c       *Catalog
+	at      *pebble.Snapshot
+	rows    *Stream
+	streams []*Stream
+}
+
+// View opens a view. The caller closes it.
+func (c *Catalog) View() *View { return &View{c: c, at: c.db.NewSnapshot()} }
+
+// Close closes the view and its streams.
+func (v *View) Close() error {
+	var errs []error
+	for _, s := range v.streams {
+		errs = append(errs, s.it.Close())
+	}
+	v.streams, v.rows = nil, nil
+	return errors.Join(append(errs, v.at.Close())...)
+}
+
+// Stream yields the orders of the studies under one prefix.
+type Stream struct {
+	it  *pebble.Iterator
+	key []byte // the prefix, with room for an order
+}
+
+func (v *View) stream(prefix []byte) (*Stream, error) {
+	it, err := v.at.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return nil, fmt.Errorf("catalog: read: %w", err)
+	}
+	s := &Stream{it: it, key: prefix}
+	v.streams = append(v.streams, s)
+	return s, nil
+}
+
+// SeekGE returns the first order at or above o; false when there is none. It
+// is fastest when o rises.
+func (s *Stream) SeekGE(o Order) (Order, bool, error) {
+	at := len(s.key)
+	for ok := s.it.SeekGE(append(s.key, o[:]...)); ok; ok = s.it.Next() {
+		if key := s.it.Key(); len(key) == at+OrderBytes {
+			return Order(key[at:]), true, nil
+		}
+	}
+	if err := s.it.Error(); err != nil {
+		return Order{}, false, fmt.Errorf("catalog: read: %w", err)
+	}
+	return Order{}, false, nil
+}
+
+// All streams every known study, hidden ones too.
+func (v *View) All() (*Stream, error) { return v.stream([]byte{rowStudy}) }
+
+// Postings streams the studies that have a term.
+func (v *View) Postings(index byte, term string) (*Stream, error) {
+	return v.stream(indexPrefix(index, term))
+}
+
+// Patient streams the studies of a patient; for the zero key, of the study that
+// is its own patient. Hash collisions may bring in others.
+func (v *View) Patient(p PatientKey, study string) (*Stream, error) {
+	return v.stream(patientPrefix(p, study))
+}
+
+// Study returns the study at an order; false when there is none that queries
+// may see.
+func (v *View) Study(o Order) (StudyRow, bool, error) {
+	if v.rows == nil {
+		s, err := v.All()
+		if err != nil {
+			return StudyRow{}, false, err
+		}
+		v.rows = s
+	}
+	found, ok, err := v.rows.SeekGE(o)
+	if err != nil || !ok || found != o {
+		return StudyRow{}, false, err
+	}
+	s, err := decodeStudy(bytes.Clone(v.rows.it.Value()))
+	if err != nil || !s.visible() {
+		return StudyRow{}, false, err
+	}
+	return StudyRow{s, v.c.utf8}, true, nil
+}
+
+// StudyOrders returns where the studies stand whose UID has the hash of uid:
+// usually the one.
+func (v *View) StudyOrders(uid string) ([]Order, error) {
+	row, err := get(v.at, uidKey(rowStudyUID, uid))
+	return ordersOf(row), err
+}
+
+// SeriesOrders returns where the studies stand that may have a series.
+func (v *View) SeriesOrders(uid string) ([]Order, error) {
+	hashes, err := get(v.at, uidKey(rowSeriesUID, uid))
+	if err != nil {
+		return nil, err
+	}
+	var orders []Order
+	for ; len(hashes) >= hashBytes; hashes = hashes[hashBytes:] {
+		row, err := get(v.at, append([]byte{rowStudyUID}, hashes[:hashBytes]...))
+		if err != nil {
+			return nil, err
+		}
+		orders = append(orders, ordersOf(row)...)
+	}
+	return orders, nil
+}
+
+func ordersOf(row []byte) []Order {
+	var orders []Order
+	for ; len(row) >= OrderBytes; row = row[OrderBytes:] {
+		orders = append(orders, Order(row[:OrderBytes]))
+	}
+	return orders
+}
+
+// Collect returns the orders of all studies that have a term with a prefix,
+// ascending, without duplicates; false when there are more than limit postings.
+func (v *View) Collect(index byte, prefix string, limit int) ([]Order, bool, error) {
+	lower := append([]byte{rowIndex, index}, prefix...)
+	it, err := v.at.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: after(lower)})
+	if err != nil {
+		return nil, false, fmt.Errorf("catalog: read: %w", err)
+	}
+	defer it.Close()
+	var orders []Order
+	for it.First(); it.Valid(); it.Next() {
+		if len(orders) == limit {
+			return nil, false, nil
+		}
+		if key := it.Key(); len(key) > OrderBytes+2 {
+			orders = append(orders, Order(key[len(key)-OrderBytes:]))
+		}
+	}
+	if err := it.Error(); err != nil {
+		return nil, false, fmt.Errorf("catalog: read: %w", err)
+	}
+	slices.SortFunc(orders, func(a, b Order) int { return bytes.Compare(a[:], b[:]) })
+	return slices.Compact(orders), true, nil
+}
+
+// Terms returns the distinct terms of an index that keep accepts, in ascending
+// order; false when the index has more than limit terms.
+func (v *View) Terms(index byte, limit int, keep func(term string) bool) ([]string, bool, error) {
+	lower := []byte{rowIndex, index}
+	it, err := v.at.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: after(lower)})
+	if err != nil {
+		return nil, false, fmt.Errorf("catalog: read: %w", err)
+	}
+	defer it.Close()
+	var terms []string
+	seen := 0
+	for ok := it.First(); ok; {
+		key := it.Key()
+		end := bytes.IndexByte(key[len(lower):], 0)
+		if end < 0 {
+			ok = it.Next()
+			continue
+		}
+		if seen++; seen > limit {
+			return nil, false, nil
+		}
+		term := string(key[len(lower) : len(lower)+end])
+		if keep(term) {
+			terms = append(terms, term)
+		}
+		ok = it.SeekGE(append(append(slices.Clip(lower), term...), 1)) // terms hold no byte below 04
+	}
+	if err := it.Error(); err != nil {
+		return nil, false, fmt.Errorf("catalog: read: %w", err)
+	}
+	return terms, true, nil
+}
+
+// Series yields the series of a study that queries may see, by ascending UID.
+func (v *View) Series(r StudyRow) iter.Seq2[SeriesRow, error] {
+	return func(yield func(SeriesRow, error) bool) {
+		for x, err := range allSeries(v.at, r.s) {
+			if err != nil {
+				yield(SeriesRow{}, err)
+				return
+			}
+			if x.visible() && !yield(SeriesRow{x, v.c.utf8}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// allSeries yields every series record of a study by ascending UID.
+func allSeries(r pebble.Reader, s *study) iter.Seq2[*series, error] {
+	return func(yield func(*series, error) bool) {
+		prefix := seriesPrefix(s.number)
+		it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+		if err != nil {
+			yield(nil, fmt.Errorf("catalog: read series: %w", err))
+			return
+		}
+		defer it.Close()
+		for it.First(); it.Valid(); it.Next() {
+			x, err := decodeSeries(bytes.Clone(it.Value()), string(it.Key()[len(prefix):]), s)
+			if !yield(x, err) || err != nil {
+				return
+			}
+		}
+		if err := it.Error(); err != nil {
+			yield(nil, fmt.Errorf("catalog: read series: %w", err))
+		}
+	}
+}
