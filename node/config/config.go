@@ -52,6 +52,7 @@ type HTTP struct {
 	Certificate string            `toml:"certificate" comment:"PEM file; with it the port speaks TLS."`
 	Key         string            `toml:"key" comment:"PEM file."`
 	Insecure    bool              `toml:"insecure" comment:"Serve beyond loopback without TLS or without login. Anyone who reaches the port then reads every patient."`
+	Hosts       []string          `toml:"hosts" comment:"Names under which a proxy reaches a loopback port; * for any. Others are refused, so that no web page can pose as us."`
 	Origins     []string          `toml:"origins" comment:"Web origins that may call us from a browser (CORS)."`
 	Users       map[string]string `toml:"users" comment:"Name = password hash, as printed by 'pelago config password'."`
 }
