@@ -10,10 +10,12 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
 	"pelago/cluster/fault"
+	"pelago/dimse/dict"
 	"pelago/node/admin"
 	"pelago/node/datadir"
 )
@@ -123,6 +125,8 @@ func refusal(answer *http.Response) error {
 	text := strings.TrimSpace(string(b))
 	if json.Unmarshal(b, &p) == nil && p.Error != "" {
 		text = p.Error
+	} else if reason := storeRefusal(b); reason != "" {
+		text = reason
 	}
 	if text == "" {
 		text = answer.Status
@@ -214,4 +218,22 @@ func isTerminal(w io.Writer) bool {
 	}
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// storeRefusal finds the reason in a STOW-RS answer (PS3.18 table 10.5.3-2).
+func storeRefusal(b []byte) string {
+	var answer map[string]struct {
+		Value []match `json:"Value"`
+	}
+	if json.Unmarshal(b, &answer) != nil {
+		return ""
+	}
+	for _, failed := range answer[fmt.Sprintf("%08X", uint32(dict.FailedSOPSequence))].Value {
+		if reason := failed.first(dict.FailureReason); reason != "" {
+			if n, err := strconv.ParseUint(reason, 10, 16); err == nil {
+				return fmt.Sprintf("refused with status %04X", n)
+			}
+		}
+	}
+	return ""
 }

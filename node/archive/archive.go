@@ -103,6 +103,7 @@ type Archive struct {
 	corrupt numbers // instances whose staged bytes fail their hash: not packed
 	stats   Stats
 	kick    chan chan error // Pack asks the packer
+	still   sync.Mutex      // held while bytes are moved or dropped, and by a backup
 
 	fatalOnce sync.Once
 	fatal     chan struct{}
@@ -137,6 +138,11 @@ func Open(o Options) (_ *Archive, err error) {
 	}
 	if err = o.FS.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if o.FS == vfs.Default {
+		if err = removeStages(o.Dir); err != nil {
+			return nil, fmt.Errorf("data directory: %w", err)
+		}
 	}
 	if a.store, err = openStore(o, a.die); err != nil {
 		return nil, err

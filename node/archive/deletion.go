@@ -98,6 +98,8 @@ func (a *Archive) runPurge(ctx context.Context) error {
 // purge frees the bytes of what was deleted, or discarded by an operator, more
 // than the grace before now. Tombstones stay for ever.
 func (a *Archive) purge(ctx context.Context, now time.Time) error {
+	a.still.Lock()
+	defer a.still.Unlock()
 	for tombstone, err := range a.catalog.Tombstones(ctx) {
 		if err != nil {
 			return err

@@ -71,6 +71,8 @@ type burst struct {
 
 // packAll packs what is due until nothing is; all packs the rest too.
 func (a *Archive) packAll(ctx context.Context, all bool) error {
+	a.still.Lock()
+	defer a.still.Unlock()
 	for {
 		bursts, more, err := a.due(ctx, all)
 		if err == nil && len(bursts) > 0 {
