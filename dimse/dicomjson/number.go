@@ -130,11 +130,11 @@ func appendDS(b, v []byte) []byte {
 		n = countDigits(rest[1:])
 		fraction, rest = rest[1:1+n], rest[1+n:]
 	}
+	small := false
 	if len(rest) > 1 && (rest[0] == 'e' || rest[0] == 'E') {
-		exponent = rest
-		digits, _ := sign(rest[1:])
-		n = countDigits(digits)
-		if rest = digits[n:]; n == 0 || n > 2 {
+		exponent, small = sign(rest[1:])
+		n = countDigits(exponent)
+		if exponent, rest = trimZeros(exponent[:n]), exponent[n:]; n == 0 || len(exponent) > 2 {
 			return appendString(b, v)
 		}
 	}
@@ -150,6 +150,12 @@ func appendDS(b, v []byte) []byte {
 	b = append(b, whole...)
 	if len(fraction) > 0 {
 		b = append(append(b, '.'), fraction...)
+	}
+	if len(exponent) > 0 {
+		b = append(b, 'e')
+		if small {
+			b = append(b, '-')
+		}
 	}
 	return append(b, exponent...)
 }

@@ -18,7 +18,7 @@ func (e *encoder) text(ds *dicom.Dataset, el *dicom.Element, vr dict.VR) {
 		return
 	}
 	text := textOf(ds, el, vr)
-	if len(trim(text, vr)) == 0 {
+	if isEmpty(trim(text, vr), vr) {
 		return
 	}
 	e.b = append(e.b, `,"Value":[`...)
@@ -53,8 +53,13 @@ func appendValue(b, v []byte, vr dict.VR) []byte {
 	return appendString(b, v)
 }
 
+// isEmpty reports whether a trimmed value says nothing.
+func isEmpty(v []byte, vr dict.VR) bool {
+	return len(v) == 0 || vr == dict.PN && len(bytes.Trim(v, "^= ")) == 0
+}
+
 // appendName appends a person name as an object of its component groups
-// (PS3.18 F.2.2); null if all are empty.
+// (PS3.18 F.2.2) without the delimiters at their ends; null if all are empty.
 func appendName(b, v []byte) []byte {
 	start := len(b)
 	b = append(b, '{')
@@ -63,7 +68,7 @@ func appendName(b, v []byte) []byte {
 		if group == "Phonetic" {
 			part, more = v, false // a fourth group would be the name's own mistake
 		}
-		if part = bytes.TrimRight(part, " "); len(part) > 0 {
+		if part = bytes.TrimRight(part, " ^"); len(part) > 0 {
 			b = append(b, '"')
 			b = append(b, group...)
 			b = append(b, `":`...)

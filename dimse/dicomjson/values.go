@@ -28,7 +28,7 @@ func Values(ds *dicom.Dataset, el *dicom.Element) []string {
 		return []string{utf8Term}
 	}
 	text := textOf(ds, el, vr)
-	if len(trim(text, vr)) == 0 {
+	if isEmpty(trim(text, vr), vr) {
 		return nil
 	}
 	if vr.Single() {

@@ -32,7 +32,7 @@ type Options struct {
 func ByReference(e *dicom.Element) bool {
 	switch {
 	case e.Cut != nil:
-		return true
+		return e.Cut.Length > 0
 	case len(e.Items) > 0 || !e.VR.Bulk() && e.VR.Known():
 		return false
 	case len(e.Value) > InlineBytes:
@@ -124,7 +124,7 @@ func (e *encoder) dataset(ds *dicom.Dataset, available string) error {
 	e.b = append(e.b, '{')
 	start := len(e.b)
 	var last dict.Tag
-	seen := false
+	seen, unwritten := false, available
 	for i := range ds.Elements {
 		el := &ds.Elements[i]
 		if !isWritten(el.Tag) {
@@ -132,7 +132,7 @@ func (e *encoder) dataset(ds *dicom.Dataset, available string) error {
 		}
 		if seen && el.Tag <= last { // out of order: rare, and then all of it again
 			e.b = e.b[:start]
-			return e.unordered(ds, available)
+			return e.unordered(ds, unwritten)
 		}
 		last, seen = el.Tag, true
 		if available != "" && el.Tag >= dict.AvailableTransferSyntaxUID {
