@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -176,3 +177,8 @@ func contexts(classes ...string) []assoc.Context {
 }
 
 var studyFind = dimse.StudyRoot.Class(dimse.Find)
+
+// storeRequest stores text as a CT instance in explicit little endian.
+func storeRequest(uid, text string) scu.StoreRequest {
+	return scu.StoreRequest{Class: ctClass, Instance: uid, Syntax: dict.ExplicitLittleEndian, Data: strings.NewReader(text)}
+}
