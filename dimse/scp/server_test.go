@@ -12,6 +12,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse"
 	"pelago/dimse/assoc"
+	"pelago/dimse/dimsetest"
 	"pelago/dimse/scu"
 )
 
@@ -21,7 +22,7 @@ func TestSilentConnectionsAndIdleAssociationsKeepNobodyOut(t *testing.T) {
 		// 500 that never ask for an association, twice over: the oldest must go.
 		var silent []net.Conn
 		for range 1000 {
-			c, err := l.dial(t.Context(), "")
+			c, err := l.Dial(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -110,8 +111,8 @@ func TestTheAdmittersErrorIsTheRejection(t *testing.T) {
 }
 
 // run serves in the background and returns what Serve returns.
-func run(t *testing.T, server *Server) (*pipeListener, <-chan error) {
-	l := newPipeListener()
+func run(t *testing.T, server *Server) (*dimsetest.Listener, <-chan error) {
+	l := dimsetest.Listen()
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(t.Context(), l) }()
 	synctest.Wait()
@@ -128,7 +129,7 @@ func TestShutdownLetsARunningStoreFinish(t *testing.T) {
 		server := &Server{Admit: admitAll{sessionOf(p)}}
 		l, served := run(t, server)
 		idle := dial(t, l, scu.ProposeEcho())
-		silent, err := l.dial(t.Context(), "")
+		silent, err := l.Dial(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -218,7 +219,7 @@ func (e endless) Read(p []byte) (int, error) {
 func TestServeEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &Server{Admit: admitAll{sessionOf(&provider{})}}
-		l := newPipeListener()
+		l := dimsetest.Listen()
 		ctx, cancel := context.WithCancel(t.Context())
 		served := make(chan error, 1)
 		go func() { served <- server.Serve(ctx, l) }()
