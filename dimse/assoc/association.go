@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pelago/cluster/fault"
@@ -37,7 +38,7 @@ type Association struct {
 	writing chan struct{} // holds one token while someone writes to conn
 	out     output        // of whoever writes
 
-	finishing sync.Once
+	finishing atomic.Bool // someone carries out the end; the others wait for done
 	done      chan struct{}
 
 	mu     sync.Mutex
@@ -203,46 +204,48 @@ func (a *Association) ended(err error) error {
 // finish carries out what the state machine asked for when the association
 // ended, once; everyone else waits until that is done.
 func (a *Association) finish() {
-	a.finishing.Do(func() {
-		defer close(a.done)
-		defer a.conn.Close()
-		a.mu.Lock()
-		effects, cause, timer, stopData := a.last, a.cause, a.timer, a.stopData
-		a.mu.Unlock()
-		if stopData != nil {
-			stopData() // nobody may come to read that data set's end
-		}
-		a.config.Log.Debug("association ended", "requestor", a.requestor, "cause", cause)
+	if !a.finishing.CompareAndSwap(false, true) {
+		<-a.done
+		return
+	}
+	defer close(a.done)
+	defer a.conn.Close()
+	a.mu.Lock()
+	effects, cause, timer, stopData := a.last, a.cause, a.timer, a.stopData
+	a.mu.Unlock()
+	if stopData != nil {
+		stopData() // nobody may come to read that data set's end
+	}
+	a.config.Log.Debug("association ended", "requestor", a.requestor, "cause", cause)
 
-		if effects&(sendRJ|sendReleaseRP) == 0 {
-			timer = time.Now().Add(abortLinger)
+	if effects&(sendRJ|sendReleaseRP) == 0 {
+		timer = time.Now().Add(abortLinger)
+	}
+	if b := farewell(effects, cause); b != nil {
+		// Whoever reads or writes was woken; a sender that waits for its own source of data is not waited for longer.
+		patience := time.NewTimer(abortLinger)
+		defer patience.Stop()
+		select {
+		case a.writing <- struct{}{}:
+		case <-patience.C:
+			return
 		}
-		if b := farewell(effects, cause); b != nil {
-			// Whoever reads or writes was woken; a sender that waits for its own source of data is not waited for longer.
-			patience := time.NewTimer(abortLinger)
-			defer patience.Stop()
-			select {
-			case a.writing <- struct{}{}:
-			case <-patience.C:
-				return
-			}
-			select {
-			case a.reading <- struct{}{}:
-			case <-patience.C:
-				return
-			}
-			if a.out.torn {
-				return
-			}
-			_ = a.conn.SetDeadline(time.Now().Add(abortLinger))
-			if _, err := a.conn.Write(b); err != nil {
-				return
-			}
+		select {
+		case a.reading <- struct{}{}:
+		case <-patience.C:
+			return
 		}
-		if effects&startARTIM != 0 {
-			a.awaitClose(timer)
+		if a.out.torn {
+			return
 		}
-	})
+		_ = a.conn.SetDeadline(time.Now().Add(abortLinger))
+		if _, err := a.conn.Write(b); err != nil {
+			return
+		}
+	}
+	if effects&startARTIM != 0 {
+		a.awaitClose(timer)
+	}
 }
 
 // farewell returns the PDU that an end sends, or nil.

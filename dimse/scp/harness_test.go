@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,59 +14,11 @@ import (
 	"pelago/dimse/assoc"
 	"pelago/dimse/command"
 	"pelago/dimse/dict"
+	"pelago/dimse/dimsetest"
 	"pelago/dimse/scu"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// pipeListener gives both ends of in-memory connections, which a synctest
-// bubble can wait for.
-type pipeListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-}
-
-func newPipeListener() *pipeListener {
-	return &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Close() error {
-	select {
-	case <-l.closed:
-	default:
-		close(l.closed)
-	}
-	return nil
-}
-
-func (l *pipeListener) Addr() net.Addr { return pipeAddr{} }
-
-type pipeAddr struct{}
-
-func (pipeAddr) Network() string { return "pipe" }
-func (pipeAddr) String() string  { return "pipe" }
-
-// dial returns the client's end of a new connection.
-func (l *pipeListener) dial(ctx context.Context, _ string) (net.Conn, error) {
-	client, server := net.Pipe()
-	select {
-	case l.conns <- server:
-		return client, nil
-	case <-l.closed:
-		return nil, errors.New("connection refused")
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
 
 // admitAll gives every association the same session.
 type admitAll struct{ session *Session }
@@ -76,9 +29,9 @@ func (a admitAll) Admit(context.Context, *assoc.Request) (*Session, error) {
 }
 
 // serve runs a server with one session for all until the test ends.
-func serve(t *testing.T, server *Server) *pipeListener {
+func serve(t *testing.T, server *Server) *dimsetest.Listener {
 	t.Helper()
-	listener := newPipeListener()
+	listener := dimsetest.Listen()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, listener) }()
@@ -96,12 +49,17 @@ func sessionOf(p *provider) *Session {
 	return &Session{Echo: p, Store: p, Find: p, Move: p, Get: p, Commit: p}
 }
 
-func target(l *pipeListener) scu.Target {
-	return scu.Target{Addr: "pipe", Called: "PELAGO", Calling: "TESTER", Dialer: l.dial}
+// dialer makes connections to a listener for a target.
+func dialer(l *dimsetest.Listener) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, _ string) (net.Conn, error) { return l.Dial(ctx) }
+}
+
+func target(l *dimsetest.Listener) scu.Target {
+	return scu.Target{Addr: "pipe", Called: "PELAGO", Calling: "TESTER", Dialer: dialer(l)}
 }
 
 // dial opens a client; it is aborted at the end unless released.
-func dial(t *testing.T, l *pipeListener, p scu.Proposal) *scu.Client {
+func dial(t *testing.T, l *dimsetest.Listener, p scu.Proposal) *scu.Client {
 	t.Helper()
 	c, err := scu.Dial(t.Context(), target(l), p)
 	if err != nil {
@@ -132,9 +90,9 @@ type raw struct {
 	*assoc.Association
 }
 
-func dialRaw(t *testing.T, l *pipeListener, request assoc.Request) raw {
+func dialRaw(t *testing.T, l *dimsetest.Listener, request assoc.Request) raw {
 	t.Helper()
-	conn, err := l.dial(t.Context(), "")
+	conn, err := l.Dial(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,3 +134,8 @@ func contexts(classes ...string) []assoc.Context {
 }
 
 var studyFind = dimse.StudyRoot.Class(dimse.Find)
+
+// storeRequest stores text as a CT instance in explicit little endian.
+func storeRequest(uid, text string) scu.StoreRequest {
+	return scu.StoreRequest{Class: ctClass, Instance: uid, Syntax: dict.ExplicitLittleEndian, Data: strings.NewReader(text)}
+}

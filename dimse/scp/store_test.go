@@ -133,8 +133,8 @@ func TestAPeerThatVanishesAtAnyByteStoresNothingByHalf(t *testing.T) {
 		// One good run, recorded. Small PDUs put borders into the data set.
 		rec := &recorder{}
 		tgt := target(l)
-		tgt.Dialer = func(ctx context.Context, addr string) (net.Conn, error) {
-			conn, err := l.dial(ctx, addr)
+		tgt.Dialer = func(ctx context.Context, _ string) (net.Conn, error) {
+			conn, err := l.Dial(ctx)
 			rec.Conn = conn
 			return rec, err
 		}
@@ -154,7 +154,7 @@ func TestAPeerThatVanishesAtAnyByteStoresNothingByHalf(t *testing.T) {
 		}
 
 		for n := range len(script) {
-			conn, err := l.dial(t.Context(), "")
+			conn, err := l.Dial(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
