@@ -97,7 +97,7 @@ func TestAReaderKeepsItsSegments(t *testing.T) {
 	}
 }
 
-// TestPayloadOutlivesNoCommit covers an arrival whose commit frame is in another
+// TestTheCommitFramesSegmentStaysWithThePayload covers an arrival whose commit frame is in another
 // segment than its payload: neither may go without the other.
 func TestTheCommitFramesSegmentStaysWithThePayload(t *testing.T) {
 	mem := vfs.NewMem()
