@@ -89,16 +89,17 @@ func (a *Arrival) usable() error {
 // take moves a part of p into the buffer, or writes it out where copying it
 // would gain nothing.
 func (a *Arrival) take(p []byte) (int, error) {
-	if a.filled == 0 && len(p) >= gatherBytes {
+	gather := a.log.options.gather
+	if a.filled == 0 && len(p) >= gather {
 		n := min(len(p), maxPayloadBody)
 		return n, a.writeDirect(p[:n])
 	}
 	if a.buffer == nil {
 		a.buffer = a.log.buffers.Get().(*[]byte)
 	}
-	n := copy((*a.buffer)[frameHeaderBytes+a.filled:frameHeaderBytes+gatherBytes], p)
+	n := copy((*a.buffer)[frameHeaderBytes+a.filled:frameHeaderBytes+gather], p)
 	a.filled += n
-	if a.filled < gatherBytes {
+	if a.filled < gather {
 		return n, nil
 	}
 	return n, a.flush()

@@ -28,6 +28,8 @@ type Options struct {
 	SegmentBytes int64               // a new segment is begun beyond it; 0: 1 GiB
 	MaxBytes     int64               // of all undamaged segments; beyond it Begin answers fault.Full; 0: 8 GiB
 	Reserve      func(n int64) error // asks for n bytes of disk space before they are used; fault.Full when there are none; nil: always granted. Called under the append lock: it must be quick and must not call the log
+
+	gather int // payload gathered into one frame; 0: gatherBytes. Tests make it small
 }
 
 func (o *Options) setDefaults() {
@@ -39,6 +41,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = DefaultMaxBytes
+	}
+	if o.gather <= 0 {
+		o.gather = gatherBytes
 	}
 }
 

@@ -31,6 +31,7 @@ type unfinished struct {
 type lifeReplay struct {
 	replay   func(record []byte, at Placed) error
 	present  func(first, last uint64) bool // are all of these segments here?
+	buffer   []byte                        // for the scanner
 	segments []*segment
 	ends     map[uint64]int64 // behind the last valid frame of each segment
 	open     map[uint64]*unfinished
@@ -41,7 +42,7 @@ type lifeReplay struct {
 
 // segment reads one segment.
 func (r *lifeReplay) segment(s *segment) error {
-	sc := newScanner(s.s, s.size, &s.header)
+	sc := newScanner(s.s, s.size, &s.header, r.buffer)
 	err := sc.run(
 		func(f foundFrame) error { return r.frame(s, f) },
 		func(b badRange) { r.suspect(position{s.header.number, b.from}, 0, b.reason) },
@@ -126,8 +127,9 @@ func (r *lifeReplay) commit(s *segment, f foundFrame) error {
 }
 
 // finish tells corruption from what was never synced. Only the bytes of this
-// life bear on it, so a later start comes to the same verdict.
-func (r *lifeReplay) finish() []Corruption {
+// life bear on it, so a later start comes to the same verdict; what is left of
+// an arrival that lost a part is kept, for whoever can make use of it.
+func (r *lifeReplay) finish(keep func(first, last uint64)) []Corruption {
 	strict := r.strictEnds()
 	var found []Corruption
 	for _, x := range r.suspects {
@@ -136,6 +138,9 @@ func (r *lifeReplay) finish() []Corruption {
 		}
 		if x.needs != 0 && !r.present(x.needs, x.at.segment) {
 			continue // released: its payload's segment has gone before this one
+		}
+		if x.needs != 0 {
+			keep(x.needs, x.at.segment)
 		}
 		found = append(found, Corruption{x.at.segment, x.at.offset, x.reason.Error()})
 	}
@@ -171,9 +176,10 @@ func (l *Log) replayAll(ordered []*segment, replay func(record []byte, at Placed
 	present := func(first, last uint64) bool {
 		return first <= last && last-first < uint64(len(ordered)) && len(l.spanLocked(first, last)) == int(last-first)+1
 	}
+	buffer := make([]byte, scanWindow)
 	for i := 0; i < len(ordered); {
 		life := ordered[i].header.life
-		r := &lifeReplay{replay: replay, present: present, ends: map[uint64]int64{}, open: map[uint64]*unfinished{}}
+		r := &lifeReplay{replay: replay, present: present, buffer: buffer, ends: map[uint64]int64{}, open: map[uint64]*unfinished{}}
 		for ; i < len(ordered) && ordered[i].header.life == life; i++ {
 			if ordered[i].damaged {
 				continue // no header to read it by
@@ -186,7 +192,12 @@ func (l *Log) replayAll(ordered []*segment, replay func(record []byte, at Placed
 			key, _ := a.at.key()
 			l.retainLocked(key, liveArrival{bytes: a.at.Bytes, last: a.last})
 		}
-		for _, c := range r.finish() {
+		keep := func(first, last uint64) {
+			for _, s := range l.spanLocked(first, last) {
+				s.damaged = true
+			}
+		}
+		for _, c := range r.finish(keep) {
 			l.reportLocked(c)
 		}
 	}

@@ -44,14 +44,14 @@ type scanner struct {
 
 	window  []byte // bytes of the file from base on
 	base    int64
-	buffer  []byte
+	buffer  []byte // of the window; several times a frame header's size
 	body    []byte
 	rotten  []badRange // what could not be read, ascending
 	lastEnd int64      // behind the last valid frame
 }
 
-func newScanner(file io.ReaderAt, size int64, header *segmentHeader) *scanner {
-	return &scanner{file: file, size: size, header: header, buffer: make([]byte, scanWindow), lastEnd: segmentHeaderBytes}
+func newScanner(file io.ReaderAt, size int64, header *segmentHeader, buffer []byte) *scanner {
+	return &scanner{file: file, size: size, header: header, buffer: buffer, lastEnd: segmentHeaderBytes}
 }
 
 // run calls frame for every valid frame in ascending order and bad for every
