@@ -107,8 +107,9 @@ func (t *numberTest) match(c candidate, el *dicom.Element) bool {
 	if size == 0 || (vr == dict.FL || vr == dict.FD) != (t.floats != nil) {
 		vr, size = t.vr, numberSize(t.vr) // UN, or a VR that holds something else
 	}
+	bigEndian := c.ds.Syntax.BigEndian && el.VR != dict.UN // UN never is (PS3.5 §6.2.2)
 	for v := el.Value; len(v) >= size; v = v[size:] {
-		i, f := number(v[:size], vr, c.ds.Syntax.BigEndian)
+		i, f := number(v[:size], vr, bigEndian)
 		if t.floats != nil {
 			if slices.Contains(t.floats, f) {
 				return true
