@@ -46,7 +46,7 @@ func (c *Catalog) Apply(index uint64, commands []Command) ([]error, error) {
 	if err := t.batch.Commit(pebble.NoSync); err != nil {
 		return nil, fmt.Errorf("catalog: apply: %w", err)
 	}
-	c.next = t.next
+	c.next, c.stones = t.next, t.stones
 	c.totals.Store(&t.totals)
 	c.applied.Store(index)
 	return results, nil

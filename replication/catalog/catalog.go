@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ const DefaultCacheBytes = 64 << 20
 
 const (
 	// memTableBytes bounds the rows in memory; two of them may wait to be flushed.
-	memTableBytes = 16 << 20
+	memTableBytes = 32 << 20
 	// blockBytes is small because records are read one by one, in any order.
 	blockBytes = 8 << 10
 )
@@ -43,8 +44,9 @@ type Catalog struct {
 	totals  atomic.Pointer[Totals]
 	applied atomic.Uint64
 
-	mu   sync.Mutex // held by Apply throughout: one writer
-	next uint32     // dense number of the next study
+	mu     sync.Mutex // held by Apply throughout: one writer
+	next   uint32     // dense number of the next study
+	stones bool       // there is, or was, any tombstone
 }
 
 // Totals are the numbers of patients, studies, series and instances that
@@ -89,7 +91,7 @@ func pebbleOptions(fs vfs.FS, cache *pebble.Cache) *pebble.Options {
 		MemTableStopWritesThreshold: 3,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
-		LBaseMaxBytes:               64 << 20,
+		LBaseMaxBytes:               256 << 20,
 		MaxOpenFiles:                500,
 		Logger:                      quiet{},
 	}
@@ -187,6 +189,13 @@ func (c *Catalog) load() error {
 	c.applied.Store(m.applied)
 	c.next = m.next
 	c.totals.Store(&m.totals)
+	for _, err := range c.Tombstones(context.Background()) {
+		if err != nil {
+			return err
+		}
+		c.stones = true
+		break
+	}
 	if m.indexer != c.indexer.Version() {
 		return c.reindex(m)
 	}

@@ -51,8 +51,8 @@ func (t *txn) tombstoneFact(f *TombstoneFact) (result, err error) {
 	if err != nil || row != nil {
 		return nil, err
 	}
-	t.small[string(key)] = encodeTombstone(f)
-	return nil, t.recover(f.Study, f.Series, f.Instance)
+	t.small[string(key)], t.stones = encodeTombstone(f), true
+	return nil, t.cover(f.Study, f.Series, f.Instance)
 }
 
 func (t *txn) restoreFact(f *RestoreFact) (result, err error) {
@@ -75,12 +75,12 @@ func (t *txn) restoreFact(f *RestoreFact) (result, err error) {
 		return fault.New(fault.Conflict, "catalog: deleted too long ago to be restored"), nil
 	}
 	t.small[string(key)] = nil
-	return nil, t.recover(f.Study, f.Series, f.Instance)
+	return nil, t.cover(f.Study, f.Series, f.Instance)
 }
 
-// recover decides again which series of a study tombstones cover. Instances
+// cover decides again which series of a study tombstones cover. Instances
 // have no record: their origin announces the lower count.
-func (t *txn) recover(study, series, instance string) error {
+func (t *txn) cover(study, series, instance string) error {
 	if instance != "" {
 		return nil
 	}
@@ -112,6 +112,9 @@ func (t *txn) recover(study, series, instance string) error {
 
 // covered reports whether a tombstone covers a series.
 func (t *txn) covered(study, series string) (bool, error) {
+	if !t.stones {
+		return false, nil
+	}
 	for _, uid := range [...]string{"", series} {
 		row, err := t.read(tombstoneKey(study, uid, ""))
 		if err != nil || row != nil {

@@ -21,6 +21,7 @@ type txn struct {
 	patient map[string]*patientDelta
 	next    uint32
 	totals  Totals
+	stones  bool // there is, or was, any tombstone: most catalogues are spared the look-ups
 }
 
 // studyState is a study that a txn touches.
@@ -50,7 +51,7 @@ type patientDelta struct {
 func (c *Catalog) begin() *txn {
 	return &txn{
 		c: c, batch: c.db.NewBatch(), studies: map[string]*studyState{}, small: map[string][]byte{},
-		patient: map[string]*patientDelta{}, next: c.next, totals: c.Totals(),
+		patient: map[string]*patientDelta{}, next: c.next, totals: c.Totals(), stones: c.stones,
 	}
 }
 

@@ -1,0 +1,146 @@
+package engine
+
+import (
+	"context"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"pelago/cluster/fault"
+	"pelago/dimse/dicom"
+	"pelago/dimse/dict"
+	"pelago/query"
+	"pelago/query/match"
+	"pelago/query/plan"
+	"pelago/replication/catalog"
+)
+
+// Options are what the engine stands on.
+type Options struct {
+	Catalog   *catalog.Catalog // opened with plan.Indexer
+	Instances query.Instances
+	Issuer    string // the site's issuer of Patient ID
+}
+
+// Engine answers queries. It may be used by many goroutines.
+type Engine struct {
+	catalog   *catalog.Catalog
+	instances query.Instances
+	issuer    string
+	gate      *semaphore.Weighted // header reads under way
+	started   time.Time
+	settled   atomic.Int64 // since started: when the catalogue last had all that was acknowledged
+}
+
+var _ query.Engine = (*Engine)(nil)
+
+// settleTimeout bounds how long a query waits for what has just been stored;
+// after it the answer says how stale it may be.
+const settleTimeout = 2 * time.Second
+
+// New returns an engine.
+func New(o Options) *Engine {
+	return &Engine{
+		catalog: o.Catalog, instances: o.Instances, issuer: o.Issuer, started: time.Now(),
+		gate: semaphore.NewWeighted(int64(max(2, runtime.GOMAXPROCS(0)))),
+	}
+}
+
+// Find answers a query. fault.Mismatch for keys that cannot be used, and for a
+// level that does not exist. Errors of the search itself come with the matches.
+func (e *Engine) Find(ctx context.Context, q query.Query) (*query.Answer, error) {
+	if q.Level > query.Image || q.Limit < 0 || q.Offset < 0 {
+		return nil, fault.New(fault.Mismatch, "query: no such level, limit or offset")
+	}
+	if q.Keys == nil {
+		q.Keys = dicom.NewDataset()
+	}
+	options := match.Options{Fuzzy: q.Fuzzy, CombinedDateTime: q.CombinedDateTime, Timezone: q.Timezone, FoldText: q.FoldText}
+	matcher, err := match.Compile(q.Keys, options)
+	if err != nil {
+		return nil, err
+	}
+	s := newSearch(e, q, matcher)
+	staleness, err := e.settle(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &query.Answer{Matches: s.matches(ctx), Staleness: staleness, Ignored: s.ignored}, nil
+}
+
+// settle waits until the catalogue has what was acknowledged before now, and
+// returns how old it may be when that took too long.
+func (e *Engine) settle(ctx context.Context) (time.Duration, error) {
+	asked := time.Since(e.started)
+	limited, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	if err := e.instances.Settle(limited); err == nil {
+		for {
+			last := e.settled.Load()
+			if int64(asked) <= last || e.settled.CompareAndSwap(last, int64(asked)) {
+				return 0, nil
+			}
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, fault.New(fault.KindOf(err), "query: %w", err)
+	}
+	return time.Since(e.started) - time.Duration(e.settled.Load()), nil
+}
+
+// search is one query compiled.
+type search struct {
+	engine  *Engine
+	q       query.Query
+	matcher *match.Matcher
+	plan    plan.Plan
+	keys    keySets
+	want    []wanted // what to answer
+	wantOf  scopes   // whose attributes those are
+	ignored []dict.Tag
+
+	issuer      string // that a Patient ID key is of
+	checkIssuer bool
+	sops        []string // SOP Instance UIDs asked for, if any
+}
+
+func newSearch(e *Engine, q query.Query, m *match.Matcher) *search {
+	s := &search{engine: e, q: q, matcher: m}
+	keys := m.Keys()
+	s.keys, s.ignored = sortKeys(keys)
+	anyIssuer := s.qualify(keys)
+	s.plan = plan.For(keys, s.issuer, anyIssuer)
+	for _, k := range keys {
+		if k.Tag == dict.SOPInstanceUID && (k.Kind == match.Single || k.Kind == match.List) {
+			s.sops = k.Values
+		}
+	}
+	s.want = wantedOf(q)
+	for _, w := range s.want {
+		s.wantOf |= scopeOf(w.tag)
+	}
+	return s
+}
+
+// qualify decides which issuer a Patient ID key is of: the query's own, else
+// the asking AE's, else the site's. An issuer of `*`, or any pattern, means all
+// issuers that match it.
+func (s *search) qualify(keys []match.Key) (anyIssuer bool) {
+	s.issuer = s.q.Issuer
+	if s.issuer == "" {
+		s.issuer = s.engine.issuer
+	}
+	id, named := false, s.q.Keys.String(dict.IssuerOfPatientID) != ""
+	for _, k := range keys {
+		switch {
+		case k.Tag == dict.PatientID:
+			id = true
+		case k.Tag == dict.IssuerOfPatientID && k.Kind == match.Single:
+			s.issuer, named = k.Values[0], false
+		}
+	}
+	s.checkIssuer = id && !named
+	return named
+}

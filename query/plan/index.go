@@ -1,0 +1,137 @@
+package plan
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"pelago/dimse/dict"
+	"pelago/query/match"
+	"pelago/replication/catalog"
+)
+
+// The indexes. Their letters are part of the catalogue's rows.
+const (
+	nameGrams      = 'n' // folded patient names
+	nameCodes      = 'f' // phonetic codes of patient names
+	patientIDGrams = 'i'
+	accessions     = 'a' // whole values
+	accessionGrams = 'c'
+	studyIDs       = 'k' // whole values
+	modalities     = 'm' // dictionary
+	descriptions   = 's' // dictionary, without case
+	referrers      = 'h' // dictionary, folded names
+)
+
+// indexVersion rises whenever terms change for the same study.
+const indexVersion = 1
+
+// Lengths of grams, in characters: names repeat a lot, identifiers do not.
+const (
+	nameGram = 3
+	codeGram = 4
+)
+
+// The marks of a value's ends in grams, and the least byte of a term.
+const (
+	startMark = '\x04'
+	endMark   = '\x05'
+	leastByte = 6
+)
+
+// maxTerm bounds a whole value as a term, in bytes; a longer one is cut and
+// ends in cutMark, so that patterns let it pass.
+const (
+	maxTerm = 96
+	cutMark = '\x05'
+)
+
+// Indexer names the terms of studies: the catalogue's secondary indexes.
+type Indexer struct{}
+
+var _ catalog.Indexer = Indexer{}
+
+// Version is as in [catalog.Indexer].
+func (Indexer) Version() uint32 { return indexVersion }
+
+// Terms is as in [catalog.Indexer].
+func (Indexer) Terms(s catalog.StudyRow, add func(index byte, term string)) {
+	for i := range s.Patients() {
+		if !s.Omits(i, dict.PatientName) {
+			name := s.PatientText(i, dict.PatientName)
+			for _, v := range strings.Split(name, `\`) {
+				for _, group := range strings.Split(v, "=") {
+					grams(match.FoldName(group), nameGram, func(g string) { add(nameGrams, g) })
+				}
+			}
+			for _, code := range match.FuzzyCodes(strings.ReplaceAll(name, `\`, "^")) {
+				add(nameCodes, whole(code))
+			}
+		}
+		each(s.PatientText(i, dict.PatientID), func(v string) {
+			grams(v, codeGram, func(g string) { add(patientIDGrams, g) })
+		})
+	}
+	each(s.Text(dict.AccessionNumber), func(v string) {
+		add(accessions, whole(v))
+		grams(v, codeGram, func(g string) { add(accessionGrams, g) })
+	})
+	each(s.Text(dict.StudyID), func(v string) { add(studyIDs, whole(v)) })
+	each(s.Text(dict.StudyDescription), func(v string) { add(descriptions, whole(match.FoldText(v))) })
+	each(s.Text(dict.ReferringPhysicianName), func(v string) { add(referrers, whole(foldGroups(v))) })
+	for _, m := range s.Modalities() {
+		add(modalities, whole(m))
+	}
+}
+
+// each calls fn with each value of an attribute, without its padding.
+func each(text string, fn func(string)) {
+	for _, v := range strings.Split(text, `\`) {
+		if v = strings.Trim(v, " "); v != "" {
+			fn(v)
+		}
+	}
+}
+
+// foldGroups folds a person name group by group.
+func foldGroups(name string) string {
+	groups := strings.Split(name, "=")
+	for i, g := range groups {
+		groups[i] = match.FoldName(g)
+	}
+	return strings.Join(groups, "=")
+}
+
+// whole returns a value as one term.
+func whole(v string) string {
+	v = printable(v)
+	if len(v) <= maxTerm {
+		return v
+	}
+	cut := maxTerm
+	for cut > 0 && !utf8.RuneStart(v[cut]) {
+		cut--
+	}
+	return v[:cut] + string(cutMark)
+}
+
+// printable replaces characters that mean something in terms.
+func printable(v string) string {
+	return strings.Map(func(r rune) rune {
+		if r < leastByte {
+			return ' '
+		}
+		return r
+	}, v)
+}
+
+// grams calls add with every run of n characters of a value between its marks;
+// of a value that is too short for one, with all of it.
+func grams(v string, n int, add func(string)) {
+	if v == "" {
+		return
+	}
+	run := []rune(string(startMark) + printable(v) + string(endMark))
+	for i := 0; i == 0 || i+n <= len(run); i++ {
+		add(string(run[i:min(i+n, len(run))]))
+	}
+}

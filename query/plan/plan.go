@@ -1,0 +1,265 @@
+package plan
+
+import (
+	"slices"
+	"strings"
+
+	"pelago/dimse/dict"
+	"pelago/query/match"
+	"pelago/replication/catalog"
+)
+
+// Plan is where the studies of a query are to be looked for: in the spans, and
+// in every set.
+type Plan struct {
+	Spans []catalog.Span
+	Sets  []Set
+}
+
+// Set is a set of studies as indexes have it; one of the types below.
+type Set interface{ set() }
+
+type (
+	// Term is the studies that have a term.
+	Term struct {
+		Index byte
+		Term  string
+	}
+	// Prefix is the studies that have a term with a prefix. There may be many: it
+	// is a help where nothing better is.
+	Prefix struct {
+		Index  byte
+		Prefix string
+	}
+	// Dictionary is the studies with a term that Keep accepts, of an index whose
+	// terms are few.
+	Dictionary struct {
+		Index byte
+		Keep  func(term string) bool
+	}
+	// Patient is a patient's studies.
+	Patient struct{ Key catalog.PatientKey }
+	// Studies is the studies of UIDs.
+	Studies struct{ UIDs []string }
+	// SeriesOf is the studies that hold the series of UIDs.
+	SeriesOf struct{ UIDs []string }
+	// All is what is in every set, Any what is in one of them.
+	All []Set
+	Any []Set
+)
+
+func (Term) set()       {}
+func (Prefix) set()     {}
+func (Dictionary) set() {}
+func (Patient) set()    {}
+func (Studies) set()    {}
+func (SeriesOf) set()   {}
+func (All) set()        {}
+func (Any) set()        {}
+
+// For returns the plan of compiled keys. issuer qualifies a Patient ID; with
+// anyIssuer it does not count.
+func For(keys []match.Key, issuer string, anyIssuer bool) Plan {
+	p := Plan{Spans: []catalog.Span{{Last: catalog.LastOrder()}}}
+	for _, k := range keys {
+		switch k.Tag {
+		case dict.StudyDate:
+			if k.Kind == match.Range {
+				p.Spans = catalog.Spans(day(k.Low), day(k.High))
+			}
+			continue
+		case dict.PatientID:
+			if k.Kind == match.Single && !anyIssuer {
+				p.Sets = append(p.Sets, Patient{catalog.PatientKey{Issuer: issuer, ID: k.Values[0]}})
+				continue
+			}
+		}
+		if s := forKey(k); s != nil {
+			p.Sets = append(p.Sets, s)
+		}
+	}
+	return p
+}
+
+// day returns the date of a bound of a range of dates, or of dates with times.
+func day(bound string) string { return bound[:min(len(bound), 8)] }
+
+// forKey returns the set of one key, nil when no index narrows it.
+func forKey(k match.Key) Set {
+	if k.Kind != match.Single && k.Kind != match.List && k.Kind != match.Wildcard && k.Kind != match.Phonetic {
+		return nil
+	}
+	switch k.Tag {
+	case dict.StudyInstanceUID:
+		return Studies{k.Values}
+	case dict.SeriesInstanceUID:
+		return SeriesOf{k.Values}
+	case dict.PatientName:
+		if k.Kind == match.Phonetic {
+			return phonetic(k.Values)
+		}
+		return patterns(k, nameGrams, nameGram)
+	case dict.PatientID:
+		return patterns(k, patientIDGrams, codeGram)
+	case dict.AccessionNumber:
+		if k.Kind == match.Wildcard {
+			return patterns(k, accessionGrams, codeGram)
+		}
+		return terms(k.Values, accessions)
+	case dict.StudyID:
+		if k.Kind == match.Wildcard {
+			return dictionary(k, studyIDs)
+		}
+		return terms(k.Values, studyIDs)
+	case dict.ModalitiesInStudy, dict.Modality:
+		if k.Kind == match.Wildcard {
+			return dictionary(k, modalities)
+		}
+		return terms(k.Values, modalities)
+	case dict.StudyDescription:
+		folded := make([]string, len(k.Values)) // the matcher keeps its own
+		for i, v := range k.Values {
+			folded[i] = match.FoldText(v)
+		}
+		k.Values = folded
+		return dictionary(k, descriptions)
+	case dict.ReferringPhysicianName:
+		if k.Kind == match.Phonetic {
+			return nil
+		}
+		return dictionary(k, referrers)
+	}
+	return nil
+}
+
+func terms(values []string, index byte) Set {
+	any := make(Any, len(values))
+	for i, v := range values {
+		any[i] = Term{index, whole(v)}
+	}
+	return any
+}
+
+// patterns returns the set of values that match one of a key's values by grams.
+func patterns(k match.Key, index byte, n int) Set {
+	var any Any
+	for _, v := range k.Values {
+		s := pattern(v, k.Kind == match.Wildcard, index, n)
+		if s == nil {
+			return nil
+		}
+		any = append(any, s)
+	}
+	return any
+}
+
+// pattern returns the set of values that hold every literal run of a pattern,
+// nil when no run is long enough. A run shorter than a gram is the beginning of
+// one if it begins the value, or if only one character is missing and the value
+// goes on after it, be it with its end mark.
+func pattern(v string, wild bool, index byte, n int) Set {
+	var all All
+	longest := 0
+	var prefix Set
+	for _, run := range runs(v, wild) {
+		chars := []rune(run)
+		switch {
+		case len(chars) >= n:
+			for i := 0; i+n <= len(chars); i++ {
+				all = append(all, Term{index, string(chars[i : i+n])})
+			}
+		case chars[0] == startMark && len(chars) > 1, len(chars) == n-1 && chars[len(chars)-1] != endMark:
+			if len(chars) > longest {
+				longest, prefix = len(chars), Prefix{index, run}
+			}
+		}
+	}
+	if len(all) > 0 {
+		return all
+	}
+	return prefix
+}
+
+// runs returns the literal runs of a pattern with the marks of its ends.
+// Delimiters and spaces before a wildcard do not count (see [match.Key.Prefix]).
+func runs(v string, wild bool) []string {
+	v = string(startMark) + printable(v) + string(endMark)
+	if !wild {
+		return []string{v}
+	}
+	parts := strings.FieldsFunc(v, func(r rune) bool { return r == '*' || r == '?' })
+	for i := range parts[:len(parts)-1] {
+		parts[i] = strings.TrimRight(parts[i], " ^")
+	}
+	return slices.DeleteFunc(parts, func(run string) bool { return run == "" })
+}
+
+// phonetic returns the set of names in which every word sounds alike or stands.
+func phonetic(words []string) Set {
+	var all All
+	for _, w := range words {
+		var any Any
+		for _, code := range match.FuzzyCodes(w) {
+			any = append(any, Term{nameCodes, whole(code)})
+		}
+		standing := infix(w)
+		if standing == nil || len(any) == 0 {
+			continue
+		}
+		all = append(all, append(any, standing))
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return all
+}
+
+// infix returns the set of names that hold a word anywhere.
+func infix(word string) Set {
+	chars := []rune(printable(word))
+	if len(chars) < nameGram {
+		return nil
+	}
+	var all All
+	for i := 0; i+nameGram <= len(chars); i++ {
+		all = append(all, Term{nameGrams, string(chars[i : i+nameGram])})
+	}
+	return all
+}
+
+// dictionary returns the set of values that hold a pattern's literal runs one
+// after the other: a little more than match.
+func dictionary(k match.Key, index byte) Set {
+	values := make([][]string, len(k.Values))
+	for i, v := range k.Values {
+		values[i] = []string{printable(v)}
+		if k.Kind == match.Wildcard {
+			values[i] = strings.FieldsFunc(printable(v), func(r rune) bool { return r == '*' || r == '?' })
+			for j := range values[i] {
+				values[i][j] = strings.Trim(values[i][j], " ^")
+			}
+		}
+	}
+	return Dictionary{index, func(term string) bool {
+		if strings.HasSuffix(term, string(cutMark)) {
+			return true
+		}
+		for _, runs := range values {
+			if holds(term, runs) {
+				return true
+			}
+		}
+		return false
+	}}
+}
+
+func holds(term string, runs []string) bool {
+	for _, run := range runs {
+		i := strings.Index(term, run)
+		if i < 0 {
+			return false
+		}
+		term = term[i+len(run):]
+	}
+	return true
+}
