@@ -213,7 +213,8 @@ func (a acceptable) refuses(kind string) bool {
 // document is the form of an answer made of data sets.
 type document struct {
 	xml  bool
-	kind string // Content-Type of a JSON answer
+	gzip bool   // compressed, JSON only
+	kind string // media type of a data set
 }
 
 // The media types of this face (PS3.18 §8.7.3).
@@ -227,7 +228,8 @@ const (
 )
 
 // document picks the form for search results, metadata and store responses; JSON
-// is the default. XML is told by its own type, in a multipart or bare.
+// is the default. XML is told by its own type, in a multipart or bare; plain XML
+// counts only where nothing else does, since every browser takes it.
 func (a acceptable) document() (document, bool) {
 	for _, m := range a.wanted {
 		kind := m.kind
@@ -235,13 +237,18 @@ func (a acceptable) document() (document, bool) {
 			kind = m.root()
 		}
 		switch {
-		case kind == typeXML || kind == "application/xml" || kind == "text/xml":
+		case kind == typeXML:
 			return document{xml: true, kind: typeXML}, true
 		case kind == typePlainJSON:
 			return document{kind: typePlainJSON}, true
 		case kind == typeJSON, m.kind != typeMultipart && m.matches(typeJSON) && !a.refuses(typeJSON):
 			return document{kind: typeJSON}, true
 		case m.matches(typeXML) && !a.refuses(typeXML):
+			return document{xml: true, kind: typeXML}, true
+		}
+	}
+	for _, m := range a.wanted {
+		if m.kind == "application/xml" || m.kind == "text/xml" {
 			return document{xml: true, kind: typeXML}, true
 		}
 	}

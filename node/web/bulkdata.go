@@ -12,6 +12,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
+	"pelago/dimse/dicomjson"
 	"pelago/dimse/dict"
 	"pelago/node/archive"
 )
@@ -28,9 +29,12 @@ const (
 // 7FE00010 or 54000100/1/54001010 (PS3.18 §10.4.1.1.5).
 func (c *call) bulkData() error {
 	return c.withInstance(func(inst archive.Instance) error {
-		e, in, err := findValue(inst.Header().Dataset, c.r.PathValue("path"))
+		e, in, err := dicomjson.Resolve(inst.Header().Dataset, c.r.PathValue("path"))
 		if err != nil {
 			return err
+		}
+		if len(e.Items) > 0 || e.VR == dict.SQ {
+			return fault.New(fault.NotFound, "attribute %s is a sequence", e.Tag)
 		}
 		return c.sendValue(inst, in, e)
 	})
@@ -47,41 +51,6 @@ func (c *call) pixelData() error {
 		}
 		return fault.New(fault.NotFound, "the instance has no pixel data")
 	})
-}
-
-// findValue walks a bulk data path and returns the element and its data set.
-func findValue(ds *dicom.Dataset, path string) (*dicom.Element, *dicom.Dataset, error) {
-	steps := strings.Split(strings.Trim(path, "/"), "/")
-	for i := 0; ; i += 2 {
-		tag, ok := parseTag(steps[i])
-		if !ok {
-			return nil, nil, fault.New(fault.Invalid, "a bulk data path is tags of 8 hexadecimal digits with item numbers between them")
-		}
-		e := ds.Get(tag)
-		if e == nil {
-			return nil, nil, fault.New(fault.NotFound, "the instance has no attribute %s there", tag)
-		}
-		if i+2 >= len(steps) {
-			if i+1 < len(steps) || e.Value == nil && e.Cut == nil && len(e.Items) > 0 {
-				return nil, nil, fault.New(fault.NotFound, "attribute %s is a sequence", tag)
-			}
-			return e, ds, nil
-		}
-		item, err := strconv.Atoi(steps[i+1])
-		if err != nil || item < 1 || item > len(e.Items) {
-			return nil, nil, fault.New(fault.NotFound, "attribute %s has no item %q", tag, trimText(steps[i+1], 16))
-		}
-		ds = e.Items[item-1]
-	}
-}
-
-// parseTag reads a tag of 8 hexadecimal digits.
-func parseTag(s string) (dict.Tag, bool) {
-	if len(s) != 8 {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(s, 16, 32)
-	return dict.Tag(n), err == nil
 }
 
 // trimText shortens a client's text for an error message.
@@ -112,7 +81,7 @@ func (c *call) sendValue(inst archive.Instance, ds *dicom.Dataset, e *dicom.Elem
 			size = n // without the byte that made the length even
 		}
 	}
-	if unit := swapUnit(e.VR); header.Syntax.BigEndian && unit > 1 {
+	if unit := e.VR.Size(); header.Syntax.BigEndian && unit > 1 {
 		src = &swappedReader{src: src, length: size, unit: unit}
 	}
 	return c.sendBytes(inst, src, size, kind, kind)

@@ -40,7 +40,7 @@ func (h *Handler) frameTable(inst archive.Instance) (*frameTable, error) {
 	if header.Syntax.BigEndian && frames.Native {
 		for _, tag := range []dict.Tag{tagPixels, tagFloatPixels, tagDoublePixels} {
 			if e := header.Dataset.Get(tag); e != nil {
-				t.unit = swapUnit(e.VR)
+				t.unit = e.VR.Size()
 				break
 			}
 		}
@@ -53,20 +53,6 @@ func (h *Handler) frameTable(inst archive.Instance) (*frameTable, error) {
 		h.tables.put(number, t, bytes)
 	}
 	return t, nil
-}
-
-// swapUnit returns how many bytes of a VR's value change places between little
-// and big endian (PS3.5 §7.3).
-func swapUnit(vr dict.VR) int {
-	switch vr.String() {
-	case "OW", "US", "SS", "AT":
-		return 2
-	case "OF", "OL", "UL", "SL", "FL":
-		return 4
-	case "OD", "OV", "UV", "SV", "FD":
-		return 8
-	}
-	return 1
 }
 
 // size returns the bytes of frame n, from 1; fault.NotFound outside the table.

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"pelago/cluster/fault"
@@ -27,6 +28,7 @@ type Handler struct {
 	origins origins
 	mux     *http.ServeMux
 	buffers *copyBuffers
+	zips    *sync.Pool                // of *gzip.Writer
 	tables  *lru[uint64, *frameTable] // by local number
 	pages   *lru[string, []byte]      // finished metadata documents by entity tag
 }
@@ -53,7 +55,7 @@ func New(reads archive.Reads, writes archive.Writes, engine query.Engine, option
 	h := &Handler{
 		reads: reads, writes: writes, engine: engine,
 		options: options, limits: options.Limits.orDefaults(), log: options.Log,
-		origins: newOrigins(options.Origins), mux: http.NewServeMux(), buffers: newCopyBuffers(),
+		origins: newOrigins(options.Origins), mux: http.NewServeMux(), buffers: newCopyBuffers(), zips: newZips(),
 	}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)

@@ -8,6 +8,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
+	"pelago/dimse/dicomjson"
 	"pelago/dimse/dict"
 	"pelago/query"
 )
@@ -19,9 +20,6 @@ const (
 	tagSeries      = dict.Tag(0x0020000E)
 	tagRetrieveURL = dict.Tag(0x00081190)
 	tagRetrieveAE  = dict.Tag(0x00080054)
-
-	vrUR = dict.VR('U')<<8 | 'R'
-	vrAE = dict.VR('A')<<8 | 'E'
 )
 
 func (c *call) searchStudies() error { return c.search(query.Study, studyFields) }
@@ -69,7 +67,7 @@ func (c *call) search(level query.Level, fields ...[]dict.Tag) error {
 		uid string
 	}{{tagStudy, c.event.Study}, {tagSeries, c.event.Series}} {
 		if of.uid != "" {
-			q.Keys.Set(of.tag, vrUI, of.uid)
+			q.Keys.Set(of.tag, dict.UI, of.uid)
 		}
 	}
 	q.Return = append(q.Return, slices.Concat(fields...)...)
@@ -103,7 +101,8 @@ func (c *call) searchWarnings(answer *query.Answer, ignored []string) {
 // stream writes the matches as they come.
 func (c *call) stream(level query.Level, answer *query.Answer, form document) error {
 	root := c.root()
-	out := c.newDocuments(form)
+	form.gzip = !form.xml && acceptsGzip(c.r)
+	out := c.newDocuments(form, http.StatusOK, heldSearch)
 	defer out.release()
 	for match, err := range answer.Matches {
 		if err != nil {
@@ -121,17 +120,18 @@ func (c *call) stream(level query.Level, answer *query.Answer, form document) er
 		if study == "" {
 			study = c.event.Study
 		}
-		ds.Set(tagRetrieveURL, vrUR, instanceURL(root, study, series, instance))
+		ds.Set(tagRetrieveURL, dict.UR, instanceURL(root, study, series, instance))
 		if c.options.AE != "" {
-			ds.Set(tagRetrieveAE, vrAE, c.options.AE)
+			ds.Set(tagRetrieveAE, dict.AE, c.options.AE)
 		}
-		if err := out.dataset(ds); err != nil {
+		if err := out.add(ds, dicomjson.Options{}); err != nil {
 			return err
 		}
 		c.event.Instances++
 	}
 	if form.xml && out.count == 0 {
 		// A multipart without parts is none (RFC 2046 §5.1.1).
+		c.w.Header().Del("Content-Type")
 		c.w.WriteHeader(http.StatusNoContent)
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
+	"pelago/dimse/dicomjson"
 	"pelago/dimse/dict"
 	"pelago/query"
 )
@@ -142,7 +143,7 @@ func attributePath(name string) ([]step, error) {
 		if err != nil {
 			return nil, err
 		}
-		if i < len(parts)-1 && s.vr != vrSQ {
+		if i < len(parts)-1 && s.vr != dict.SQ {
 			return nil, fault.New(fault.Invalid, "attribute %s is no sequence", s.tag)
 		}
 		path[i] = s
@@ -150,24 +151,17 @@ func attributePath(name string) ([]step, error) {
 	return path, nil
 }
 
-// The VRs that are told apart here.
-const (
-	vrSQ = dict.VR('S')<<8 | 'Q'
-	vrUI = dict.VR('U')<<8 | 'I'
-	vrLO = dict.VR('L')<<8 | 'O'
-)
-
 // attribute reads one keyword or tag. Private tags are keys too, as text; groups
 // 0000 and 0002 are no part of a data set.
 func attribute(name string) (step, error) {
-	if tag, ok := parseTag(name); ok {
+	if tag, ok := dicomjson.ParseTag(name); ok {
 		if g := tag.Group(); g < 8 || g == 0xFFFE || g == 0xFFFF || tag.IsGroupLength() {
 			return step{}, fault.New(fault.Invalid, "%s is no attribute of a data set", tag)
 		}
 		if e, ok := dict.Lookup(tag); ok {
 			return step{tag, e.VR}, nil
 		}
-		return step{tag, vrLO}, nil
+		return step{tag, dict.LO}, nil
 	}
 	e, ok := dict.ByKeyword(name)
 	if !ok || e.Tag.Group() < 8 {
@@ -202,7 +196,7 @@ func addKey(ds *dicom.Dataset, name string, given []string) error {
 		ds = e.Items[0]
 	}
 	last := path[len(path)-1]
-	if last.vr == vrSQ {
+	if last.vr == dict.SQ {
 		if strings.Join(given, "") != "" {
 			return fault.New(fault.Invalid, "sequence %s is matched by the attributes of its item", last.tag)
 		}
@@ -217,7 +211,7 @@ func addKey(ds *dicom.Dataset, name string, given []string) error {
 // setKey puts the values of a key in its VR.
 func setKey(ds *dicom.Dataset, key step, given []string) error {
 	values := given
-	if key.vr == vrUI || listTags[key.tag] {
+	if key.vr == dict.UI || listTags[key.tag] {
 		values = nil
 		for _, v := range given {
 			values = append(values, strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == '\\' })...)
@@ -234,7 +228,7 @@ func setKey(ds *dicom.Dataset, key step, given []string) error {
 		ds.Set(key.tag, key.vr)
 		return nil
 	}
-	if isText(key.vr) {
+	if key.vr.Text() {
 		ds.Set(key.tag, key.vr, values...)
 		return nil
 	}
@@ -244,15 +238,6 @@ func setKey(ds *dicom.Dataset, key step, given []string) error {
 	}
 	ds.Put(dicom.Element{Tag: key.tag, VR: key.vr, Value: b})
 	return nil
-}
-
-// isText reports whether values of a VR are text on the wire (PS3.5 §6.2).
-func isText(vr dict.VR) bool {
-	switch vr.String() {
-	case "AT", "FL", "FD", "SL", "SS", "SV", "UL", "US", "UV", "OB", "OD", "OF", "OL", "OV", "OW", "UN":
-		return false
-	}
-	return true
 }
 
 // binaryKey encodes numbers in explicit little endian.
@@ -277,7 +262,7 @@ func binaryKey(key step, values []string) ([]byte, error) {
 			}
 			b = appendLittle(b, uint64(n), bits)
 		case "AT":
-			tag, ok := parseTag(v)
+			tag, ok := dicomjson.ParseTag(v)
 			if !ok {
 				return nil, bad
 			}

@@ -45,7 +45,6 @@ var failureTable = map[fault.Kind]uint16{
 	fault.Protocol:    0xC000,
 }
 
-
 // statusOf returns the status of a failed request.
 func statusOf(err error, sending bool) int {
 	kind := fault.KindOf(err)

@@ -16,8 +16,6 @@ const (
 	tagFailureReason      = dict.Tag(0x00081197)
 	tagFailedSequence     = dict.Tag(0x00081198)
 	tagReferencedSequence = dict.Tag(0x00081199)
-
-	vrUS = dict.VR('U')<<8 | 'S'
 )
 
 // Warning Reasons (0008,1196).
@@ -42,19 +40,19 @@ func (s *storing) respond() error {
 	root := s.root()
 	ds := dicom.NewDataset()
 	if study := s.study(); study != "" {
-		ds.Set(tagRetrieveURL, vrUR, instanceURL(root, study, "", ""))
+		ds.Set(tagRetrieveURL, dict.UR, instanceURL(root, study, "", ""))
 	}
 	if len(s.failed) > 0 {
 		items := make([]*dicom.Dataset, len(s.failed))
 		for i, f := range s.failed {
 			item := dicom.NewDataset()
 			if f.class != "" {
-				item.Set(tagReferencedClass, vrUI, f.class)
+				item.Set(tagReferencedClass, dict.UI, f.class)
 			}
 			if f.instance != "" {
-				item.Set(tagReferencedInstance, vrUI, f.instance)
+				item.Set(tagReferencedInstance, dict.UI, f.instance)
 			}
-			item.SetUint(tagFailureReason, vrUS, uint64(failureTable[f.kind]))
+			item.SetUint(tagFailureReason, dict.US, uint64(failureTable[f.kind]))
 			items[i] = bareItem(item)
 		}
 		ds.SetSequence(tagFailedSequence, items...)
@@ -64,11 +62,11 @@ func (s *storing) respond() error {
 		for i := range s.stored {
 			st := &s.stored[i]
 			item := dicom.NewDataset()
-			item.Set(tagReferencedClass, vrUI, st.Class)
-			item.Set(tagReferencedInstance, vrUI, st.SOP)
-			item.Set(tagRetrieveURL, vrUR, instanceURL(root, st.Study, st.Series, st.SOP))
+			item.Set(tagReferencedClass, dict.UI, st.Class)
+			item.Set(tagReferencedInstance, dict.UI, st.SOP)
+			item.Set(tagRetrieveURL, dict.UR, instanceURL(root, st.Study, st.Series, st.SOP))
 			if w := warningOf(st); w != 0 {
-				item.SetUint(tagWarningReason, vrUS, w)
+				item.SetUint(tagWarningReason, dict.US, w)
 			}
 			items[i] = bareItem(item)
 		}
