@@ -13,9 +13,9 @@ import (
 	"pelago/node/archive"
 )
 
-// samples is a decoded frame: one plane per sample, row by row. Values are as
+// raster is a decoded frame: one plane per sample, row by row. Values are as
 // stored, sign extended.
-type samples struct {
+type raster struct {
 	width, height int
 	planes        [][]int32
 	photometric   string
@@ -63,7 +63,7 @@ func shapeOf(ds *dicom.Dataset, limit int64) (shape, error) {
 }
 
 // decodeFrame reads and decodes one frame: native, RLE or baseline JPEG.
-func (c *call) decodeFrame(inst archive.Instance, table *frameTable, frame int) (*samples, error) {
+func (c *call) decodeFrame(inst archive.Instance, table *frameTable, frame int) (*raster, error) {
 	header := inst.Header()
 	size, err := table.size(frame)
 	if err != nil {
@@ -96,7 +96,7 @@ func (c *call) decodeFrame(inst archive.Instance, table *frameTable, frame int) 
 }
 
 // native takes samples from little endian bytes.
-func (sh shape) native(b []byte) (*samples, error) {
+func (sh shape) native(b []byte) (*raster, error) {
 	pixels := sh.rows * sh.columns
 	if sh.photometric == "YBR_FULL_422" && sh.samples == 3 {
 		return sh.native422(b)
@@ -120,7 +120,7 @@ func (sh shape) native(b []byte) (*samples, error) {
 }
 
 // native422 takes YBR samples whose chrominance is shared by two pixels of a row.
-func (sh shape) native422(b []byte) (*samples, error) {
+func (sh shape) native422(b []byte) (*raster, error) {
 	if sh.columns%2 != 0 || len(b) < sh.rows*sh.columns*2 {
 		return nil, fault.New(fault.Unsupported, "the frame is no YBR_FULL_422 of even width")
 	}
@@ -136,8 +136,8 @@ func (sh shape) native422(b []byte) (*samples, error) {
 }
 
 // empty returns planes of the shape.
-func (sh shape) empty() *samples {
-	out := &samples{width: sh.columns, height: sh.rows, photometric: sh.photometric}
+func (sh shape) empty() *raster {
+	out := &raster{width: sh.columns, height: sh.rows, photometric: sh.photometric}
 	for range sh.samples {
 		out.planes = append(out.planes, make([]int32, sh.rows*sh.columns))
 	}
@@ -170,7 +170,7 @@ func (sh shape) value(b []byte, n int) int32 {
 
 // rle decodes RLE Lossless (PS3.5 annex G): segments of bytes, the most
 // significant first, of each sample.
-func (sh shape) rle(b []byte) (*samples, error) {
+func (sh shape) rle(b []byte) (*raster, error) {
 	pixels, per := sh.rows*sh.columns, sh.allocated/8
 	bad := fault.New(fault.Invalid, "the frame is no valid RLE")
 	if len(b) < 64 || per == 0 {
@@ -239,7 +239,7 @@ func unpackBits(b []byte, want int, put func(i int, v byte)) bool {
 }
 
 // jpeg decodes baseline JPEG after looking at the size it claims.
-func (sh shape) jpeg(b []byte, limit int64) (*samples, error) {
+func (sh shape) jpeg(b []byte, limit int64) (*raster, error) {
 	config, err := jpeg.DecodeConfig(bytes.NewReader(b))
 	if err != nil || int64(config.Width)*int64(config.Height) > limit {
 		return nil, fault.New(fault.Unsupported, "the frame is no baseline JPEG that can be decoded here")

@@ -56,7 +56,7 @@ func decimal(s string, absent float64) (float64, bool) {
 }
 
 // picture turns samples into what is shown.
-func (s *samples) picture(inst archive.Instance, frame int, asked *window) (image.Image, error) {
+func (s *raster) picture(inst archive.Instance, frame int, asked *window) (image.Image, error) {
 	switch photometric := s.photometric; {
 	case len(s.planes) == 1 && photometric == "PALETTE COLOR":
 		return s.palette(inst)
@@ -74,7 +74,7 @@ func (s *samples) picture(inst archive.Instance, frame int, asked *window) (imag
 }
 
 // color joins three planes of bytes.
-func (s *samples) color(mix func(a, b, c uint8) color.RGBA) image.Image {
+func (s *raster) color(mix func(a, b, c uint8) color.RGBA) image.Image {
 	out := image.NewRGBA(image.Rect(0, 0, s.width, s.height))
 	for i := range s.planes[0] {
 		p := mix(uint8(s.planes[0][i]), uint8(s.planes[1][i]), uint8(s.planes[2][i]))
@@ -84,7 +84,7 @@ func (s *samples) color(mix func(a, b, c uint8) color.RGBA) image.Image {
 }
 
 // gray applies modality rescale, window and inversion (PS3.4 §N.2).
-func (s *samples) gray(ds *dicom.Dataset, frame int, asked *window) image.Image {
+func (s *raster) gray(ds *dicom.Dataset, frame int, asked *window) image.Image {
 	slope, ok := decimal(frameText(ds, tagPixelTransform, tagSlope, frame), 1)
 	if !ok || slope == 0 {
 		slope = 1
@@ -138,7 +138,7 @@ func storedWindow(ds *dicom.Dataset, frame int) *window {
 }
 
 // fullWindow spans the values that occur.
-func (s *samples) fullWindow(slope, intercept float64) *window {
+func (s *raster) fullWindow(slope, intercept float64) *window {
 	low, high := s.extremes()
 	a, b := float64(low)*slope+intercept, float64(high)*slope+intercept
 	if a > b {
@@ -148,7 +148,7 @@ func (s *samples) fullWindow(slope, intercept float64) *window {
 }
 
 // extremes returns the least and the greatest sample.
-func (s *samples) extremes() (low, high int32) {
+func (s *raster) extremes() (low, high int32) {
 	low, high = s.planes[0][0], s.planes[0][0]
 	for _, v := range s.planes[0] {
 		low, high = min(low, v), max(high, v)
@@ -178,7 +178,7 @@ func (w *window) apply(x float64) uint8 {
 }
 
 // palette looks colors up (PS3.3 C.7.9).
-func (s *samples) palette(inst archive.Instance) (image.Image, error) {
+func (s *raster) palette(inst archive.Instance) (image.Image, error) {
 	var tables [3][]uint8
 	var first int32
 	for i := range tables {

@@ -340,11 +340,11 @@ func (p renderParams) signature() string {
 
 // render decodes a frame, applies the grayscale pipeline and the viewport.
 func (c *call) render(inst archive.Instance, table *frameTable, p renderParams) (image.Image, error) {
-	samples, err := c.decodeFrame(inst, table, p.frame)
+	decoded, err := c.decodeFrame(inst, table, p.frame)
 	if err != nil {
 		return nil, err
 	}
-	picture, err := samples.picture(inst, p.frame, p.window)
+	picture, err := decoded.picture(inst, p.frame, p.window)
 	if err != nil {
 		return nil, err
 	}
