@@ -370,7 +370,7 @@ func (g *grammar) element(h head, lv *level, end int64) error {
 			return fault.New(fault.Invalid, "dicom: %v runs past the end of its item at byte %d", h.tag, g.src.off)
 		}
 		if h.vr == dict.SQ && g.startsItem(lv, h.length) {
-			if err := g.items(&e, *lv, stop, stop); err != nil {
+			if err := g.items(&e, *lv, stop, end); err != nil {
 				return err
 			}
 			break
