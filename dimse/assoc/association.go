@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"pelago/cluster/fault"
@@ -38,8 +37,7 @@ type Association struct {
 	writing chan struct{} // holds one token while someone writes to conn
 	out     output        // of whoever writes
 
-	finishing atomic.Bool // someone carries out the end; the others wait for done
-	done      chan struct{}
+	done chan struct{}
 
 	mu     sync.Mutex
 	state  state
@@ -48,6 +46,8 @@ type Association struct {
 	timer  time.Time // when ARTIM expires, or the wait for a release
 	active time.Time // last PDU either way, or the last call of Receive
 	hurry  bool      // nobody waits for the peer's close
+
+	finishing bool // someone carries out the end; done tells when he has
 
 	stopData func() bool // ends the watch over the last message with a data set
 }
@@ -202,50 +202,52 @@ func (a *Association) ended(err error) error {
 }
 
 // finish carries out what the state machine asked for when the association
-// ended, once; everyone else waits until that is done.
+// ended, once; everyone else waits until that is done. The caller holds no right.
 func (a *Association) finish() {
-	if !a.finishing.CompareAndSwap(false, true) {
+	a.mu.Lock()
+	mine := !a.finishing
+	a.finishing = true
+	effects, cause, timer, stopData := a.last, a.cause, a.timer, a.stopData
+	a.mu.Unlock()
+	if !mine {
 		<-a.done
 		return
 	}
 	defer close(a.done)
 	defer a.conn.Close()
-	a.mu.Lock()
-	effects, cause, timer, stopData := a.last, a.cause, a.timer, a.stopData
-	a.mu.Unlock()
 	if stopData != nil {
 		stopData() // nobody may come to read that data set's end
 	}
 	a.config.Log.Debug("association ended", "requestor", a.requestor, "cause", cause)
-
-	if effects&(sendRJ|sendReleaseRP) == 0 {
-		timer = time.Now().Add(abortLinger)
-	}
-	if b := farewell(effects, cause); b != nil {
-		// Whoever reads or writes was woken; a sender that waits for its own source of data is not waited for longer.
-		patience := time.NewTimer(abortLinger)
-		defer patience.Stop()
-		select {
-		case a.writing <- struct{}{}:
-		case <-patience.C:
-			return
-		}
-		select {
-		case a.reading <- struct{}{}:
-		case <-patience.C:
-			return
-		}
-		if a.out.torn {
-			return
-		}
-		_ = a.conn.SetDeadline(time.Now().Add(abortLinger))
-		if _, err := a.conn.Write(b); err != nil {
-			return
-		}
+	if b := farewell(effects, cause); b != nil && !a.sendLast(b) {
+		return
 	}
 	if effects&startARTIM != 0 {
+		if effects&(sendRJ|sendReleaseRP) == 0 {
+			timer = time.Now().Add(abortLinger)
+		}
 		a.awaitClose(timer)
 	}
+}
+
+// sendLast takes both rights for good, and sends the association's last PDU.
+// Whoever reads or writes was woken; for a sender that waits for its own source of data
+// there is no waiting, and behind half a PDU there is nothing to say.
+func (a *Association) sendLast(b []byte) bool {
+	patience := time.NewTimer(abortLinger)
+	defer patience.Stop()
+	for _, right := range []chan struct{}{a.writing, a.reading} {
+		select {
+		case right <- struct{}{}:
+		case <-patience.C:
+			return false
+		}
+	}
+	if a.out.torn || a.conn.SetDeadline(time.Now().Add(abortLinger)) != nil {
+		return false
+	}
+	_, err := a.conn.Write(b)
+	return err == nil
 }
 
 // farewell returns the PDU that an end sends, or nil.
