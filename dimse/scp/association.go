@@ -157,6 +157,9 @@ func (a *association) request(ctx context.Context, set *command.Set, m *assoc.Me
 		defer a.finish()
 		return a.reply(ctx, set, m.ContextID, dimse.Echo, a.session.Echo.Echo(ctx))
 	case dimse.Store:
+		if a.full() {
+			return a.refuse(ctx, set, m, command.ResourceLimitation)
+		}
 		a.begin()
 		defer a.finish()
 		return a.store(ctx, set, m, pc)
@@ -252,6 +255,13 @@ func (a *association) cancelOperation(id uint16) {
 	if cancel := a.running[id]; cancel != nil {
 		cancel(errCanceled)
 	}
+}
+
+// full reports whether as many operations run as were negotiated.
+func (a *association) full() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.running) >= a.window
 }
 
 // begin and finish count operations, for Shutdown.

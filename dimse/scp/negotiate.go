@@ -31,7 +31,8 @@ var storageNegotiation = [...]byte{2, 0, 3, 0, 0, 0}
 // One transfer syntax is accepted per context: the first of the requestor's
 // that can be taken; for a storage context on which instances are sent back
 // (C-GET) explicit little endian if it is offered, since most stored instances
-// can be converted to it.
+// can be converted to it. On such an association the requestor may have one
+// operation outstanding.
 func Negotiate(r *assoc.Request, s *Session) assoc.Decision {
 	n := negotiation{request: r, session: s, declared: declaredStorage(r), roles: map[string]assoc.Role{}}
 	for _, role := range r.Roles {
@@ -46,12 +47,18 @@ func Negotiate(r *assoc.Request, s *Session) assoc.Decision {
 		IdentityResponse: s.IdentityResponse,
 		Idle:             s.Idle,
 	}
-	taken := map[string]bool{}
+	taken, sendsBack := map[string]bool{}, false
 	for i, c := range r.Contexts {
 		d.Contexts[i] = n.context(c)
 		if d.Contexts[i].Result == accepted {
 			taken[c.Abstract] = true
+			sendsBack = sendsBack || d.Contexts[i].SCP && n.storage(c.Abstract)
 		}
+	}
+	if sendsBack {
+		// Two ends that stream data sets to each other over one connection, and
+		// each read only once their own is out, would wait for ever.
+		d.MaxInvoked = 1
 	}
 	for class, info := range r.Extended {
 		if answer := n.extended(class, info); taken[class] && answer != nil {
