@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -144,12 +145,13 @@ func Open(o Options) (_ *Archive, err error) {
 			return nil, fmt.Errorf("data directory: %w", err)
 		}
 	}
-	if a.store, err = openStore(o, a.die); err != nil {
+	if err = a.births(); err != nil {
 		return nil, err
 	}
-	if a.catalog, err = catalog.Open(catalog.Options{
-		FS: o.FS, Dir: o.FS.PathJoin(o.Dir, "catalog"), CacheBytes: o.CacheBytes,
-	}); err != nil {
+	if a.store, err = openStore(o, o.FS.PathJoin(o.Dir, "store"), a.die); err != nil {
+		return nil, err
+	}
+	if a.catalog, err = catalog.Open(a.catalogAt(o.FS.PathJoin(o.Dir, "catalog"))); err != nil {
 		return nil, fmt.Errorf("catalogue: %w", err)
 	}
 	if a.journal, err = journal.Open(a.store, a.catalog); err != nil {
@@ -167,8 +169,29 @@ func Open(o Options) (_ *Archive, err error) {
 	return a, nil
 }
 
+// births makes the stores that a fresh data directory lacks.
+func (a *Archive) births() error {
+	o := a.o
+	return errors.Join(
+		born(o.FS, o.Dir, "store", func(path string) (io.Closer, error) { return openStore(o, path, a.die) }),
+		born(o.FS, o.Dir, "catalog", func(path string) (io.Closer, error) { return catalog.Open(a.catalogAt(path)) }),
+		born(o.FS, o.Dir, "bulk", func(path string) (io.Closer, error) { return bulk.Open(a.bulkAt(path)) }),
+	)
+}
+
+func (a *Archive) catalogAt(path string) catalog.Options {
+	return catalog.Options{FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes}
+}
+
+func (a *Archive) bulkAt(path string) bulk.Options {
+	return bulk.Options{
+		FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes,
+		Reserve: a.space.reserve, Lost: a.lost, Fatal: a.die, Log: a.log,
+	}
+}
+
 // openStore opens the Pebble of instance records, work queues and journal.
-func openStore(o Options, die func(error)) (*pebble.DB, error) {
+func openStore(o Options, path string, die func(error)) (*pebble.DB, error) {
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref()
 	options := &pebble.Options{
@@ -184,7 +207,7 @@ func openStore(o Options, die func(error)) (*pebble.DB, error) {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	options.TargetFileSizes[0] = 16 << 20 // 2 MiB, the default, costs an fsync each
-	db, err := pebble.Open(o.FS.PathJoin(o.Dir, "store"), options)
+	db, err := pebble.Open(path, options)
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
@@ -197,10 +220,7 @@ func openStore(o Options, die func(error)) (*pebble.DB, error) {
 // the adopted one has never been referred to.
 func (a *Archive) openBulk() error {
 	var err error
-	a.bulk, err = bulk.Open(bulk.Options{
-		FS: a.o.FS, Dir: a.o.FS.PathJoin(a.o.Dir, "bulk"), CacheBytes: a.o.CacheBytes,
-		Reserve: a.space.reserve, Lost: a.lost,
-	})
+	a.bulk, err = bulk.Open(a.bulkAt(a.o.FS.PathJoin(a.o.Dir, "bulk")))
 	if err != nil {
 		return fmt.Errorf("bulk: %w", err)
 	}
