@@ -216,7 +216,7 @@ func (p *parser) dataset(ds *dicom.Dataset, depth int) error {
 		if !isWritten(tag) || tag == dict.SpecificCharacterSet {
 			continue
 		}
-		if creator := strings.TrimSpace(attr(c, "privateCreator")); creator != "" && tag.IsPrivate() && !isCreator(tag) {
+		if creator := strings.TrimSpace(attr(c, "privateCreator")); creator != "" && tag.IsPrivate() {
 			privates = append(privates, private{len(elements), creator})
 		}
 		if uri != "" {
@@ -293,7 +293,12 @@ func placePrivates(elements []dicom.Element, privates []private) ([]dicom.Elemen
 	}
 	blocks := map[owner]uint16{}
 	taken := map[dict.Tag]bool{}
+	next := 0
 	for i := range elements {
+		if next < len(privates) && privates[next].at == i {
+			next++ // its tag may look like a creator's: 00 stands for the block
+			continue
+		}
 		t := elements[i].Tag
 		switch {
 		case isCreator(t):

@@ -224,9 +224,6 @@ func (e *encoder) items(el *dicom.Element) error {
 
 func (e *encoder) values(values []string, t dict.Tag, vr dict.VR) {
 	for i, v := range values {
-		if v == "" {
-			continue
-		}
 		if vr == dict.PN {
 			e.name(v, i+1)
 			continue
