@@ -106,7 +106,7 @@ func TestInteropStoreToStorescpByteForByte(t *testing.T) {
 	var kinds []scu.Kind
 	seen := map[string]bool{}
 	for _, s := range samples.All(t) {
-		if s.Dcmdump != "ok" || s.Bytes > 2<<20 {
+		if s.Dcmdump != "ok" || s.Bytes > 1<<20 {
 			continue
 		}
 		f, err := load(t, s.Path)
@@ -321,8 +321,14 @@ func TestInteropTLSToStorescp(t *testing.T) {
 	target := scu.Target{Addr: addr, Called: "STORESCP", Calling: "PELAGO", TLS: &tls.Config{
 		RootCAs: pool, Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS12,
 	}}
-	c := open(t, target, scu.ProposeEcho())
+	c, err := scu.Dial(t.Context(), target, scu.ProposeEcho())
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := c.Echo(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := c.Release(t.Context()); err != nil { // storescp serves one at a time
 		t.Error(err)
 	}
 	target.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
