@@ -3,6 +3,7 @@ package scu
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -86,20 +87,13 @@ func newClient(ctx context.Context, a *assoc.Association, target Target) (*Clien
 	return c, nil
 }
 
-// associationError gives a failed set-up a kind.
+// associationError gives a failed set-up or release a kind: what is not told
+// apart means that the peer cannot be had.
 func associationError(err error) error {
-	var reject *assoc.Reject
-	if errors.As(err, &reject) {
-		if reject.Result == 1 { // permanent
-			return fault.New(fault.Denied, "association: %w", err)
-		}
+	if fault.KindOf(err) == fault.Other {
 		return fault.New(fault.Unavailable, "association: %w", err)
 	}
-	var aborted *assoc.Aborted
-	if errors.As(err, &aborted) || fault.KindOf(err) == fault.Other {
-		return fault.New(fault.Unavailable, "association: %w", err)
-	}
-	return err
+	return fmt.Errorf("association: %w", err)
 }
 
 // Contexts returns the presentation contexts as negotiated.
