@@ -1,0 +1,122 @@
+package catalog
+
+import (
+	"bytes"
+	"testing"
+
+	"pelago/dimse/dict"
+)
+
+func TestOrderIsNewestFirst(t *testing.T) {
+	ordered := []Order{
+		orderOf("20240229", "235959.9", 9), orderOf("20240229", "235959", 8), orderOf("20240229", "0000", 7), orderOf("20240229", "", 1),
+		orderOf("2024.02.28", "12:00:00", 3), orderOf("20240228", "120000", 4), orderOf("19000101", "", 2),
+		orderOf("20240230", "", 5), orderOf("20240101\\20240102", "", 6), orderOf("", "120000", 10), orderOf("", "", 11),
+	}
+	for i := 1; i < len(ordered); i++ {
+		if bytes.Compare(ordered[i-1][:], ordered[i][:]) >= 0 {
+			t.Errorf("order %d does not stand before %d", i-1, i)
+		}
+	}
+}
+
+func TestSpansHoldTheDaysAndWhatIsUnclear(t *testing.T) {
+	in := func(o Order, spans []Span) bool {
+		for _, s := range spans {
+			if bytes.Compare(s.First[:], o[:]) <= 0 && bytes.Compare(o[:], s.Last[:]) <= 0 {
+				return true
+			}
+		}
+		return false
+	}
+	for _, test := range []struct {
+		low, high, date string
+		want            bool
+	}{
+		{"20240101", "20240131", "20240101", true},
+		{"20240101", "20240131", "20240131", true},
+		{"20240101", "20240131", "20231231", false},
+		{"20240101", "20240131", "20240201", false},
+		{"", "20240131", "19010101", true},
+		{"20240101", "", "20991231", true},
+		{"20240101", "20240131", "2024", true},
+		{"20240101", "20240131", "", false},
+		{"20240201", "20240131", "20240201", false},
+		{"bogus", "", "19010101", true},
+	} {
+		if got := in(orderOf(test.date, "101010", 1), Spans(test.low, test.high)); got != test.want {
+			t.Errorf("%q in %s..%s: %t", test.date, test.low, test.high, got)
+		}
+	}
+}
+
+func TestOmittedAttributesAreNamed(t *testing.T) {
+	as := attrs{{codePatientID, []byte("P1")}, {codeOmitted, []byte{codePatientName, codeModality}}}
+	back, err := parseAttributes(as.dataset())
+	if err != nil || !back.equal(as) {
+		t.Fatalf("%v, %v; want %v", back, err, as)
+	}
+	if !back.omits(dict.PatientName) || back.omits(dict.PatientID) {
+		t.Error("omits tells the wrong tags")
+	}
+	if s := back.of(ofSeries); !s.omits(dict.Modality) || s.omits(dict.PatientName) {
+		t.Errorf("of the series: %v", s)
+	}
+}
+
+func seedStudy() *study {
+	s := &study{uid: "1.2.3", number: 7, nextSeries: 2}
+	x := &series{uid: "1.2.3.4", origins: []origin{{node: "n", site: "s", asOf: 9, issuer: "I", instances: 3, classes: []string{"1.2"},
+		attrs: attrs{{codePatientName, []byte("DOE^JANE")}, {codePatientID, []byte("P1")}, {codeStudyDate, []byte("20240101")}, {codeModality, []byte("CT")}}}}}
+	s.add(x)
+	return s
+}
+
+func FuzzDecodeStudy(f *testing.F) {
+	f.Add(seedStudy().encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := decodeStudy(b)
+		if err != nil {
+			return
+		}
+		again, err := decodeStudy(s.encode())
+		if err != nil || !bytes.Equal(again.encode(), s.encode()) {
+			t.Errorf("a record that was read cannot be written and read again: %v", err)
+		}
+		s.order()
+	})
+}
+
+func FuzzDecodeSeries(f *testing.F) {
+	s := seedStudy()
+	x := &series{uid: "1.2.3.4", origins: []origin{
+		{node: "n", issuer: "I", attrs: attrs{{codePatientName, []byte("DOE^JANE")}, {codePatientID, []byte("P1")}, {codeStudyDate, []byte("20240101")}}, instances: 1},
+		{node: "m", instances: 2},
+	}}
+	f.Add(x.encode(s))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		x, err := decodeSeries(b, "1.2.3.4", s)
+		if err != nil {
+			return
+		}
+		again, err := decodeSeries(x.encode(s), x.uid, s)
+		if err != nil || !bytes.Equal(again.encode(s), x.encode(s)) {
+			t.Errorf("a record that was read cannot be written and read again: %v", err)
+		}
+		x.counts()
+		x.visible()
+	})
+}
+
+func FuzzParseAttributes(f *testing.F) {
+	f.Add(attrs{{codePatientID, []byte("P1")}, {codeOmitted, []byte{0}}}.dataset())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		as, err := parseAttributes(b)
+		if err != nil {
+			return
+		}
+		if back, err := parseAttributes(as.dataset()); err != nil || !back.equal(as) {
+			t.Errorf("attributes that were read cannot be written and read again: %v", err)
+		}
+	})
+}
