@@ -416,3 +416,37 @@ func (s *site) data(ref archive.Ref) []byte { return s.memory.instances[ref.Numb
 func isType(res *http.Response, kind string) bool {
 	return strings.HasPrefix(res.Header.Get("Content-Type"), kind)
 }
+
+// blockingEngine says when it is asked and answers when it is told.
+type blockingEngine struct{ inside, leave chan struct{} }
+
+func (b *blockingEngine) Find(context.Context, query.Query) (*query.Answer, error) {
+	close(b.inside)
+	<-b.leave
+	return &query.Answer{Matches: matches(nil)}, nil
+}
+
+// multipartOf joins parts of one media type.
+func multipartOf(kind string, bodies ...[]byte) (contentType string, body []byte) {
+	m := newMultipartWriter()
+	var b bytes.Buffer
+	for _, part := range bodies {
+		b.Write(m.head(kind, ""))
+		b.Write(part)
+	}
+	b.Write(m.tail())
+	return m.contentType(kind), b.Bytes()
+}
+
+// stow posts a body of a type.
+func (s *site) stow(path, contentType string, body []byte, more ...string) *http.Response {
+	s.t.Helper()
+	return s.do("POST", path, "", bytes.NewReader(body), append(more, "Content-Type", contentType)...)
+}
+
+// stowParts posts Part 10 files as a multipart.
+func (s *site) stowParts(path string, files ...[]byte) *http.Response {
+	s.t.Helper()
+	kind, body := multipartOf(typeDICOM, files...)
+	return s.stow(path, kind, body)
+}

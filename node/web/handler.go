@@ -25,12 +25,13 @@ type Handler struct {
 	limits  Limits
 	log     *slog.Logger
 
-	origins origins
-	mux     *http.ServeMux
-	buffers *copyBuffers
-	zips    *sync.Pool                // of *gzip.Writer
-	tables  *lru[uint64, *frameTable] // by local number
-	pages   *lru[string, []byte]      // finished metadata documents by entity tag
+	origins  origins
+	mux      *http.ServeMux
+	describe http.Handler // of the capabilities, for OPTIONS on any path
+	buffers  *copyBuffers
+	zips     *sync.Pool                // of *gzip.Writer
+	tables   *lru[uint64, *frameTable] // by local number
+	pages    *lru[string, []byte]      // finished metadata documents by entity tag
 }
 
 // New returns the handler of one node. A nil writes leaves STOW-RS out.
@@ -118,11 +119,9 @@ func (h *Handler) routes() {
 		}
 	}
 	h.mux.Handle("GET "+h.options.URI, h.endpoint(ActionRetrieve, retrieves, (*call).wadoURI))
-	h.mux.Handle("GET "+h.options.Base+"/{$}", h.endpoint(ActionOther, searches, (*call).capabilities))
-	h.mux.Handle("GET "+h.options.Base, h.endpoint(ActionOther, searches, (*call).capabilities))
-	h.mux.Handle("OPTIONS "+h.options.Base+"/", h.endpoint(ActionOther, searches, (*call).capabilities))
-	h.mux.Handle("OPTIONS "+h.options.Base, h.endpoint(ActionOther, searches, (*call).capabilities))
-	h.mux.Handle("OPTIONS "+h.options.URI, h.endpoint(ActionOther, searches, (*call).capabilities))
+	h.describe = h.endpoint(ActionOther, searches, (*call).capabilities)
+	h.mux.Handle("GET "+h.options.Base+"/{$}", h.describe)
+	h.mux.Handle("GET "+h.options.Base, h.describe)
 }
 
 // ServeHTTP answers one request.
@@ -130,6 +129,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	allowed := h.origins.apply(w, r)
 	if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
 		preflight(w, r, allowed)
+		return
+	}
+	if r.Method == http.MethodOptions {
+		h.describe.ServeHTTP(w, r)
 		return
 	}
 	h.mux.ServeHTTP(w, r)
