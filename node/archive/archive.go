@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -123,6 +122,8 @@ type Stats struct {
 // staging. Nothing is acknowledged before it has returned.
 func Open(o Options) (_ *Archive, err error) {
 	o.setDefaults()
+	real := o.FS == vfs.Default
+	o.FS = ordered{o.FS}
 	a := &Archive{
 		o: o, log: o.Log,
 		kick:  make(chan chan error),
@@ -137,16 +138,14 @@ func Open(o Options) (_ *Archive, err error) {
 	if a.space, err = newSpace(o); err != nil {
 		return nil, err
 	}
-	if err = o.FS.MkdirAll(o.Dir, 0o700); err != nil {
+	// Nothing in a folder is durable before the folder's own name is.
+	if err = errors.Join(o.FS.MkdirAll(o.Dir, 0o700), syncFolder(o.FS, o.FS.PathDir(o.Dir))); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	if o.FS == vfs.Default {
+	if real {
 		if err = removeStages(o.Dir); err != nil {
 			return nil, fmt.Errorf("data directory: %w", err)
 		}
-	}
-	if err = a.births(); err != nil {
-		return nil, err
 	}
 	if a.store, err = openStore(o, o.FS.PathJoin(o.Dir, "store"), a.die); err != nil {
 		return nil, err
@@ -167,16 +166,6 @@ func Open(o Options) (_ *Archive, err error) {
 		return nil, err
 	}
 	return a, nil
-}
-
-// births makes the stores that a fresh data directory lacks.
-func (a *Archive) births() error {
-	o := a.o
-	return errors.Join(
-		born(o.FS, o.Dir, "store", func(path string) (io.Closer, error) { return openStore(o, path, a.die) }),
-		born(o.FS, o.Dir, "catalog", func(path string) (io.Closer, error) { return catalog.Open(a.catalogAt(path)) }),
-		born(o.FS, o.Dir, "bulk", func(path string) (io.Closer, error) { return bulk.Open(a.bulkAt(path)) }),
-	)
 }
 
 func (a *Archive) catalogAt(path string) catalog.Options {
@@ -261,9 +250,14 @@ func (a *Archive) openStaging() error {
 	if err := a.lastNumber(); err != nil {
 		return err
 	}
+	// The log syncs its own folder; that the folder has a name is ours to sync.
+	dir := a.o.FS.PathJoin(a.o.Dir, "staging")
+	if err := errors.Join(a.o.FS.MkdirAll(dir, 0o700), syncFolder(a.o.FS, a.o.Dir)); err != nil {
+		return fmt.Errorf("staging: %w", err)
+	}
 	replay := replayer{a: a}
 	log, err := staging.Open(staging.Options{
-		FS: a.o.FS, Dir: a.o.FS.PathJoin(a.o.Dir, "staging"),
+		FS: a.o.FS, Dir: dir,
 		MaxBytes: a.o.StagingBytes, Reserve: a.space.reserve,
 	}, replay.arrival)
 	if err != nil {

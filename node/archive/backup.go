@@ -28,7 +28,7 @@ var backupParts = []string{"keys", "audit", "version"}
 // Backup copies the archive into an empty or missing directory. progress is
 // called with bytes done and known. The node goes on serving and storing.
 func (a *Archive) Backup(ctx context.Context, to string, progress func(done, total uint64)) error {
-	if a.o.FS != vfs.Default {
+	if a.o.FS != vfs.FS(ordered{vfs.Default}) {
 		return fault.New(fault.Unsupported, "backup: only from a real file system")
 	}
 	if entries, err := os.ReadDir(to); err == nil && len(entries) > 0 {

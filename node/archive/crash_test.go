@@ -25,7 +25,7 @@ func crashPoints(t *testing.T) int {
 	if testing.Short() {
 		return 10
 	}
-	return 60
+	return 40
 }
 
 // crash is a file system that loses power at one of its operations.
