@@ -63,7 +63,8 @@ func TestCountsSaturateAt16Bits(t *testing.T) {
 }
 
 func TestMoreSubOperationsThanSaidLeaveNoneRemaining(t *testing.T) {
-	p := &progress{total: 1, moved: make(chan struct{}, 1)}
+	p := newProgress()
+	p.expect(1)
 	p.done("1.1", 0, nil)
 	p.done("1.2", 0xB007, nil)
 	p.done("1.3", 0xA700, nil)
