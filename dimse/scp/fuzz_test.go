@@ -21,7 +21,7 @@ import (
 func fuzzSession(closed chan<- error) *Session {
 	retrieval := func(context.Context, *RetrieveRequest) (*Retrieval, error) {
 		return &Retrieval{Total: 2, Instances: instances(2), Connect: func(context.Context) (Destination, error) {
-			return nil, dimse.ErrDestinationUnknown()
+			return nil, dimse.DestinationUnknown()
 		}}, nil
 	}
 	p := &provider{get: retrieval, move: retrieval}

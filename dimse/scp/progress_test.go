@@ -30,7 +30,7 @@ func TestFinalStatusFollowsTheCounts(t *testing.T) {
 		"denied":                           {err: fault.New(fault.Denied, "x"), want: 0x0124},
 		"unparsable":                       {err: fault.New(fault.Invalid, "x"), want: 0xC001},
 		"mismatch":                         {err: fault.New(fault.Mismatch, "x"), want: 0xA900},
-		"destination unknown":              {err: dimse.ErrDestinationUnknown(), want: 0xA801},
+		"destination unknown":              {err: dimse.DestinationUnknown(), want: 0xA801},
 		"canceled":                         {total: 5, completed: 1, failed: 1, err: errCanceled, want: 0xFE00, wantFailed: 1},
 		"unknown error":                    {total: 1, err: errors.New("x"), want: 0x0110, wantFailed: 1},
 		"found less than said, some wrong": {total: 5, completed: 1, failed: 1, err: fault.New(fault.NotFound, "x"), want: 0xB000, wantFailed: 1},

@@ -297,7 +297,7 @@ func TestAMoveDestinationThatIsUnknownOrAway(t *testing.T) {
 			}
 			return final, final.Status
 		}
-		fails = dimse.ErrDestinationUnknown()
+		fails = dimse.DestinationUnknown()
 		if _, status := move(); status != 0xA801 {
 			t.Errorf("unknown: %v", status)
 		}
@@ -316,7 +316,7 @@ func TestAMoveDestinationThatIsUnknownOrAway(t *testing.T) {
 			t.Errorf("away: %+v", final)
 		}
 		r = &Retrieval{Instances: instances(3), Connect: func(context.Context) (Destination, error) {
-			return nil, dimse.ErrDestinationUnknown()
+			return nil, dimse.DestinationUnknown()
 		}}
 		if _, status := move(); status != 0xA801 {
 			t.Errorf("unknown when connecting: %v", status)
