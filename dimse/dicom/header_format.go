@@ -155,7 +155,7 @@ func (d *decoder) check(ok bool) {
 // length reads a number of bytes.
 func (d *decoder) length() int64 {
 	v, n := binary.Uvarint(d.b)
-	if n <= 0 || v > 1<<62 {
+	if n <= 0 || v > 1<<62 || n > 1 && d.b[n-1] == 0 { // the last: longer than need be
 		d.check(false)
 		return 0
 	}
