@@ -23,9 +23,9 @@ type StatusError struct {
 // filled with patient data.
 func (e *StatusError) Error() string { return fmt.Sprintf("status %v", e.Status) }
 
-// ErrDestinationUnknown is what a C-MOVE's provider returns for a Move
+// DestinationUnknown is the error that a C-MOVE's provider returns for a Move
 // Destination that it cannot resolve to exactly one AE.
-func ErrDestinationUnknown() error {
+func DestinationUnknown() error {
 	return fault.New(fault.NotFound, "%w", &StatusError{Status: MoveDestinationUnknown, Comment: "move destination unknown"})
 }
 

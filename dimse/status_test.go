@@ -73,7 +73,7 @@ func TestAStatusErrorIsAnsweredExactly(t *testing.T) {
 	if status, comment := dimse.StatusOf(dimse.Store, err); status != 0xB007 || comment != "elements?coerced" {
 		t.Errorf("got %v %q", status, comment)
 	}
-	if status, _ := dimse.StatusOf(dimse.Move, dimse.ErrDestinationUnknown()); status != 0xA801 {
+	if status, _ := dimse.StatusOf(dimse.Move, dimse.DestinationUnknown()); status != 0xA801 {
 		t.Errorf("unknown destination: %v", status)
 	}
 	if status, comment := dimse.StatusOf(dimse.Store, nil); status != 0 || comment != "" {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"pelago/cluster/fault"
@@ -52,7 +53,9 @@ func (a *Association) accept(ctx context.Context, decide func(context.Context, *
 	if err := a.setSendMax(rq.User.MaxLength); err != nil {
 		return err
 	}
-	d := decide(ctx, request)
+	asked := *request
+	asked.Contexts = slices.Clone(request.Contexts) // decide may fill in its answers there
+	d := decide(ctx, &asked)
 	if d.Reject != nil {
 		_, err := a.happen(evt8, d.Reject.fault()) // AE-8: finish sends it
 		return err

@@ -152,7 +152,7 @@ func parseAssociate(body []byte, kind byte) (*Associate, error) {
 		case itemApplication:
 			a.Application = trim(value)
 		case kind:
-			return a.parseContext(value)
+			return a.parseContext(kind, value)
 		case itemUser:
 			return a.User.parse(value)
 		}
@@ -161,15 +161,18 @@ func parseAssociate(body []byte, kind byte) (*Associate, error) {
 	return a, err
 }
 
-// parseContext reads a presentation context item.
-func (a *Associate) parseContext(value []byte) error {
+// parseContext reads a presentation context item of the kind.
+func (a *Associate) parseContext(kind byte, value []byte) error {
 	if len(value) < 4 {
 		return fault.New(fault.Invalid, "presentation context item of %d bytes", len(value))
 	}
 	if len(a.Contexts) == MaxContexts {
 		return fault.New(fault.Invalid, "more than %d presentation contexts", MaxContexts)
 	}
-	c := Context{ID: value[0], Result: value[2]}
+	c := Context{ID: value[0]}
+	if kind == itemContextAC { // reserved in an A-ASSOCIATE-RQ, where dcmtk puts FFH
+		c.Result = value[2]
+	}
 	for _, other := range a.Contexts {
 		if other.ID == c.ID {
 			return fault.New(fault.Invalid, "presentation context id %d twice", c.ID)

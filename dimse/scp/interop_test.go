@@ -113,7 +113,7 @@ func (m *archive) Get(context.Context, *RetrieveRequest) (*Retrieval, error) {
 func (m *archive) Move(_ context.Context, r *RetrieveRequest) (*Retrieval, error) {
 	addr, known := m.destinations[r.Destination]
 	if !known {
-		return nil, dimse.ErrDestinationUnknown()
+		return nil, dimse.DestinationUnknown()
 	}
 	n, instances := m.all()
 	return &Retrieval{Total: n, Instances: instances, Connect: func(ctx context.Context) (Destination, error) {

@@ -26,6 +26,15 @@ type progress struct {
 	failedUIDs                       []string
 }
 
+func newProgress() *progress { return &progress{moved: make(chan struct{}, 1)} }
+
+// expect sets the number of sub-operations.
+func (p *progress) expect(total int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.total = total
+}
+
 // done counts one sub-operation: failed when err is set or the status is a
 // failure, a warning for Bxxx, else completed.
 func (p *progress) done(uid string, status command.Status, err error) {

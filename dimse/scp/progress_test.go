@@ -30,7 +30,7 @@ func TestFinalStatusFollowsTheCounts(t *testing.T) {
 		"denied":                           {err: fault.New(fault.Denied, "x"), want: 0x0124},
 		"unparsable":                       {err: fault.New(fault.Invalid, "x"), want: 0xC001},
 		"mismatch":                         {err: fault.New(fault.Mismatch, "x"), want: 0xA900},
-		"destination unknown":              {err: dimse.ErrDestinationUnknown(), want: 0xA801},
+		"destination unknown":              {err: dimse.DestinationUnknown(), want: 0xA801},
 		"canceled":                         {total: 5, completed: 1, failed: 1, err: errCanceled, want: 0xFE00, wantFailed: 1},
 		"unknown error":                    {total: 1, err: errors.New("x"), want: 0x0110, wantFailed: 1},
 		"found less than said, some wrong": {total: 5, completed: 1, failed: 1, err: fault.New(fault.NotFound, "x"), want: 0xB000, wantFailed: 1},
@@ -63,7 +63,8 @@ func TestCountsSaturateAt16Bits(t *testing.T) {
 }
 
 func TestMoreSubOperationsThanSaidLeaveNoneRemaining(t *testing.T) {
-	p := &progress{total: 1, moved: make(chan struct{}, 1)}
+	p := newProgress()
+	p.expect(1)
 	p.done("1.1", 0, nil)
 	p.done("1.2", 0xB007, nil)
 	p.done("1.3", 0xA700, nil)

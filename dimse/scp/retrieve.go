@@ -34,12 +34,15 @@ const (
 // retrieve answers a C-MOVE or C-GET: it drives the C-STORE sub-operations,
 // sends pending responses and the final one (PS3.4 C.4.2, C.4.3).
 func (a *association) retrieve(ctx context.Context, r request) error {
-	p := &progress{}
-	retrieval, err := a.plan(ctx, r)
-	if err == nil {
-		p.total = retrieval.Total
-		err = a.sendPending(ctx, r, p, func() error { return a.subOperations(ctx, r, retrieval, p) })
-	}
+	p := newProgress()
+	var retrieval *Retrieval
+	err := a.sendPending(ctx, r, p, func() (err error) {
+		if retrieval, err = a.plan(ctx, r); err != nil {
+			return err
+		}
+		p.expect(retrieval.Total)
+		return a.subOperations(ctx, r, retrieval, p)
+	})
 	if errors.Is(err, errPanic) {
 		return err
 	}
@@ -138,25 +141,27 @@ func graceful(ctx context.Context, grace time.Duration) (context.Context, contex
 // storeFunc sends one instance.
 type storeFunc func(context.Context, scu.Instance, scu.Originator) (command.Status, error)
 
-// each sends every instance of the retrieval, some at once, until ctx ends.
-// sending is the context of those on their way.
+// each sends every instance of the retrieval, some at once, until ctx ends or
+// the requestor is lost. sending is the context of those on their way.
 func (a *association) each(ctx, sending context.Context, retrieval *Retrieval, p *progress, send storeFunc, from scu.Originator, most int) error {
 	var group errgroup.Group
 	group.SetLimit(max(1, min(retrieval.Parallel, most, maxParallel)))
 	enumerate := func() error {
 		for in, err := range retrieval.Instances {
-			switch {
-			case ctx.Err() != nil:
-				return context.Cause(ctx)
-			case a.Ended():
-				return fault.New(fault.Canceled, "the requestor has gone")
-			case err != nil && in.UID == "":
+			if stop := a.stopped(ctx); stop != nil {
+				return stop
+			}
+			if err != nil && in.UID == "" {
 				return err
-			case err != nil:
+			}
+			if err != nil {
 				a.count(p, in, 0, err)
 				continue
 			}
 			group.Go(func() error {
+				if stop := a.stopped(ctx); stop != nil { // while it waited for its turn
+					return stop
+				}
 				return a.guard(func() error {
 					status, err := send(sending, in, from)
 					a.count(p, in, status, err)
@@ -168,10 +173,21 @@ func (a *association) each(ctx, sending context.Context, retrieval *Retrieval, p
 	}
 	err := a.guard(enumerate)
 	// What is on its way is counted before the final response.
-	if failed := group.Wait(); failed != nil {
-		return failed
+	if stopped := group.Wait(); stopped != nil {
+		return stopped
 	}
 	return err
+}
+
+// stopped returns why no further sub-operation may start, or nil.
+func (a *association) stopped(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if a.Ended() { // nobody takes the rest
+		return fault.New(fault.Canceled, "the requestor has gone")
+	}
+	return nil
 }
 
 // count notes the end of one sub-operation.
@@ -186,7 +202,6 @@ func (a *association) count(p *progress, in scu.Instance, status command.Status,
 // sub-operations have ended, and every five seconds at least. When it returns,
 // no pending response is on its way any more.
 func (a *association) sendPending(ctx context.Context, r request, p *progress, work func() error) error {
-	p.moved = make(chan struct{}, 1)
 	stop := make(chan struct{})
 	var reporter sync.WaitGroup
 	reporter.Go(func() {

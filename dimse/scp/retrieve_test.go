@@ -297,7 +297,7 @@ func TestAMoveDestinationThatIsUnknownOrAway(t *testing.T) {
 			}
 			return final, final.Status
 		}
-		fails = dimse.ErrDestinationUnknown()
+		fails = dimse.DestinationUnknown()
 		if _, status := move(); status != 0xA801 {
 			t.Errorf("unknown: %v", status)
 		}
@@ -316,7 +316,7 @@ func TestAMoveDestinationThatIsUnknownOrAway(t *testing.T) {
 			t.Errorf("away: %+v", final)
 		}
 		r = &Retrieval{Instances: instances(3), Connect: func(context.Context) (Destination, error) {
-			return nil, dimse.ErrDestinationUnknown()
+			return nil, dimse.DestinationUnknown()
 		}}
 		if _, status := move(); status != 0xA801 {
 			t.Errorf("unknown when connecting: %v", status)
@@ -441,5 +441,75 @@ func TestAStoreBesideAGetIsRefusedWhenTheWindowIsOne(t *testing.T) {
 		if got.RespondedTo != 1 || got.Status != 0 || *got.Completed != 1 {
 			t.Errorf("the C-GET: %+v", got)
 		}
+	})
+}
+
+func TestPendingResponsesComeWhileTheProviderStillLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &provider{move: func(context.Context, *RetrieveRequest) (*Retrieval, error) {
+			time.Sleep(12 * time.Second)
+			return nil, fault.New(fault.NotFound, "none")
+		}}
+		c := dial(t, serve(t, &Server{Admit: admitAll{sessionOf(p)}}), scu.ProposeMove(dimse.StudyRoot))
+		pending := 0
+		for progress, err := range c.Move(t.Context(), "X", query()) {
+			if err != nil {
+				t.Error(err)
+			}
+			if !progress.Final {
+				pending++
+			}
+		}
+		if pending != 2 {
+			t.Errorf("%d pending responses in 12 s, want 2", pending)
+		}
+		release(t, c)
+	})
+}
+
+func TestNoSubOperationStartsAfterTheCancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var outcome Outcome
+		stored := 0
+		receiver := &provider{store: func(_ context.Context, r *StoreRequest) error {
+			stored++
+			time.Sleep(3 * time.Second)
+			return r.Data.Discard()
+		}}
+		// The second and last waits for its turn when the cancel comes.
+		r := &Retrieval{Total: 2, Instances: instances(2), Connect: destination(t, receiver), Finished: func(o Outcome) { outcome = o }}
+		c := dial(t, serve(t, &Server{Admit: admitAll{sessionOf(getter(r))}}), scu.ProposeMove(dimse.StudyRoot))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := last(c.Move(ctx, "X", query())); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("move: %v", err)
+		}
+		if want := (Outcome{Status: command.Cancel, Remaining: 1, Completed: 1}); outcome != want || stored != 1 {
+			t.Errorf("outcome %+v after %d stores, want %+v", outcome, stored, want)
+		}
+		release(t, c)
+	})
+}
+
+func TestAnUnresponsiveDestinationEndsSoonAfterTheCancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		receiver := &provider{store: func(ctx context.Context, _ *StoreRequest) error {
+			<-hang
+			return nil
+		}}
+		r := &Retrieval{Total: 2, Instances: instances(2), Connect: destination(t, receiver)}
+		finished := make(chan Outcome, 1)
+		r.Finished = func(o Outcome) { finished <- o }
+		c := dial(t, serve(t, &Server{Admit: admitAll{sessionOf(getter(r))}}), scu.ProposeMove(dimse.StudyRoot))
+		start := time.Now()
+		for range c.Move(t.Context(), "X", query()) {
+			break // after the first pending response: 5 s
+		}
+		o := <-finished
+		if waited := time.Since(start); waited > 25*time.Second || o.Status != command.Cancel || o.Failed != 1 {
+			t.Errorf("after %v: %+v", waited, o)
+		}
+		close(hang)
 	})
 }

@@ -273,3 +273,21 @@ func TestEchoIsAnsweredByItsProvider(t *testing.T) {
 		release(t, c)
 	})
 }
+
+func TestAPanickingAdmitterFreesItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		panics := true
+		l := serve(t, &Server{Limit: 1, Reserve: 1, Admit: admitFunc(func(context.Context, *assoc.Request) (*Session, error) {
+			if panics {
+				panic("admit")
+			}
+			return sessionOf(&provider{}), nil
+		})})
+		if _, err := scu.Dial(t.Context(), target(l), proposeStore()); err == nil {
+			t.Error("an association without a session")
+		}
+		synctest.Wait()
+		panics = false
+		release(t, dial(t, l, proposeStore()))
+	})
+}

@@ -122,7 +122,7 @@ type Retrieval struct {
 	Instances iter.Seq2[scu.Instance, error]
 	// Connect opens the way to the Move Destination (C-MOVE only). When it fails
 	// every sub-operation counts as failed, unless the error is
-	// [dimse.ErrDestinationUnknown].
+	// [dimse.DestinationUnknown].
 	Connect func(ctx context.Context) (Destination, error)
 	// Parallel is how many sub-operations may be on their way; 0: one. C-GET
 	// keeps to the negotiated window too.
@@ -147,7 +147,7 @@ type Destination interface {
 var _ Destination = (*scu.Sender)(nil)
 
 // Mover answers C-MOVE: it resolves the destination
-// ([dimse.ErrDestinationUnknown]) and says what to send. Its ctx ends when the
+// ([dimse.DestinationUnknown]) and says what to send. Its ctx ends when the
 // peer cancels.
 type Mover interface {
 	Move(ctx context.Context, request *RetrieveRequest) (*Retrieval, error)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -132,11 +133,26 @@ func (c *Client) stop() {
 func (c *Client) read(ctx context.Context) {
 	defer close(c.done)
 	defer c.cancel()
-	err := c.receiveAll(ctx)
+	err := c.guarded(ctx)
 	if !errors.Is(err, io.EOF) {
 		_ = c.association.Abort()
 	}
 	c.Close(err)
+}
+
+// errPanic is why an association ended whose handler panicked.
+var errPanic = errors.New("handler panicked")
+
+// guarded is receiveAll, with a panic of a handler turned into an error: what a
+// peer sent ends its own association and nothing else.
+func (c *Client) guarded(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.log.Error("handler panicked", "panic", p, "stack", string(debug.Stack()))
+			err = errPanic
+		}
+	}()
+	return c.receiveAll(ctx)
 }
 
 // receiveAll handles message after message and returns why it stopped.
@@ -201,6 +217,20 @@ func (c *Client) Echo(ctx context.Context) error {
 		return err
 	}
 	return statusError(dimse.Echo, answer)
+}
+
+// Echo opens an association to the target, asks for C-ECHO and releases it: the
+// way to see whether the target is there and takes our AE title.
+func Echo(ctx context.Context, target Target) error {
+	c, err := Dial(ctx, target, ProposeEcho())
+	if err != nil {
+		return err
+	}
+	if err := c.Echo(ctx); err != nil {
+		_ = c.Abort()
+		return err
+	}
+	return c.Release(ctx)
 }
 
 // contextOf returns an accepted context of a class that is no storage class.

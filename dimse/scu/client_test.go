@@ -467,3 +467,37 @@ func TestDialTellsWhyItFailed(t *testing.T) {
 		}
 	})
 }
+
+func TestAResponseToAnotherOperationIsPassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := pair(t, proposeStore(1), 0)
+		var work sync.WaitGroup
+		work.Go(func() {
+			_, set, _ := peer.request()
+			peer.answer(1, &command.Set{Field: command.CFindRSP, RespondedTo: set.MessageID, Status: 0xC001}, nil)
+			peer.answer(1, &command.Set{Field: command.CStoreRSP, RespondedTo: set.MessageID + 1, Status: 0xC001}, nil)
+			peer.answer(1, set.Reply(0), nil)
+		})
+		if status, err := c.Store(t.Context(), storeOf(1)); err != nil || status != 0 {
+			t.Errorf("store: %v %v", status, err)
+		}
+		work.Wait()
+	})
+}
+
+func TestAPanickingHandlerEndsItsAssociationOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := pair(t, scu.ProposeGet(dimse.StudyRoot, []scu.Kind{{Class: ctClass, Syntax: dict.ExplicitLittleEndian}}), 0)
+		go func() {
+			peer.request()
+			peer.answer(3, &command.Set{Field: command.CStoreRQ, MessageID: 1, Class: ctClass, Instance: "1", HasData: true}, []byte("data"))
+		}()
+		handle := func(context.Context, *scu.Incoming) error { panic("handler") }
+		for _, err := range c.Get(t.Context(), scu.Query{Root: dimse.StudyRoot, Identifier: dicom.NewDataset()}, handle) {
+			if !fault.Is(err, fault.Unavailable) {
+				t.Errorf("error %v", err)
+			}
+		}
+		<-c.Done()
+	})
+}

@@ -45,6 +45,7 @@ type Invoker struct {
 // call is an operation that waits for responses.
 type call struct {
 	messageID uint16
+	answer    command.Field // of its responses
 	contextID byte
 	responses chan response
 	left      chan struct{} // closed when nobody waits any more
@@ -86,11 +87,14 @@ func (i *Invoker) Window() int { return cap(i.window) }
 
 // Deliver hands a response to whoever waits for it and reads its data set. A
 // response that nobody waits for is passed over: its operation was given up,
-// or never was. It may block while the caller is slow. The error is one of
+// never was, or was another. It may block while the caller is slow. The error is one of
 // reading from the association.
 func (i *Invoker) Deliver(ctx context.Context, set *command.Set, m *assoc.Message) error {
 	i.mu.Lock()
 	c := i.calls[set.RespondedTo]
+	if c != nil && c.answer != set.Field {
+		c = nil
+	}
 	if c != nil && !set.Status.IsPending() {
 		delete(i.calls, set.RespondedTo)
 	}
@@ -196,6 +200,7 @@ func (i *Invoker) register(contextID byte, set *command.Set) (*call, error) {
 	}
 	c := &call{
 		messageID: i.last,
+		answer:    set.Reply(command.Success).Field,
 		contextID: contextID,
 		responses: make(chan response, queuedResponses),
 		left:      make(chan struct{}),
