@@ -62,7 +62,7 @@ func names(l query.Level, answers []*dicom.Dataset) []string {
 }
 
 var (
-	people = []string{"SMITH^JOHN", "Smith^Anna", "smyth^johanna^m", "O'Brien^Seán", "MÜLLER^Jürgen", "Mueller^Susanna", "Yamada^Tarou=山田^太郎=やまだ^たろう", "LI^WEI", "Van den Berg^Ann-Marie", "X", "", "Smith  ^Peter", "SMITH^^^Dr"}
+	people = []string{"SMITH^JOHN", "Smith^Anna", "smyth^johanna^m", "O'Brien^Seán", "MÜLLER^Jürgen", "Mueller^Susanna", "Yamada^Tarou=山田^太郎=やまだ^たろう", "LI^WEI", "Van den Berg^Ann-Marie", "X", "SMITH", "", "Smith  ^Peter", "SMITH^^^Dr"}
 	dates  = []string{"20240115", "20240131", "20240201", "20231231", "2024.01.20", "", "202401", "bogus"}
 	clocks = []string{"", "093000", "12", "235959.123456", "0000"}
 	texts  = []string{"", "CT CHEST", "ct chest with contrast", "MR Head", "Thorax*", "Kopf é"}
@@ -73,7 +73,7 @@ var (
 func randomArchive(t *rapid.T, tb testing.TB) *archive {
 	a := newArchive(tb)
 	draw := func(name string, from []string) string { return rapid.SampledFrom(from).Draw(t, name) }
-	for s := range rapid.IntRange(1, 10).Draw(t, "studies") {
+	for s := range rapid.IntRange(8, 16).Draw(t, "studies") {
 		study := fmt.Sprintf("1.2.%d", 100+s)
 		id, name, date, clock := draw("id", ids), draw("person", people), draw("date", dates), draw("clock", clocks)
 		issuer := draw("issuer", []string{"NORTH", "NORTH", "SOUTH"})
@@ -142,7 +142,7 @@ func randomQuery(t *rapid.T) query.Query {
 		}
 		return strings.ToLower(string(v[:lo])) + "*" + string(v[hi-1:])
 	}
-	for range rapid.IntRange(0, 3).Draw(t, "keys") {
+	for range rapid.IntRange(1, 2).Draw(t, "keys") {
 		switch rapid.IntRange(0, 19).Draw(t, "key") {
 		case 0, 1, 2:
 			q.Keys.Set(dict.PatientName, dict.PN, pattern(people))
@@ -290,7 +290,7 @@ func composite(t tester, v *catalog.View, row catalog.StudyRow, p int, x stored)
 func TestEngineAnswersAsMatchingEverythingWould(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		a := randomArchive(rt, t)
-		for range 20 {
+		for range 8 {
 			q := randomQuery(rt)
 			want := bruteForce(rt, a, q)
 			if got := names(q.Level, find(rt, a, q)); !slices.Equal(got, want) {
