@@ -84,10 +84,10 @@ func (e *encoder) element(el *Element, big, signed bool) error {
 	if e.canonical {
 		vr = canonicalVR(el, signed)
 	}
-	if el.Items != nil || from == dict.SQ && len(el.Value) == 0 && el.Cut == nil {
+	if len(el.Items) > 0 {
 		return e.sequence(el, signed)
 	}
-	if el.Undefined {
+	if el.Undefined && from != dict.SQ {
 		return fault.New(fault.Unsupported, "dicom: %v is encapsulated", el.Tag)
 	}
 	length := int64(len(el.Value))
@@ -150,14 +150,10 @@ func (e *encoder) tag(t dict.Tag) {
 	e.b = o.AppendUint16(o.AppendUint16(e.b, t.Group()), t.Element())
 }
 
-// sequence writes a sequence and its items of undefined length; without items,
-// of length zero.
+// sequence writes a sequence and its items of undefined length. (Without items
+// it is an empty value.)
 func (e *encoder) sequence(el *Element, signed bool) error {
 	o := e.order()
-	if len(el.Items) == 0 {
-		e.head(el.Tag, dict.SQ, 0)
-		return nil
-	}
 	e.head(el.Tag, dict.SQ, undefined)
 	for _, item := range el.Items {
 		e.tag(dict.Item)

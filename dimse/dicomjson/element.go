@@ -25,15 +25,20 @@ func NewElement(t dict.Tag, vr dict.VR, values []string) (dicom.Element, error) 
 		if vr.Single() && len(values) > 1 {
 			return e, fault.New(fault.Invalid, "dicomjson: %v holds one value, and has %d", t, len(values))
 		}
-		for i, v := range values {
-			if vr == dict.IS {
-				values[i] = integer(v)
-			}
+		for _, v := range values {
 			if !vr.Single() && strings.ContainsRune(v, '\\') {
 				return e, fault.New(fault.Invalid, "dicomjson: backslash in a value of %v", t)
 			}
 		}
-		e.Value = pad([]byte(strings.Join(values, `\`)), vr)
+		joined := strings.Join(values, `\`)
+		if vr == dict.IS && strings.ContainsAny(joined, ".eE") {
+			integers := make([]string, len(values))
+			for i, v := range values {
+				integers[i] = integer(v)
+			}
+			joined = strings.Join(integers, `\`)
+		}
+		e.Value = pad([]byte(joined), vr)
 		return e, nil
 	case numberSize(vr) == 0:
 		return e, fault.New(fault.Invalid, "dicomjson: %v of VR %v cannot have a Value", t, vr)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"pelago/dimse/dicom"
@@ -20,19 +21,22 @@ import (
 	"pelago/dimse/dimsetest/samples"
 )
 
-// chosen returns the samples that dcmtk reads, of long series the first two.
+// chosen returns samples that dcmtk reads and that are not of the largest: all
+// the odd ones, of other folders twelve, of long series two.
 func chosen(t testing.TB) []samples.File {
 	var files []samples.File
 	perFolder := map[string]int{}
 	for _, f := range samples.All(t) {
 		folder := filepath.Dir(f.Name)
-		if !strings.HasPrefix(f.Dcmdump, "ok") {
+		if !strings.HasPrefix(f.Dcmdump, "ok") || f.Bytes > 150<<10 {
 			continue
 		}
+		limit := 12
 		if strings.Contains(folder, "series-") || strings.Contains(folder, "study-") || strings.Contains(folder, "TINY_ALPHA") || strings.Contains(folder, "first-8") {
-			if perFolder[folder]++; perFolder[folder] > 2 {
-				continue
-			}
+			limit = 2
+		}
+		if perFolder[folder]++; perFolder[folder] > limit && !strings.HasPrefix(folder, "odd") {
+			continue
 		}
 		files = append(files, f)
 	}
@@ -78,45 +82,56 @@ func TestAgreesWithDcm2json(t *testing.T) {
 		}
 		t.Skip("SKIPPED: no dcm2json")
 	}
-	compared := 0
-	for _, f := range chosen(t) {
-		s, err := open(t, f)
-		if err != nil {
-			t.Logf("%s: %v", f.Name, err) // what can be read is for package dicom to prove
-			continue
+	files := chosen(t)
+	var compared atomic.Int64
+	t.Run("files", func(t *testing.T) {
+		for _, f := range files {
+			t.Run(f.Name, func(t *testing.T) {
+				t.Parallel()
+				if compare(t, tool, f) {
+					compared.Add(1)
+				}
+			})
 		}
-		ours, err := dicomjson.AppendDataset(nil, s.header.Dataset, dicomjson.Options{
-			BulkURI: func(path string, _ *dicom.Element) string { return "path:" + path },
-		})
-		if err != nil {
-			t.Errorf("%s: %v", f.Name, err)
-			continue
-		}
-		out, err := exec.Command(tool, "-q", "-fc", "-ee", f.Path).Output()
-		if err != nil && s.header.Syntax.Encapsulated { // it cannot write fragments
-			out, err = exec.Command(tool, "-q", "-fc", "-ee", withoutPixels(t, f.Path)).Output()
-		}
-		if err != nil {
-			t.Logf("%s: dcm2json cannot: %v", f.Name, err) // it cannot convert ISO 2022
-			continue
-		}
-		var got, want map[string]any
-		if err := json.Unmarshal(ours, &got); err != nil {
-			t.Errorf("%s: %v", f.Name, err)
-			continue
-		}
-		if err := unmarshalDcmtk(out, &want); err != nil {
-			t.Logf("%s: dcm2json's output is no JSON: %v", f.Name, err)
-			continue
-		}
-		compared++
-		c := comparison{t: t, name: f.Name, sample: s}
-		c.dataset("", s.header.Dataset, got, want)
+	})
+	t.Logf("%d files compared", compared.Load())
+	if compared.Load() < 150 {
+		t.Errorf("only %d files compared", compared.Load())
 	}
-	t.Logf("%d files compared", compared)
-	if compared < 250 {
-		t.Errorf("only %d files compared", compared)
+}
+
+// compare compares one file and reports whether both sides could read it.
+func compare(t *testing.T, tool string, f samples.File) bool {
+	s, err := open(t, f)
+	if err != nil {
+		t.Log(err) // what can be read is for package dicom to prove
+		return false
 	}
+	ours, err := dicomjson.AppendDataset(nil, s.header.Dataset, dicomjson.Options{
+		BulkURI: func(path string, _ *dicom.Element) string { return "path:" + path },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(tool, "-q", "-fc", "-ee", f.Path).Output()
+	if err != nil && s.header.Syntax.Encapsulated { // it cannot write fragments
+		out, err = exec.Command(tool, "-q", "-fc", "-ee", withoutPixels(t, f.Path)).Output()
+	}
+	if err != nil {
+		t.Logf("dcm2json cannot: %v", err) // it cannot convert ISO 2022
+		return false
+	}
+	var got, want map[string]any
+	if err := json.Unmarshal(ours, &got); err != nil {
+		t.Fatal(err)
+	}
+	if err := unmarshalDcmtk(out, &want); err != nil {
+		t.Logf("dcm2json's output is no JSON: %v", err)
+		return false
+	}
+	c := comparison{t: t, name: f.Name, sample: s}
+	c.dataset("", s.header.Dataset, got, want)
+	return true
 }
 
 // withoutPixels returns a copy of a file without its pixel data.
@@ -216,6 +231,9 @@ func (c *comparison) attribute(path, tag string, ds *dicom.Dataset, got, want ma
 	}
 	g, _ := got["Value"].([]any)
 	w, _ := want["Value"].([]any)
+	if s, ok := single(w); ok && len(g) == 0 && strings.Trim(s, " \x00") == "" {
+		return // nothing but padding
+	}
 	if len(g) != len(w) {
 		c.t.Errorf("%s %s: %v, dcm2json's %v", c.name, path, short(got), short(want))
 		return
@@ -271,6 +289,9 @@ func (c *comparison) bulk(path string, ds *dicom.Dataset, uri string, want map[s
 func same(got, want any, vr string) bool {
 	switch g := got.(type) {
 	case float64:
+		if w, ok := want.(string); ok { // null bytes again
+			return strings.TrimRight(w, " \x00") == fmt.Sprint(g)
+		}
 		w, ok := want.(float64)
 		if !ok || g == w {
 			return ok
@@ -278,9 +299,17 @@ func same(got, want any, vr string) bool {
 		return vr == "FL" && float32(g) == float32(w) || math.Abs(g-w) <= 1e-14*math.Abs(g) // dcmtk prints 9 and 17 digits
 	case string:
 		w, _ := want.(string)
-		return g == w
+		return g == strings.TrimRight(w, " \x00") // dcm2json keeps null bytes where spaces are due
 	}
 	return fmt.Sprint(got) == fmt.Sprint(want)
+}
+
+func single(v []any) (string, bool) {
+	if len(v) != 1 {
+		return "", false
+	}
+	s, ok := v[0].(string)
+	return s, ok
 }
 
 func short(v map[string]any) string {

@@ -218,6 +218,8 @@ func Meaning(ds *dicom.Dataset, el *dicom.Element) (vr dict.VR, bigEndian bool) 
 		return dict.SQ, ds.Syntax.BigEndian // UN of undefined length too
 	case !el.VR.Known():
 		return dict.UN, false
+	case el.Tag == dict.PixelData && el.Undefined:
+		return dict.OB, false // fragments (PS3.5 §A.4), which some writers call OW
 	case el.VR != dict.UN:
 		return el.VR, ds.Syntax.BigEndian
 	case el.Cut != nil || len(el.Value) > InlineBytes:

@@ -11,8 +11,6 @@
 //   - Characters that XML 1.0 cannot hold, not even as references (controls other
 //     than tab, line feed and carriage return, U+FFFE, U+FFFF), become U+FFFD.
 //     A carriage return is a reference, as parsers would make a line feed of it.
-//   - An empty value among several is left out; the number attribute of the others
-//     keeps their place. Empty values at the end are therefore lost.
 //   - A private attribute has 00 for its block in the tag and names its creator
 //     (PS3.19 A.1.5). Where two blocks of a group have the same creator, or a block
 //     has none, the tag stays whole.

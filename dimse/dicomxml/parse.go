@@ -180,12 +180,6 @@ func attr(e *xml.StartElement, name string) string {
 	return ""
 }
 
-// private is a private attribute whose block is not known yet.
-type private struct {
-	at      int // in elements
-	creator string
-}
-
 // dataset reads the attributes of ds to the end of its element.
 func (p *parser) dataset(ds *dicom.Dataset, depth int) error {
 	var elements []dicom.Element
@@ -216,7 +210,7 @@ func (p *parser) dataset(ds *dicom.Dataset, depth int) error {
 		if !isWritten(tag) || tag == dict.SpecificCharacterSet {
 			continue
 		}
-		if creator := strings.TrimSpace(attr(c, "privateCreator")); creator != "" && tag.IsPrivate() && !isCreator(tag) {
+		if creator := strings.TrimSpace(attr(c, "privateCreator")); creator != "" && tag.IsPrivate() {
 			privates = append(privates, private{len(elements), creator})
 		}
 		if uri != "" {
@@ -279,54 +273,6 @@ func (p *parser) collect(ds *dicom.Dataset, path string, refs []dicomjson.BulkRe
 		}
 	}
 	return refs
-}
-
-// placePrivates gives each private attribute that names its creator a tag in
-// the creator's block, which is reserved if it is not (PS3.5 §7.8.1).
-func placePrivates(elements []dicom.Element, privates []private) ([]dicom.Element, error) {
-	if len(privates) == 0 {
-		return elements, nil
-	}
-	type owner struct {
-		group   uint16
-		creator string
-	}
-	blocks := map[owner]uint16{}
-	taken := map[dict.Tag]bool{}
-	for i := range elements {
-		t := elements[i].Tag
-		switch {
-		case isCreator(t):
-			taken[t] = true
-			o := owner{t.Group(), strings.TrimRight(string(elements[i].Value), " ")}
-			if _, ok := blocks[o]; !ok {
-				blocks[o] = t.Element()
-			}
-		case t.IsPrivate() && t.Element() >= 0x1000:
-			taken[t&0xFFFF0000|dict.Tag(t.Element()>>8)] = true
-		}
-	}
-	for _, pr := range privates {
-		t := elements[pr.at].Tag
-		o := owner{t.Group(), pr.creator}
-		block, ok := blocks[o]
-		if !ok {
-			for block = 0x10; taken[dict.Tag(t.Group())<<16|dict.Tag(block)]; block++ {
-				if block == 0xFF {
-					return nil, invalid("no block left in group %04X", t.Group())
-				}
-			}
-			at := dict.Tag(t.Group())<<16 | dict.Tag(block)
-			e, err := dicomjson.NewElement(at, dict.LO, []string{pr.creator})
-			if err != nil {
-				return nil, err
-			}
-			elements = append(elements, e)
-			blocks[o], taken[at] = block, true
-		}
-		elements[pr.at].Tag = t&0xFFFF00FF | dict.Tag(block)<<8
-	}
-	return elements, nil
 }
 
 // tagOf returns the tag of a DicomAttribute, by its keyword if it has none.

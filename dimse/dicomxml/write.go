@@ -92,36 +92,6 @@ func isWritten(t dict.Tag) bool {
 	return !t.IsGroupLength()
 }
 
-// creators returns the private creators of a data set by their tags, but those
-// that reserve several blocks of a group.
-func creators(ds *dicom.Dataset) map[dict.Tag]string {
-	var blocks map[dict.Tag]string
-	for i := range ds.Elements {
-		t := ds.Elements[i].Tag
-		if !isCreator(t) {
-			continue
-		}
-		name := ds.String(t)
-		if name == "" {
-			continue
-		}
-		if blocks == nil {
-			blocks = map[dict.Tag]string{}
-		}
-		for other, n := range blocks {
-			if n == name && other.Group() == t.Group() {
-				blocks[other], name = "", ""
-			}
-		}
-		blocks[t] = name
-	}
-	return blocks
-}
-
-func isCreator(t dict.Tag) bool {
-	return t.IsPrivate() && t.Element() >= 0x10 && t.Element() <= 0xFF
-}
-
 func (e *encoder) available(uid string) {
 	e.open(dict.AvailableTransferSyntaxUID, dict.UI, nil)
 	e.b = append(e.b, `<Value number="1">`...)
@@ -224,9 +194,6 @@ func (e *encoder) items(el *dicom.Element) error {
 
 func (e *encoder) values(values []string, t dict.Tag, vr dict.VR) {
 	for i, v := range values {
-		if v == "" {
-			continue
-		}
 		if vr == dict.PN {
 			e.name(v, i+1)
 			continue
