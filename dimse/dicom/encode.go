@@ -100,6 +100,9 @@ func (e *encoder) element(el *Element, big, signed bool) error {
 	if padded >= undefined {
 		return fault.New(fault.Unsupported, "dicom: %v has %d bytes", el.Tag, length)
 	}
+	if e.to.Implicit && length > 0 && el.Cut == nil && dict.ImplicitVR(el.Tag, signed) == dict.SQ && !holdsItems(el) {
+		return fault.New(fault.Unsupported, "dicom: %v holds no items and cannot be told from a sequence in implicit VR", el.Tag)
+	}
 	e.head(el.Tag, vr, uint32(padded))
 	swap := 1
 	if big != e.to.BigEndian {
@@ -118,6 +121,16 @@ func (e *encoder) element(el *Element, big, signed bool) error {
 		e.b = append(e.b, padding(vr))
 	}
 	return nil
+}
+
+// holdsItems reports whether the value of a sequence's tag, which came with
+// another VR, will be read as items where no VR says otherwise.
+func holdsItems(el *Element) bool {
+	implicit, _ := dict.Syntax(dict.ImplicitLittleEndian)
+	e := encoder{to: implicit}
+	e.head(el.Tag, dict.UN, uint32(len(el.Value)))
+	_, err := ParseDataset(append(e.b, el.Value...), implicit, Limits{})
+	return err == nil
 }
 
 // canonicalVR is the VR that an element has in the canonical form. It cannot be

@@ -123,7 +123,7 @@ func TestWhatRealFilesHoldIsRead(t *testing.T) {
 		{"item that overruns its sequence", explicitLittle,
 			exLen(seqTag, "SQ", 10) + item(ex(uidTag, "UI", "1.2\x00")) + ex(dict.PatientID, "LO", "12"), "(0008,1140)SQ{(0008,1155)UI=1.2\x00 } (0010,0020)LO=12 "},
 		{"empty sequence", explicitLittle, ex(seqTag, "SQ", ""), "(0008,1140)SQ "},
-		{"sequence that holds no items is a value", explicitLittle, ex(seqTag, "SQ", "12345678"), "(0008,1140)SQ=12345678 "},
+		{"sequence that holds no items is a value", explicitLittle, ex(seqTag, "SQ", "12345678"), "(0008,1140)UN=12345678 "},
 		{"UN of undefined length is implicit inside", explicitLittle,
 			exLen(0x00091001, "UN", undef) + itemUndef + im(uidTag, "1.2\x00") + endItem + endSeq, "(0009,1001)SQ{(0008,1155)UI=1.2\x00 } "},
 		{"UN of undefined length that is explicit inside", explicitLittle,
