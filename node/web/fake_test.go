@@ -20,6 +20,8 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
+	"pelago/dimse/dicomjson"
+	"pelago/dimse/dicomxml"
 	"pelago/dimse/dict"
 	"pelago/dimse/dimsetest/samples"
 	"pelago/node/archive"
@@ -449,4 +451,13 @@ func (s *site) stowParts(path string, files ...[]byte) *http.Response {
 	s.t.Helper()
 	kind, body := multipartOf(typeDICOM, files...)
 	return s.stow(path, kind, body)
+}
+
+func xmlOf(t testing.TB, ds *dicom.Dataset, o dicomjson.Options) []byte {
+	t.Helper()
+	b, err := dicomxml.AppendDataset(nil, ds, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

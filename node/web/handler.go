@@ -171,6 +171,14 @@ func (h *Handler) endpoint(action Action, turn *gate, serve func(*call) error) h
 		if cut {
 			panic(http.ErrAbortHandler)
 		}
+		if r.Body != http.NoBody {
+			// The server reads what is left of a small body, so that the connection can
+			// be used again, before it sends a short answer: not for longer than any
+			// other stall, and with time left for the answer.
+			now := time.Now()
+			_ = c.w.control.SetReadDeadline(now.Add(h.limits.Stall))
+			_ = c.w.control.SetWriteDeadline(now.Add(2 * h.limits.Stall))
+		}
 	})
 }
 

@@ -81,7 +81,7 @@ func (m *multipartReader) cutShort() error {
 	if m.err != nil && m.err != io.EOF {
 		return m.err
 	}
-	return io.ErrUnexpectedEOF
+	return fault.New(fault.Protocol, "the multipart body is cut short: %w", io.ErrUnexpectedEOF)
 }
 
 // line reads a line of at most limit bytes, without its end.

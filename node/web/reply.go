@@ -70,13 +70,13 @@ func (b *steadyBody) Read(p []byte) (int, error) {
 		_ = b.control.SetReadDeadline(now.Add(b.stall))
 	}
 	n, err := b.body.Read(p)
-	if err != nil {
+	switch {
+	case err == io.EOF:
 		// The server goes on to watch the connection for the client's leaving; the
 		// deadline of a body that is over would look like it.
 		_ = b.control.SetReadDeadline(time.Time{})
-		if err != io.EOF {
-			err = fault.New(fault.Protocol, "the request body broke off: %w", err)
-		}
+	case err != nil:
+		err = fault.New(fault.Protocol, "the request body broke off: %w", err)
 	}
 	return n, err
 }

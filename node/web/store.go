@@ -168,7 +168,7 @@ func (s *storing) noneStatus() int {
 	switch {
 	case kind == fault.Full, kind == fault.Unavailable, kind == fault.Denied, kind == fault.Corrupt, kind == fault.Other:
 		return statusTable[kind]
-	case s.bare && (kind == fault.Invalid || kind == fault.Protocol):
+	case s.broken != nil, s.bare && (kind == fault.Invalid || kind == fault.Protocol):
 		return http.StatusBadRequest
 	}
 	return http.StatusConflict
