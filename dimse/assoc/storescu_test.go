@@ -86,17 +86,23 @@ func TestStoreSCUIsNotStalled(t *testing.T) {
 	}
 	dir := dimsetest.WriteFiles(t, instances...)
 	addr, counted := sink(t, Config{})
-	start := time.Now()
-	dimsetest.StoreSCU(t, addr, []string{"+sd", "-xe"}, dir)
-	took := time.Since(start)
-	messages, bytes := counted()
-	if want := int64(len(instances[0].Dataset())) * count; messages != count || bytes < want-1000*count {
-		t.Errorf("%d messages, %d bytes, want %d, %d", messages, bytes, count, want)
+	// 40 ms of delayed acknowledgement per image would be 800 ms, every time; a
+	// busy machine is slow only now and then.
+	const stalled = 40 * time.Millisecond * count * 3 / 4
+	var took time.Duration
+	for range 3 {
+		start := time.Now()
+		dimsetest.StoreSCU(t, addr, []string{"+sd", "-xe"}, dir)
+		took = time.Since(start)
+		messages, bytes := counted()
+		if want := int64(len(instances[0].Dataset())) * count; messages != count || bytes < want-1000*count {
+			t.Errorf("%d messages, %d bytes, want %d, %d", messages, bytes, count, want)
+		}
+		if took < stalled {
+			return
+		}
 	}
-	// 40 ms of delayed acknowledgement per image would be 800 ms.
-	if took > 40*time.Millisecond*count*3/4 {
-		t.Errorf("%d images took %v: the sender was stalled", count, took)
-	}
+	t.Errorf("%d images took %v: the sender was stalled", count, took)
 }
 
 // BenchmarkStoreSCU sends 100 CT of 526 KB with an unmodified storescu, start
