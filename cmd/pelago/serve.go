@@ -184,7 +184,7 @@ func (n *node) openStores() error {
 	if n.keys, err = keys.Open(vfs.Default, vfs.Default.PathJoin(c.Data, "keys"), self); err != nil {
 		return err
 	}
-	if n.trail, err = openTrail(c, n.log); err != nil {
+	if n.trail, err = openTrail(c, n.id, n.log); err != nil {
 		return err
 	}
 	n.archive, err = archive.Open(archive.Options{
@@ -209,7 +209,7 @@ func (n *node) die(err error) {
 // openFaces starts DIMSE and web.
 func (n *node) openFaces(working context.Context) error {
 	c := n.config
-	find := engine.New(n.archive.Catalog(), n.archive.Instances())
+	find := engine.New(engine.Options{Catalog: n.archive.Catalog(), Instances: n.archive.Instances(), Issuer: c.Site})
 	registry := ae.NewRegistry(c.Site, n.archive.Catalog(), n.archive.Journal())
 	serverTLS, clientTLS, err := dicomTLS(c.DICOM)
 	if err != nil {
@@ -218,7 +218,7 @@ func (n *node) openFaces(working context.Context) error {
 	association := assoc.Config{
 		MaxPDU: uint32(c.DICOM.MaxPDU), Idle: time.Duration(c.DICOM.Idle), Log: n.log,
 		UserInfo: assoc.UserInfo{
-			ImplementationClassUID: dicom.ImplementationClassUID, ImplementationVersion: dicom.ImplementationVersion,
+			ImplementationClassUID: dicom.ImplementationClassUID, ImplementationVersion: dicom.ImplementationVersionName,
 		},
 	}
 	dimseMetrics, webMetrics := n.metrics.DIMSE(), n.metrics.Web()
@@ -326,7 +326,7 @@ func (n *node) listenDICOM(ctx context.Context, association assoc.Config, secure
 		if port.secure == nil {
 			n.dicomAddr = listener.Addr().String()
 		} else {
-			listener = tls.NewListener(assoc.TuneListener(listener), port.secure)
+			listener = tls.NewListener(listener, port.secure)
 		}
 		n.faces.Go(func() error { return n.ended("dicom", n.dimse.Serve(ctx, listener)) })
 	}

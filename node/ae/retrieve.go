@@ -28,14 +28,14 @@ const maxRetrieve = 4 << 20
 func (s *session) Move(ctx context.Context, r *scp.RetrieveRequest) (*scp.Retrieval, error) {
 	destination, err := s.face.o.Registry.Get(strings.TrimSpace(r.Destination))
 	if fault.Is(err, fault.NotFound) {
-		return nil, dimse.ErrDestinationUnknown()
+		return nil, dimse.DestinationUnknown()
 	}
 	if err != nil {
 		return nil, err
 	}
 	target, err := s.face.Target(destination)
 	if err != nil {
-		return nil, dimse.ErrDestinationUnknown()
+		return nil, dimse.DestinationUnknown()
 	}
 	refs, err := s.choose(ctx, r)
 	if err != nil {
