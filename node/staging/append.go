@@ -48,7 +48,7 @@ func (l *Log) append(a *Arrival, u *unit) (at, end position, err error) {
 	n := u.bytes()
 	l.writeMu.Lock()
 	defer l.writeMu.Unlock()
-	if err := l.unsafe(); err != nil {
+	if err := l.poisoned(); err != nil {
 		return at, end, err
 	}
 	if l.active.w == nil {
@@ -129,7 +129,7 @@ func (l *Log) allocate(s *segment, need int64) error {
 		case err == nil:
 		case noSpace(err):
 			// The write itself decides: it needs less than a step.
-			return nil
+			step = missing
 		case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EINVAL), errors.Is(err, vfs.ErrUnsupported):
 			l.noPrealloc = true
 		default:

@@ -27,7 +27,7 @@ type Options struct {
 	Dir          string              // created if absent
 	SegmentBytes int64               // a new segment is begun beyond it; 0: 1 GiB
 	MaxBytes     int64               // of all undamaged segments; beyond it Begin answers fault.Full; 0: 8 GiB
-	Reserve      func(n int64) error // asks for n bytes of disk space before they are used; fault.Full when there are none; nil: always granted. Called under the append lock: it must be quick and must not call the log
+	Reserve      func(n int64) error // asks for n bytes of disk space before they are used; fault.Full when there are none; nil: always granted. Called under the append lock: it must be quick and must not call the log. What was granted may be asked for again
 
 	gather int // payload gathered into one frame; 0: gatherBytes. Tests make it small
 }
@@ -181,11 +181,11 @@ func (l *Log) fail(err error) error {
 		l.cond.Broadcast()
 		l.mu.Unlock()
 	}
-	return l.unsafe()
+	return l.poisoned()
 }
 
-// unsafe is the answer to everything once the log has failed, nil before.
-func (l *Log) unsafe() error {
+// poisoned is the answer to everything once the log has failed, nil before.
+func (l *Log) poisoned() error {
 	if err := l.failure.Load(); err != nil {
 		return fault.New(fault.Unavailable, "staging: nothing can be acknowledged since a write failed: %w", *err)
 	}
@@ -215,7 +215,7 @@ func (l *Log) Close() error {
 	}
 	l.mu.Unlock()
 
-	err := l.unsafe()
+	err := l.poisoned()
 	if err == nil {
 		err = l.writeMark()
 	}
