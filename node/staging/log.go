@@ -85,8 +85,10 @@ type Log struct {
 	// writeMu serialises appends and is held over the write. It guards active,
 	// its write fields, and nextNumber. Taken before mu.
 	writeMu    sync.Mutex
-	active     *segment
+	active     *segment // nil after a start on a full disk, until there is room
+	anchor     *segment // pinned while active is nil: the newest segment there is, if any
 	nextNumber uint64
+	ended      bool // nothing is appended any more
 	noPrealloc bool // the file system has no fallocate
 
 	mu          sync.Mutex
@@ -238,6 +240,9 @@ func (l *Log) writeMark() error {
 	putPosition(b[frameHeaderBytes:], synced)
 	frameHeader{kind: frameMark, length: markBytes, bodyCRC: checksum(0, b[frameHeaderBytes:])}.put(b)
 	u := unit{chunks: [][]byte{b}, frames: []int64{0}}
+	if end == (position{}) {
+		return nil // no segment was begun
+	}
 	_, end, err := l.append(nil, &u)
 	if fault.Is(err, fault.Full) {
 		return nil // the mark only sharpens the next start's verdict
@@ -252,12 +257,15 @@ func (l *Log) closeFiles() error {
 	l.writeMu.Lock()
 	defer l.writeMu.Unlock()
 	var all []error
-	if l.active != nil && l.active.w != nil {
+	l.ended = true
+	if l.active != nil {
 		all = append(all, l.active.w.Close())
-		l.active.w = nil
 	}
 	l.mu.Lock()
 	l.filesClosed = true
+	if l.anchor != nil {
+		l.anchor.pins--
+	}
 	all = append(all, l.unpinLocked(l.dirty)) // what no sync has covered, after a failure
 	l.dirty = nil
 	var rest []*segment
