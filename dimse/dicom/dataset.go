@@ -21,11 +21,11 @@ type Dataset struct {
 // Element is one attribute.
 type Element struct {
 	Tag       dict.Tag
-	VR        dict.VR // from the dictionary where the syntax is implicit; UN if unknown
+	VR        dict.VR // from the dictionary where the syntax is implicit; UN if unknown; SQ for whatever has items
+	Undefined bool    // undefined length on the wire
 	Value     []byte  // raw bytes, padding included; nil when Cut is set or for sequences
 	Cut       *Cut    // the value was left out of the header
 	Items     []*Dataset
-	Undefined bool // undefined length on the wire
 }
 
 // find returns the place of the tag's first element, or where it would stand,

@@ -84,10 +84,10 @@ func (e *encoder) element(el *Element, big, signed bool) error {
 	if e.canonical {
 		vr = canonicalVR(el, signed)
 	}
-	if el.Items != nil || from == dict.SQ && len(el.Value) == 0 && el.Cut == nil {
+	if len(el.Items) > 0 {
 		return e.sequence(el, signed)
 	}
-	if el.Undefined {
+	if el.Undefined && from != dict.SQ {
 		return fault.New(fault.Unsupported, "dicom: %v is encapsulated", el.Tag)
 	}
 	length := int64(len(el.Value))
@@ -99,6 +99,9 @@ func (e *encoder) element(el *Element, big, signed bool) error {
 	padded := length + length&1
 	if padded >= undefined {
 		return fault.New(fault.Unsupported, "dicom: %v has %d bytes", el.Tag, length)
+	}
+	if e.to.Implicit && length > 0 && el.Cut == nil && dict.ImplicitVR(el.Tag, signed) == dict.SQ && !holdsItems(el) {
+		return fault.New(fault.Unsupported, "dicom: %v holds no items and cannot be told from a sequence in implicit VR", el.Tag)
 	}
 	e.head(el.Tag, vr, uint32(padded))
 	swap := 1
@@ -118,6 +121,16 @@ func (e *encoder) element(el *Element, big, signed bool) error {
 		e.b = append(e.b, padding(vr))
 	}
 	return nil
+}
+
+// holdsItems reports whether the value of a sequence's tag, which came with
+// another VR, will be read as items where no VR says otherwise.
+func holdsItems(el *Element) bool {
+	implicit, _ := dict.Syntax(dict.ImplicitLittleEndian)
+	e := encoder{to: implicit}
+	e.head(el.Tag, dict.UN, uint32(len(el.Value)))
+	_, err := ParseDataset(append(e.b, el.Value...), implicit, Limits{})
+	return err == nil
 }
 
 // canonicalVR is the VR that an element has in the canonical form. It cannot be
@@ -150,14 +163,10 @@ func (e *encoder) tag(t dict.Tag) {
 	e.b = o.AppendUint16(o.AppendUint16(e.b, t.Group()), t.Element())
 }
 
-// sequence writes a sequence and its items of undefined length; without items,
-// of length zero.
+// sequence writes a sequence and its items of undefined length. (Without items
+// it is an empty value.)
 func (e *encoder) sequence(el *Element, signed bool) error {
 	o := e.order()
-	if len(el.Items) == 0 {
-		e.head(el.Tag, dict.SQ, 0)
-		return nil
-	}
 	e.head(el.Tag, dict.SQ, undefined)
 	for _, item := range el.Items {
 		e.tag(dict.Item)
@@ -207,6 +216,11 @@ func (e *encoder) cut(c *Cut, swap int) error {
 func swapBytes(b []byte, size int) {
 	switch size {
 	case 2:
+		const even = 0x00FF00FF00FF00FF
+		for ; len(b) >= 8; b = b[8:] {
+			v := binary.LittleEndian.Uint64(b)
+			binary.LittleEndian.PutUint64(b, v&even<<8|v>>8&even)
+		}
 		for ; len(b) >= 2; b = b[2:] {
 			b[0], b[1] = b[1], b[0]
 		}

@@ -369,11 +369,14 @@ func (g *grammar) element(h head, lv *level, end int64) error {
 		if end >= 0 && stop > end {
 			return fault.New(fault.Invalid, "dicom: %v runs past the end of its item at byte %d", h.tag, g.src.off)
 		}
-		if h.vr == dict.SQ && g.startsItem(lv, h.length) {
-			if err := g.items(&e, *lv, stop, stop); err != nil {
-				return err
+		if h.vr == dict.SQ && h.length > 0 {
+			if g.startsItem(lv, h.length) {
+				if err := g.items(&e, *lv, stop, end); err != nil {
+					return err
+				}
+				break
 			}
-			break
+			e.VR = dict.UN
 		}
 		if err := g.value(&e, h.length); err != nil {
 			return err
@@ -399,10 +402,10 @@ func (g *grammar) note(e *Element, lv *level) {
 }
 
 // startsItem reports whether a sequence of defined length holds items. What
-// does not is delimited all the same, and kept as a value.
+// does not is delimited all the same, and kept as a value of unknown VR.
 func (g *grammar) startsItem(lv *level, length uint32) bool {
 	if length < 8 {
-		return length == 0
+		return false
 	}
 	b, err := g.src.peek(8)
 	return err != nil || lv.tag(b)>>16 == 0xFFFE

@@ -35,6 +35,8 @@ type Header struct {
 	BasicOffsets []uint32            // its basic offset table, possibly empty
 	Size         int64               // bytes of the whole (inflated) data set
 	Dataset      *Dataset            // index over Raw
+
+	elements int // elements and items of all levels
 }
 
 // ReadHeader reads one data set to the end of r and returns its header. r
@@ -65,7 +67,10 @@ func ReadHeader(r io.Reader, syntax dict.TransferSyntax, limits Limits) (*Header
 		return nil, err
 	}
 	h.Raw, h.Cuts, h.Fragments, h.BasicOffsets, h.Size = g.src.raw, g.cuts, g.fragments, g.offsets, g.src.off
-	return h, h.indexRaw(limits)
+	if err := h.indexRaw(limits, g.elements); err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
 // atEnd fails unless the stream has ended.
@@ -87,12 +92,15 @@ func inflated(s dict.TransferSyntax) dict.TransferSyntax {
 	return s
 }
 
-// indexRaw builds the data set over Raw and Cuts.
-func (h *Header) indexRaw(limits Limits) error {
+// maxRoom bounds how many elements room is made for before they are seen.
+const maxRoom = 512
+
+// indexRaw builds the data set over Raw and Cuts, of so many elements.
+func (h *Header) indexRaw(limits Limits, elements int) error {
 	g := grammar{
 		limits: limits, index: true, cuts: h.Cuts,
 		src:  source{buf: h.Raw, end: len(h.Raw)},
-		open: make([]Element, 0, min(len(h.Raw)/16, 128)),
+		open: make([]Element, 0, min(elements, maxRoom)),
 	}
 	d := new(Dataset)
 	if err := g.top(d, inflated(h.Syntax)); err != nil {
@@ -101,7 +109,7 @@ func (h *Header) indexRaw(limits Limits) error {
 	if g.nextCut != len(h.Cuts) || g.src.off != h.Size {
 		return fault.New(fault.Invalid, "dicom: cuts do not fit the header")
 	}
-	h.Dataset = d
+	h.Dataset, h.elements = d, g.elements
 	return nil
 }
 
@@ -116,7 +124,7 @@ func ParseDataset(b []byte, syntax dict.TransferSyntax, limits Limits) (*Dataset
 	g := grammar{
 		limits: limits.filled(), index: true,
 		src:  source{buf: b, end: len(b)},
-		open: make([]Element, 0, min(len(b)/16, 128)),
+		open: make([]Element, 0, min(len(b)/16, maxRoom/4)),
 	}
 	if int64(len(b)) > g.limits.HeaderBytes {
 		return nil, errHeaderBytes

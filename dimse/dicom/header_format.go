@@ -28,6 +28,7 @@ func (h *Header) AppendBinary(b []byte) ([]byte, error) {
 	b = binary.AppendUvarint(b, uint64(len(h.Syntax.UID)))
 	b = append(b, h.Syntax.UID...)
 	b = binary.AppendUvarint(b, uint64(h.Size))
+	b = binary.AppendUvarint(b, uint64(h.elements))
 	b = binary.AppendUvarint(b, uint64(len(h.Cuts)))
 	at, skipped := int64(0), int64(0)
 	for _, c := range h.Cuts {
@@ -88,6 +89,7 @@ func parseHeader(b []byte) (*Header, error) {
 	// An unknown syntax is explicit little endian; dict says so for any UID.
 	h.Syntax, _ = dict.Syntax(string(d.bytes(d.count(1))))
 	h.Size = d.length()
+	elements := d.length()
 	h.Cuts = make([]Cut, d.count(minCutBytes))
 	at, skipped := int64(0), int64(0)
 	for i := range h.Cuts {
@@ -128,8 +130,13 @@ func parseHeader(b []byte) (*Header, error) {
 	}
 	// Stored bytes were read under limits once and are checked; whatever limits
 	// those were, they hold again.
-	err := h.indexRaw(Limits{HeaderBytes: int64(n), Depth: 1 << 10, Elements: n, Fragments: n})
-	return h, err
+	if err := h.indexRaw(Limits{Depth: 1 << 10, Elements: n}, int(min(elements, int64(n)))); err != nil {
+		return nil, err
+	}
+	if elements != int64(h.elements) {
+		return nil, fault.New(fault.Corrupt, "fields do not fit")
+	}
+	return h, nil
 }
 
 // decoder reads fields; once one does not fit, all that follow are zero.
@@ -148,7 +155,7 @@ func (d *decoder) check(ok bool) {
 // length reads a number of bytes.
 func (d *decoder) length() int64 {
 	v, n := binary.Uvarint(d.b)
-	if n <= 0 || v > 1<<62 {
+	if n <= 0 || v > 1<<62 || n > 1 && d.b[n-1] == 0 { // the last: longer than need be
 		d.check(false)
 		return 0
 	}
