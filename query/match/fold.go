@@ -21,8 +21,13 @@ func FoldName(name string) string { return string(appendFoldName(nil, []byte(nam
 // appendFoldName appends a folded component group. With marks, punctuation
 // stays, so that each ? of a pattern finds its character.
 func appendFoldName(dst, name []byte, marks bool) []byte {
+	var room [96]byte
 	if !isPlain(name) {
-		name = []byte(foldLetters(string(name)))
+		if plain, ok := appendLatin(room[:0], name); ok {
+			name = plain
+		} else {
+			name = []byte(foldLetters(string(name)))
+		}
 	}
 	start := len(dst)
 	for _, c := range name {
@@ -45,6 +50,25 @@ func appendFoldName(dst, name []byte, marks bool) []byte {
 		dst = dst[:len(dst)-1]
 	}
 	return dst
+}
+
+// appendLatin folds a name of ASCII and the letters of latinLetters; false if it
+// holds others.
+func appendLatin(dst, name []byte) ([]byte, bool) {
+	for i := 0; i < len(name); {
+		if name[i] < utf8.RuneSelf {
+			dst = append(dst, name[i])
+			i++
+			continue
+		}
+		r, size := utf8.DecodeRune(name[i:])
+		if r < 0xC0 || r >= 0x180 {
+			return dst, false
+		}
+		dst = append(dst, latinLetters[r-0xC0]...)
+		i += size
+	}
+	return dst, true
 }
 
 func trimEnd(b []byte, start int, c byte) []byte {

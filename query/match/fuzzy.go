@@ -26,10 +26,23 @@ import (
 // maxCode is the longest code; no word that people tell apart needs more.
 const maxCode = 12
 
+// code is the phonetic code of a word: letters padded with zeros; empty if the
+// word has no Latin letters.
+type code [maxCode]byte
+
+// text returns the code's letters.
+func (c *code) text() string {
+	n := 0
+	for n < maxCode && c[n] != 0 {
+		n++
+	}
+	return string(c[:n])
+}
+
 // word is one word of a key.
 type word struct {
 	text       string
-	hard, soft string
+	hard, soft code
 }
 
 // FuzzyCodes returns the phonetic codes of the words of a person name, all
@@ -39,9 +52,13 @@ type word struct {
 func FuzzyCodes(name string) []string {
 	var codes []string
 	for _, w := range newWords(name) {
-		for _, c := range [...]string{w.hard, w.soft} {
-			if !slices.Contains(codes, c) {
-				codes = append(codes, c)
+		for _, c := range [...]code{w.hard, w.soft} {
+			text := c.text()
+			if text == "" {
+				text = w.text
+			}
+			if !slices.Contains(codes, text) {
+				codes = append(codes, text)
 			}
 		}
 	}
@@ -52,9 +69,7 @@ func newWords(name string) []word {
 	folded := appendFoldName(nil, []byte(strings.ReplaceAll(name, "=", "^")), false)
 	var words []word
 	for _, w := range strings.FieldsFunc(string(folded), isWordEnd) {
-		var hard, soft [maxCode]byte
-		h, s := encodeWord(&hard, []byte(w), false), encodeWord(&soft, []byte(w), true)
-		words = append(words, word{text: w, hard: string(h), soft: string(s)})
+		words = append(words, word{text: w, hard: encodeWord([]byte(w), false), soft: encodeWord([]byte(w), true)})
 	}
 	return words
 }
@@ -88,33 +103,36 @@ func matchWord(key *word, folded []byte) bool {
 		for end < len(folded) && !isWordEnd(rune(folded[end])) {
 			end++
 		}
-		if w := folded[start:end]; len(w) > 0 {
-			if len(w) >= len(key.text) && string(w[:len(key.text)]) == key.text {
-				return true
-			}
-			var room [maxCode]byte
-			if c := encodeWord(&room, w, false); string(c) == key.hard || string(c) == key.soft {
-				return true
-			}
-			if c := encodeWord(&room, w, true); string(c) == key.hard || string(c) == key.soft {
-				return true
-			}
+		if w := folded[start:end]; len(w) > 0 && soundsLike(key, w) {
+			return true
 		}
 		start = end + 1
 	}
 	return false
 }
 
-// encodeWord writes the code of a folded word into room; a word without Latin
-// consonants or vowels is returned as it is.
-func encodeWord(room *[maxCode]byte, w []byte, soft bool) []byte {
-	e := encoder{w: w, soft: soft, code: room[:0]}
-	for e.at < len(w) && len(e.code) < maxCode {
-		n := e.step()
-		e.at += n
+// soundsLike reports whether a folded word begins with the key's, or has a code
+// of it.
+func soundsLike(key *word, w []byte) bool {
+	if len(w) >= len(key.text) && string(w[:len(key.text)]) == key.text {
+		return true
 	}
-	if len(e.code) == 0 {
-		return w
+	if key.hard == (code{}) {
+		return false // no Latin letters: its own code, which is the prefix above
+	}
+	hard := encodeWord(w, false)
+	if hard == key.hard || hard == key.soft {
+		return true
+	}
+	soft := encodeWord(w, true)
+	return soft == key.hard || soft == key.soft
+}
+
+// encodeWord returns the code of a folded word.
+func encodeWord(w []byte, soft bool) code {
+	e := encoder{w: w, soft: soft}
+	for e.at < len(w) && e.n < maxCode {
+		e.at += e.step()
 	}
 	return e.code
 }
@@ -124,15 +142,17 @@ type encoder struct {
 	w     []byte
 	at    int
 	soft  bool
-	code  []byte
-	vowel bool // a vowel since the last code
+	code  code
+	n     int  // letters of code
+	vowel bool // a vowel since the last one
 }
 
 func (e *encoder) emit(c byte) {
-	if n := len(e.code); n > 0 && e.code[n-1] == c && !e.vowel {
+	if e.n == maxCode || e.n > 0 && e.code[e.n-1] == c && !e.vowel {
 		return
 	}
-	e.code = append(e.code, c)
+	e.code[e.n] = c
+	e.n++
 	e.vowel = false
 }
 

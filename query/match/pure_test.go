@@ -46,6 +46,22 @@ func TestFoldName(t *testing.T) {
 	}
 }
 
+func TestLatinTableAgreesWithUnicode(t *testing.T) {
+	for r := rune(0xC0); r < 0x180; r++ {
+		if got, want := latinLetters[r-0xC0], foldLetters(string(r)); got != want {
+			t.Errorf("%q: %q, want %q", r, got, want)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		s := rapid.StringOf(rapid.RuneFrom([]rune("aZ ^'-ÄßøŁıſŉ×÷"))).Draw(t, "name")
+		fast, ok := appendLatin(nil, []byte(s))
+		slow := foldLetters(s)
+		if ok && FoldName(string(fast)) != FoldName(slow) {
+			t.Fatalf("%q: %q, want %q", s, fast, slow)
+		}
+	})
+}
+
 func TestFoldNameIsIdempotent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := rapid.String().Draw(t, "name")
