@@ -230,14 +230,14 @@ func (l *Log) create(h *segmentHeader) (*segment, error) {
 		if err = l.syncDir(); err == nil {
 			return s, nil
 		}
-		s.w.Close()
-		s.s.Close()
-		return nil, err
 	}
-	for _, f := range []vfs.File{s.w, s.s} {
+	for _, f := range append(s.syncs[:], s.w) {
 		if f != nil {
 			f.Close()
 		}
+	}
+	if l.failure.Load() != nil {
+		return nil, err
 	}
 	// What remains of it holds no frame; Open removes it if this does not.
 	_ = fs.Remove(s.path)
@@ -254,14 +254,17 @@ func (l *Log) writeHeader(s *segment) (err error) {
 		s.w = nil
 		return err
 	}
-	if s.s, err = fs.OpenReadWrite(s.path, vfs.WriteCategoryUnspecified); err != nil {
-		s.s = nil
-		return err
+	for i := range s.syncs {
+		if s.syncs[i], err = fs.OpenReadWrite(s.path, vfs.WriteCategoryUnspecified); err != nil {
+			s.syncs[i] = nil
+			return err
+		}
 	}
+	s.r = s.syncs[0]
 	if _, err = s.w.WriteAt(s.header.encode(), 0); err != nil {
 		return err
 	}
-	return s.s.SyncData()
+	return s.r.SyncData()
 }
 
 // syncDir makes names durable. A failure poisons the log.

@@ -92,7 +92,7 @@ type Log struct {
 	noPrealloc bool // the file system has no fallocate
 
 	mu          sync.Mutex
-	cond        sync.Cond // on mu: durable, syncing, failure or commits has changed
+	cond        sync.Cond // on mu: durable, syncs, failure or commits has changed
 	segments    map[uint64]*segment
 	live        map[liveKey]liveArrival
 	liveBytes   int64
@@ -100,8 +100,8 @@ type Log struct {
 	written     position
 	durable     position
 	dirty       []*segment // in ascending order
-	syncing     bool       // a leader is syncing
-	commits     int        // Commit calls under way
+	syncs       [maxSyncs]syncRun
+	commits     int // Commit calls under way
 	closed      bool
 	filesClosed bool // the last to unpin a segment closes its file
 	corruptions []Corruption

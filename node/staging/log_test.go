@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -242,24 +243,22 @@ func TestConcurrentArrivalsDoNotMix(t *testing.T) {
 	}
 }
 
-// TestOneSyncServesAllThatWait holds a sync until all others have written their
-// commit frames: one more sync is enough for them.
+// TestOneSyncServesAllThatWait holds as many syncs as may run at once until all
+// others have written their commit frames: one more sync is enough for them.
 func TestOneSyncServesAllThatWait(t *testing.T) {
 	ops := newOpFS(vfs.NewMem())
 	l, _ := openLog(t, Options{FS: ops, Dir: "s"})
 	defer closeLog(t, l)
 	const others = 20
-	blocked, release, written := make(chan struct{}), make(chan struct{}), make(chan struct{}, others+1)
-	var first sync.Once
-	var syncs int
-	var mu sync.Mutex
+	blocked, release, written := make(chan struct{}), make(chan struct{}), make(chan struct{}, others+maxSyncs)
+	var syncs atomic.Int32
 	ops.before = func(op string) error {
 		switch op {
 		case "syncdata":
-			mu.Lock()
-			syncs++
-			mu.Unlock()
-			first.Do(func() { close(blocked); <-release })
+			if syncs.Add(1) <= maxSyncs {
+				blocked <- struct{}{}
+				<-release
+			}
 		case "writeat":
 			written <- struct{}{}
 		}
@@ -271,9 +270,11 @@ func TestOneSyncServesAllThatWait(t *testing.T) {
 			t.Errorf("put: %v", err)
 		}
 	}
-	wg.Go(func() { one("first") })
-	<-blocked
-	<-written
+	for i := range maxSyncs {
+		wg.Go(func() { one(fmt.Sprint("first ", i)) })
+		<-written
+		<-blocked
+	}
 	for i := range others {
 		wg.Go(func() { one(fmt.Sprint(i)) })
 	}
@@ -285,10 +286,8 @@ func TestOneSyncServesAllThatWait(t *testing.T) {
 	l.writeMu.Unlock() //nolint:staticcheck // only the order counts
 	close(release)
 	wg.Wait()
-	mu.Lock()
-	defer mu.Unlock()
-	if syncs != 2 {
-		t.Errorf("%d syncs for one commit and %d that waited for it, want 2", syncs, others)
+	if n := syncs.Load(); n != maxSyncs+1 {
+		t.Errorf("%d syncs for %d commits that waited for %d, want one more", n, others, maxSyncs)
 	}
 }
 

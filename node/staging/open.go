@@ -149,11 +149,11 @@ func (l *Log) load() (torn []string, err error) {
 		}
 		l.nextNumber = max(l.nextNumber, number)
 		s := &segment{path: fs.PathJoin(l.options.Dir, name), sealed: true, header: segmentHeader{number: number, life: l.life}}
-		if s.s, err = fs.OpenReadWrite(s.path, vfs.WriteCategoryUnspecified); err != nil {
+		if s.r, err = fs.OpenReadWrite(s.path, vfs.WriteCategoryUnspecified); err != nil {
 			return nil, fmt.Errorf("staging: open segment %d: %w", number, err)
 		}
 		l.segments[number] = s
-		info, err := s.s.Stat()
+		info, err := s.r.Stat()
 		if err != nil {
 			return nil, fmt.Errorf("staging: segment %d: %w", number, err)
 		}
@@ -165,7 +165,7 @@ func (l *Log) load() (torn []string, err error) {
 		case isTorn:
 			torn = append(torn, s.path)
 			delete(l.segments, number)
-			if err := s.s.Close(); err != nil {
+			if err := s.r.Close(); err != nil {
 				return nil, fmt.Errorf("staging: segment %d: %w", number, err)
 			}
 			continue
@@ -182,11 +182,11 @@ func (l *Log) load() (torn []string, err error) {
 // it: after the end of a process alone, much of it may be in the cache only.
 func (l *Log) settle(ordered []*segment) error {
 	for _, s := range ordered {
-		if err := s.s.SyncData(); err != nil {
+		if err := s.r.SyncData(); err != nil {
 			return fault.New(fault.Unavailable, "staging: sync segment %d: %w", s.header.number, err)
 		}
 		if s.header.life == l.life {
-			forgetCached(s.s)
+			forgetCached(s.r)
 		}
 	}
 	if err := l.dir.Sync(); err != nil {
@@ -213,7 +213,7 @@ func (l *Log) clean(ordered []*segment, torn []string) error {
 		}
 		s.gone = true
 		delete(l.segments, s.header.number)
-		_ = s.s.Close() // nothing was written through it
+		_ = s.closeFiles() // nothing was written through it
 	}
 	for _, path := range torn {
 		_ = l.options.FS.Remove(path)
@@ -227,7 +227,7 @@ func (l *Log) abandon() {
 		if s.w != nil {
 			s.w.Close()
 		}
-		s.s.Close()
+		_ = s.closeFiles()
 	}
 	if l.dir != nil {
 		l.dir.Close()

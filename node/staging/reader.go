@@ -84,7 +84,7 @@ func (r *placedReader) ReadAt(p []byte, off int64) (int, error) {
 // readPart fills part from an extent; if that is all of it, it is checked.
 func (r *placedReader) readPart(e Extent, skip int64, part []byte) error {
 	s := r.segments[e.Segment]
-	if n, err := s.s.ReadAt(part, e.Offset+skip); n < len(part) {
+	if n, err := s.r.ReadAt(part, e.Offset+skip); n < len(part) {
 		return r.corrupt(e, fmt.Errorf("read: %w", err))
 	}
 	if int64(len(part)) != e.Length {
@@ -92,7 +92,7 @@ func (r *placedReader) readPart(e Extent, skip int64, part []byte) error {
 	}
 	var head [frameHeaderBytes]byte
 	at := e.Offset - frameHeaderBytes
-	if n, err := s.s.ReadAt(head[:], at); n < len(head) {
+	if n, err := s.r.ReadAt(head[:], at); n < len(head) {
 		return r.corrupt(e, fmt.Errorf("read: %w", err))
 	}
 	h, ok := parseFrame(head[:], &s.header, at)

@@ -98,7 +98,7 @@ func (l *Log) sweepLocked(candidates []*segment) error {
 func closeAll(segments []*segment) error {
 	var all []error
 	for _, s := range segments {
-		all = append(all, s.s.Close())
+		all = append(all, s.closeFiles())
 	}
 	return errors.Join(all...)
 }

@@ -42,7 +42,7 @@ type lifeReplay struct {
 
 // segment reads one segment.
 func (r *lifeReplay) segment(s *segment) error {
-	sc := newScanner(s.s, s.size, &s.header, r.buffer)
+	sc := newScanner(s.r, s.size, &s.header, r.buffer)
 	err := sc.run(
 		func(f foundFrame) error { return r.frame(s, f) },
 		func(b badRange) { r.suspect(position{s.header.number, b.from}, 0, b.reason) },
@@ -210,7 +210,7 @@ func (s *segment) loadHeader(number uint64) (torn bool, reason error, err error)
 	b := make([]byte, min(s.size, segmentHeaderBytes))
 	for at := 0; at < len(b); at += segmentCopyBytes {
 		part := b[at:min(at+segmentCopyBytes, len(b))]
-		if n, _ := s.s.ReadAt(part, int64(at)); n < len(part) {
+		if n, _ := s.r.ReadAt(part, int64(at)); n < len(part) {
 			clear(part[n:]) // unreadable: the other copy may do
 		}
 	}

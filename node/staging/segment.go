@@ -2,6 +2,7 @@ package staging
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -92,10 +93,12 @@ type segment struct {
 	header segmentHeader
 	path   string
 
-	// Two handles on one file, since a vfs.File takes one write or sync at a
-	// time: writes go through w, fdatasyncs and reads through s.
-	w vfs.File // nil once sealed; guarded by Log.writeMu
-	s vfs.File
+	// Several handles on one file, since a vfs.File takes one write or sync at a
+	// time: appends go through w, fdatasyncs through syncs. A segment of an
+	// earlier life has r alone.
+	w     vfs.File // nil once sealed; guarded by Log.writeMu
+	r     vfs.File // is syncs[0]
+	syncs [maxSyncs]vfs.File
 
 	end       int64 // where the next frame goes; guarded by Log.writeMu
 	allocated int64 // up to where space was asked for; guarded by Log.writeMu
@@ -108,6 +111,17 @@ type segment struct {
 	live    int   // committed arrivals that touch it
 	pins    int   // readers, arrivals under way, a pending sync
 	gone    bool  // being removed, or removed
+}
+
+// closeFiles closes the handles for reading and syncing.
+func (s *segment) closeFiles() error {
+	all := []error{s.r.Close()}
+	for _, f := range s.syncs[1:] {
+		if f != nil {
+			all = append(all, f.Close())
+		}
+	}
+	return errors.Join(all...)
 }
 
 // removable reports whether nothing needs the segment. Log.mu is held.

@@ -13,7 +13,7 @@ import (
 // Pebble's SyncTo is not used: it waits for what is under way, and does a whole
 // fdatasync on file systems other than ext4.
 func (l *Log) startWriteback(s *segment, from, to int64) error {
-	fd := s.s.Fd()
+	fd := s.r.Fd()
 	if fd == vfs.InvalidFd {
 		return nil
 	}
