@@ -187,22 +187,21 @@ func randomQuery(t *rapid.T) query.Query {
 	return q
 }
 
-// bruteForce answers by matching every instance of the archive under every
-// patient of its study, with what records say of study and series.
-func bruteForce(t tester, a *archive, q query.Query) []string {
-	m, err := match.Compile(q.Keys, match.Options{Fuzzy: q.Fuzzy, CombinedDateTime: q.CombinedDateTime, FoldText: q.FoldText})
-	if err != nil {
-		t.Fatal(err)
-	}
-	type place struct {
-		order       catalog.Order
-		patient     int
-		series, sop string
-		name        string
-	}
-	var found []place
+// leaf is an instance under one of the patients of its study, as one data set.
+type leaf struct {
+	data        *dicom.Dataset
+	order       catalog.Order
+	patient     int
+	key         catalog.PatientKey
+	series, sop string
+}
+
+// leaves returns every instance of an archive under every patient of its study,
+// with what records say of study and series.
+func leaves(t tester, a *archive) []leaf {
 	v := a.catalog.View()
 	defer v.Close()
+	var list []leaf
 	for _, x := range a.instances {
 		orders, err := v.StudyOrders(x.Study)
 		if err != nil || len(orders) != 1 {
@@ -213,26 +212,35 @@ func bruteForce(t tester, a *archive, q query.Query) []string {
 			t.Fatal(ok, err)
 		}
 		for p := range row.Patients() {
-			ds := composite(t, v, row, p, x)
-			if !m.Match(ds, nil) || !ofIssuer(q, row.Patient(p)) {
-				continue
-			}
-			name := names(q.Level, []*dicom.Dataset{ds})[0]
-			found = append(found, place{orders[0], p, x.Series, x.SOP, name})
+			list = append(list, leaf{composite(t, v, row, p, x), orders[0], p, row.Patient(p), x.Series, x.SOP})
 		}
 	}
-	slices.SortFunc(found, func(a, b place) int {
-		return cmp.Or(slices.Compare(a.order[:], b.order[:]), cmp.Compare(a.series, b.series), cmp.Compare(a.sop, b.sop))
-	})
-	if q.Level == query.Patient {
-		slices.SortStableFunc(found, func(a, b place) int {
-			return cmp.Or(slices.Compare(a.order[:], b.order[:]), cmp.Compare(a.patient, b.patient))
-		})
+	return list
+}
+
+// bruteForce answers by matching every leaf.
+func bruteForce(t tester, all []leaf, q query.Query) []string {
+	m, err := match.Compile(q.Keys, match.Options{Fuzzy: q.Fuzzy, CombinedDateTime: q.CombinedDateTime, FoldText: q.FoldText})
+	if err != nil {
+		t.Fatal(err)
 	}
+	var found []leaf
+	for _, l := range all {
+		if ofIssuer(q, l.key) && m.Match(l.data, nil) {
+			found = append(found, l)
+		}
+	}
+	slices.SortStableFunc(found, func(a, b leaf) int {
+		patient := 0
+		if q.Level == query.Patient {
+			patient = cmp.Compare(a.patient, b.patient)
+		}
+		return cmp.Or(slices.Compare(a.order[:], b.order[:]), patient, cmp.Compare(a.series, b.series), cmp.Compare(a.sop, b.sop))
+	})
 	var list []string
 	for _, f := range found {
-		if !slices.Contains(list, f.name) {
-			list = append(list, f.name)
+		if name := names(q.Level, []*dicom.Dataset{f.data})[0]; !slices.Contains(list, name) {
+			list = append(list, name)
 		}
 	}
 	return list
@@ -290,9 +298,10 @@ func composite(t tester, v *catalog.View, row catalog.StudyRow, p int, x stored)
 func TestEngineAnswersAsMatchingEverythingWould(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		a := randomArchive(rt, t)
+		all := leaves(rt, a)
 		for range 8 {
 			q := randomQuery(rt)
-			want := bruteForce(rt, a, q)
+			want := bruteForce(rt, all, q)
 			if got := names(q.Level, find(rt, a, q)); !slices.Equal(got, want) {
 				rt.Fatalf("level %v, keys %s\n got %v\nwant %v", q.Level, keysText(q.Keys), got, want)
 			}

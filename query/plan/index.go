@@ -57,29 +57,44 @@ func (Indexer) Version() uint32 { return indexVersion }
 func (Indexer) Terms(s catalog.StudyRow, add func(index byte, term string)) {
 	for i := range s.Patients() {
 		if !s.Omits(i, dict.PatientName) {
-			name := s.PatientText(i, dict.PatientName)
-			for _, v := range strings.Split(name, `\`) {
-				for _, group := range strings.Split(v, "=") {
-					grams(match.FoldName(group), nameGram, func(g string) { add(nameGrams, g) })
-				}
-			}
-			for _, code := range match.FuzzyCodes(strings.ReplaceAll(name, `\`, "^")) {
-				add(nameCodes, whole(code))
-			}
+			addText(dict.PatientName, s.PatientText(i, dict.PatientName), add)
 		}
-		each(s.PatientText(i, dict.PatientID), func(v string) {
-			grams(v, codeGram, func(g string) { add(patientIDGrams, g) })
-		})
+		addText(dict.PatientID, s.PatientText(i, dict.PatientID), add)
 	}
-	each(s.Text(dict.AccessionNumber), func(v string) {
-		add(accessions, whole(v))
-		grams(v, codeGram, func(g string) { add(accessionGrams, g) })
-	})
-	each(s.Text(dict.StudyID), func(v string) { add(studyIDs, whole(v)) })
-	each(s.Text(dict.StudyDescription), func(v string) { add(descriptions, whole(match.FoldText(v))) })
-	each(s.Text(dict.ReferringPhysicianName), func(v string) { add(referrers, whole(foldGroups(v))) })
+	for _, t := range [...]dict.Tag{dict.AccessionNumber, dict.StudyID, dict.StudyDescription, dict.ReferringPhysicianName} {
+		addText(t, s.Text(t), add)
+	}
 	for _, m := range s.Modalities() {
 		add(modalities, whole(m))
+	}
+}
+
+// addText names the terms of one attribute's value, its values separated by
+// backslash.
+func addText(t dict.Tag, text string, add func(index byte, term string)) {
+	switch t {
+	case dict.PatientName:
+		for _, v := range strings.Split(text, `\`) {
+			for _, group := range strings.Split(v, "=") {
+				grams(match.FoldName(group), nameGram, func(g string) { add(nameGrams, g) })
+			}
+		}
+		for _, code := range match.FuzzyCodes(strings.ReplaceAll(text, `\`, "^")) {
+			add(nameCodes, whole(code))
+		}
+	case dict.PatientID:
+		each(text, func(v string) { grams(v, codeGram, func(g string) { add(patientIDGrams, g) }) })
+	case dict.AccessionNumber:
+		each(text, func(v string) {
+			add(accessions, whole(v))
+			grams(v, codeGram, func(g string) { add(accessionGrams, g) })
+		})
+	case dict.StudyID:
+		each(text, func(v string) { add(studyIDs, whole(v)) })
+	case dict.StudyDescription:
+		each(text, func(v string) { add(descriptions, whole(match.FoldText(v))) })
+	case dict.ReferringPhysicianName:
+		each(text, func(v string) { add(referrers, whole(foldGroups(v))) })
 	}
 }
 

@@ -144,7 +144,7 @@ func terms(values []string, index byte) Set {
 func patterns(k match.Key, index byte, n int) Set {
 	var any Any
 	for _, v := range k.Values {
-		s := pattern(v, k.Kind == match.Wildcard, index, n)
+		s := pattern(literals(v, k), index, n)
 		if s == nil {
 			return nil
 		}
@@ -157,11 +157,11 @@ func patterns(k match.Key, index byte, n int) Set {
 // nil when no run is long enough. A run shorter than a gram is the beginning of
 // one if it begins the value, or if only one character is missing and the value
 // goes on after it, be it with its end mark.
-func pattern(v string, wild bool, index byte, n int) Set {
+func pattern(runs []string, index byte, n int) Set {
 	var all All
 	longest := 0
 	var prefix Set
-	for _, run := range runs(v, wild) {
+	for _, run := range runs {
 		chars := []rune(run)
 		switch {
 		case len(chars) >= n:
@@ -180,14 +180,17 @@ func pattern(v string, wild bool, index byte, n int) Set {
 	return prefix
 }
 
-// runs returns the literal runs of a pattern with the marks of its ends.
-// Delimiters and spaces before a wildcard do not count (see [match.Key.Prefix]).
-func runs(v string, wild bool) []string {
+// literals returns the literal runs of a key's value with the marks of its
+// ends. Delimiters and spaces before a wildcard do not count (see
+// [match.Key.Prefix]); in a name pattern with `?`, which may stand for
+// punctuation that indexes do not hold, nor do those beside the punctuation.
+func literals(v string, k match.Key) []string {
 	v = string(startMark) + printable(v) + string(endMark)
-	if !wild {
+	if k.Kind != match.Wildcard {
 		return []string{v}
 	}
-	parts := strings.FieldsFunc(v, func(r rune) bool { return r == '*' || r == '?' })
+	loose := k.VR == dict.PN && strings.Contains(v, "?")
+	parts := strings.FieldsFunc(v, func(r rune) bool { return r == '*' || r == '?' || loose && (r == ' ' || r == '^') })
 	for i := range parts[:len(parts)-1] {
 		parts[i] = strings.TrimRight(parts[i], " ^")
 	}
@@ -234,10 +237,7 @@ func dictionary(k match.Key, index byte) Set {
 	for i, v := range k.Values {
 		values[i] = []string{printable(v)}
 		if k.Kind == match.Wildcard {
-			values[i] = strings.FieldsFunc(printable(v), func(r rune) bool { return r == '*' || r == '?' })
-			for j := range values[i] {
-				values[i][j] = strings.Trim(values[i][j], " ^")
-			}
+			values[i] = strings.FieldsFunc(printable(v), func(r rune) bool { return r == '*' || r == '?' || r == ' ' || r == '^' })
 		}
 	}
 	return Dictionary{index, func(term string) bool {

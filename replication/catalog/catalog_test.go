@@ -365,7 +365,7 @@ func randomCommand(t *rapid.T) catalog.Command {
 // Whatever comes in whatever grouping, the records are the same, and hang together.
 func TestAnyHistoryLeavesWholeRecords(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		commands := rapid.SliceOfN(rapid.Custom(randomCommand), 1, 40).Draw(rt, "commands")
+		commands := rapid.SliceOfN(rapid.Custom(randomCommand), 1, 25).Draw(rt, "commands")
 		one, many := openMem(t, vfs.NewMem()), openMem(t, vfs.NewMem())
 		defer one.Close()
 		defer many.Close()
@@ -406,7 +406,7 @@ func TestNewIndexerVersionWritesPostingsAnew(t *testing.T) {
 }
 
 func TestCrashLeavesAPrefixOfWhatWasApplied(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(40) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		fs := vfs.NewCrashableMem()
 		c := openMem(t, fs)

@@ -73,11 +73,12 @@ func (s Study) Fact(asOf uint64) *catalog.SeriesFact {
 	return f
 }
 
-// Load applies n synthetic studies in batches, from the next free index on.
+// Load brings a catalogue of synthetic studies, and of nothing else, to n of
+// them, in batches.
 func Load(c *catalog.Catalog, seed uint64, n int) error {
 	const batch = 1000
 	index := c.Applied()
-	for from := 0; from < n; from += batch {
+	for from := int(c.Totals().Studies); from < n; from += batch {
 		commands := make([]catalog.Command, 0, batch)
 		for i := from; i < min(from+batch, n); i++ {
 			commands = append(commands, Make(seed, uint64(i)).Fact(uint64(i+1)))

@@ -1,0 +1,168 @@
+package plan
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"pelago/dimse/dicom"
+	"pelago/dimse/dict"
+	"pelago/query/match"
+	"pelago/replication/catalog"
+)
+
+type posting struct {
+	index byte
+	term  string
+}
+
+// holdsSet reports whether a study filed under postings is in a set; sets that
+// hold every study count as holding it.
+func holdsSet(s Set, postings []posting) bool {
+	some := func(keep func(posting) bool) bool { return slices.ContainsFunc(postings, keep) }
+	switch s := s.(type) {
+	case nil:
+		return true
+	case Term:
+		return some(func(p posting) bool { return p == posting{s.Index, s.Term} })
+	case Prefix:
+		return some(func(p posting) bool { return p.index == s.Index && strings.HasPrefix(p.term, s.Prefix) })
+	case Dictionary:
+		return some(func(p posting) bool { return p.index == s.Index && s.Keep(p.term) })
+	case All:
+		return !slices.ContainsFunc(s, func(m Set) bool { return !holdsSet(m, postings) })
+	case Any:
+		return slices.ContainsFunc(s, func(m Set) bool { return holdsSet(m, postings) })
+	}
+	panic("a set of another kind")
+}
+
+var alphabet = []rune("ABaé^ -'=.1?*7ß山\x04\\")
+
+func drawText(t *rapid.T, name string, n int) string {
+	return string(rapid.SliceOfN(rapid.SampledFrom(alphabet), 1, n).Draw(t, name))
+}
+
+// Whatever matches is where the plan looks for it.
+func TestPlanMissesNothing(t *testing.T) {
+	tags := []dict.Tag{dict.PatientName, dict.PatientID, dict.AccessionNumber, dict.StudyID, dict.StudyDescription, dict.ReferringPhysicianName}
+	matched, narrowed := 0, 0
+	rapid.Check(t, func(rt *rapid.T) {
+		for range 50 {
+			tag := rapid.SampledFrom(tags).Draw(rt, "tag")
+			vr := vrOf(t, tag)
+			value := strings.NewReplacer("*", "", "?", "").Replace(drawText(rt, "value", 10))
+			key := drawText(rt, "key", 6)
+			if runes := []rune(value); rapid.Bool().Draw(rt, "related") && len(runes) > 0 {
+				from := rapid.IntRange(0, len(runes)-1).Draw(rt, "from")
+				to := rapid.IntRange(from, len(runes)).Draw(rt, "to")
+				key = rapid.SampledFrom([]string{"", "*", "?"}).Draw(rt, "before") + string(runes[from:to]) + rapid.SampledFrom([]string{"", "*", "^*", "?"}).Draw(rt, "after")
+			}
+			options := match.Options{Fuzzy: rapid.Bool().Draw(rt, "fuzzy"), FoldText: rapid.Bool().Draw(rt, "fold")}
+			candidate, keys := dicom.NewDataset(), dicom.NewDataset()
+			candidate.Set(tag, vr, value)
+			keys.Set(tag, vr, key)
+			m, err := match.Compile(keys, options)
+			if err != nil || len(m.Keys()) == 0 || !m.Match(candidate, nil) {
+				continue
+			}
+			matched++
+			var postings []posting
+			addText(tag, value, func(index byte, term string) { postings = append(postings, posting{index, term}) })
+			for _, p := range postings {
+				if strings.ContainsAny(p.term, "\x00\x01\x02\x03") {
+					rt.Fatalf("a term holds a byte below 04: %q", p.term)
+				}
+			}
+			set := forKey(m.Keys()[0])
+			if set != nil {
+				narrowed++
+			}
+			if !holdsSet(set, postings) {
+				rt.Fatalf("%v: key %q matches %q (fuzzy %t), but the plan %v misses its postings %v", tag, key, value, options.Fuzzy, set, postings)
+			}
+		}
+	})
+	if matched < 500 || narrowed < matched/5 {
+		t.Errorf("%d of the drawn keys matched, %d were narrowed by an index: too few to tell", matched, narrowed)
+	}
+}
+
+func vrOf(t *testing.T, tag dict.Tag) dict.VR {
+	e, ok := dict.Lookup(tag)
+	if !ok {
+		t.Fatalf("%v is not in the dictionary", tag)
+	}
+	return e.VR
+}
+
+func planOf(t *testing.T, tag dict.Tag, value string, options match.Options) Plan {
+	t.Helper()
+	keys := dicom.NewDataset()
+	keys.Set(tag, vrOf(t, tag), value)
+	m, err := match.Compile(keys, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return For(m.Keys(), "NORTH", false)
+}
+
+func TestPlanOfEachShape(t *testing.T) {
+	name := func(grams ...string) Set {
+		var all All
+		for _, g := range grams {
+			all = append(all, Term{nameGrams, g})
+		}
+		return Any{all}
+	}
+	for _, test := range []struct {
+		rule  string
+		tag   dict.Tag
+		value string
+		want  []Set
+	}{
+		{"a prefix is anchored", dict.PatientName, "smi*", []Set{name("\x04SM", "SMI")}},
+		{"an infix is not", dict.PatientName, "*anna*", []Set{name("ANN", "NNA")}},
+		{"a suffix is anchored at the end", dict.PatientName, "*ith", []Set{name("ITH", "TH\x05")}},
+		{"one letter is a prefix of grams", dict.PatientName, "s*", []Set{Any{Prefix{nameGrams, "\x04S"}}}},
+		{"delimiters before a wildcard do not count", dict.PatientName, "LI^*", []Set{name("\x04LI")}},
+		{"an exact id is a patient", dict.PatientID, "P1", []Set{Patient{catalog.PatientKey{Issuer: "NORTH", ID: "P1"}}}},
+		{"an exact accession is one term", dict.AccessionNumber, "A1", []Set{Any{Term{accessions, "A1"}}}},
+		{"UIDs are looked up", dict.StudyInstanceUID, `1.2\1.3`, []Set{Studies{[]string{"1.2", "1.3"}}}},
+		{"modalities are terms", dict.ModalitiesInStudy, `CT\MR`, []Set{Any{Term{modalities, "CT"}, Term{modalities, "MR"}}}},
+		{"too little is nothing", dict.PatientID, "*1*", nil},
+	} {
+		t.Run(test.rule, func(t *testing.T) {
+			got := planOf(t, test.tag, test.value, match.Options{})
+			if len(got.Sets) != len(test.want) || len(got.Sets) > 0 && !equalSets(got.Sets[0], test.want[0]) {
+				t.Errorf("%v, want %v", got.Sets, test.want)
+			}
+		})
+	}
+}
+
+func equalSets(a, b Set) bool {
+	switch a := a.(type) {
+	case All:
+		b, ok := b.(All)
+		return ok && slices.EqualFunc(a, b, equalSets)
+	case Any:
+		b, ok := b.(Any)
+		return ok && slices.EqualFunc(a, b, equalSets)
+	case Studies:
+		b, ok := b.(Studies)
+		return ok && slices.Equal(a.UIDs, b.UIDs)
+	}
+	return a == b
+}
+
+func TestDatesAreSpans(t *testing.T) {
+	for value, want := range map[string]int{"20240101-20240131": 2, "20240101": 2, "-20240131": 2} {
+		p := planOf(t, dict.StudyDate, value, match.Options{})
+		if len(p.Spans) != want || p.Spans[0] == (catalog.Span{Last: catalog.LastOrder()}) {
+			t.Errorf("%s: spans %v", value, p.Spans)
+		}
+	}
+}
