@@ -13,6 +13,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
+	"pelago/dimse/dict"
 	"pelago/node/archive/archivepb"
 	"pelago/query"
 	"pelago/replication/catalog"
@@ -70,25 +71,38 @@ func (f facts) SeriesFact(ctx context.Context, study, series string) (*catalog.S
 	if !ok {
 		return nil, fault.New(fault.Corrupt, "store: a series row without its instance")
 	}
-	header, err := f.header(first)
+	header, err := f.header(record)
 	if err != nil {
 		return nil, err
 	}
 	fact.Issuer, fact.Arrived = record.Issuer, record.Arrived
-	fact.Attributes = catalog.Attributes(assume(header, record.Charset))
+	fact.Attributes = catalog.Attributes(header)
 	return fact, nil
 }
 
-// assume gives a header without a character set the sender's (DESIGN §9, AE
-// registry: default character set).
+// assume gives the data sets of a header that name no character set the
+// sender's (DESIGN §9, AE registry: default character set).
 func assume(h *dicom.Header, charset string) *dicom.Header {
-	if charset == "" || len(h.Dataset.Charset.Terms()) > 0 {
+	if charset == "" {
 		return h
 	}
 	if c, err := dicom.NewCharset([]string{charset}); err == nil {
-		h.Dataset.Charset = c
+		assumeIn(h.Dataset, c)
 	}
 	return h
+}
+
+// assumeIn stops at items that name their own.
+func assumeIn(ds *dicom.Dataset, c *dicom.Charset) {
+	if ds.Has(dict.SpecificCharacterSet) {
+		return
+	}
+	ds.Charset = c
+	for i := range ds.Elements {
+		for _, item := range ds.Elements[i].Items {
+			assumeIn(item, c)
+		}
+	}
 }
 
 // addUID adds the BLAKE3 of a UID to a sum modulo 2^256, little endian, so that
@@ -174,19 +188,8 @@ func instances(refs iter.Seq2[Ref, error]) iter.Seq2[query.Instance, error] {
 }
 
 // Header implements [query.Instances].
-func (k Known) Header(_ context.Context, number uint64) (*dicom.Header, error) {
-	record, ok, err := k.instance(number)
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, fault.New(fault.NotFound, "no instance numbered %d", number)
-	}
-	header, err := k.header(number)
-	if err != nil {
-		return nil, err
-	}
-	return assume(header, record.Charset), nil
+func (k Known) Header(ctx context.Context, number uint64) (*dicom.Header, error) {
+	return k.Headers(ctx, Ref{Number: number})
 }
 
 // Settle implements [query.Instances].

@@ -140,20 +140,32 @@ func (a *Archive) bySeries(ctx context.Context, series string) iter.Seq2[Ref, er
 	}
 }
 
-// Headers implements [Reads].
+// Headers implements [Reads]. Only ref.Number matters.
 func (a *Archive) Headers(_ context.Context, ref Ref) (*dicom.Header, error) {
-	return a.header(ref.Number)
-}
-
-func (a *Archive) header(number uint64) (*dicom.Header, error) {
-	value, ok, err := a.get(keyNumber(rowHeader, number))
+	r, ok, err := a.instance(ref.Number)
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
-		return nil, fault.New(fault.NotFound, "no instance numbered %d", number)
+		return nil, fault.New(fault.NotFound, "no instance numbered %d", ref.Number)
 	}
-	return dicom.ParseHeader(value)
+	return a.header(r)
+}
+
+// header reads an instance's header record.
+func (a *Archive) header(r *archivepb.Instance) (*dicom.Header, error) {
+	value, ok, err := a.get(keyNumber(rowHeader, r.Number))
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, fault.New(fault.NotFound, "instance %d has no header record", r.Number)
+	}
+	h, err := dicom.ParseHeader(value)
+	if err != nil {
+		return nil, err
+	}
+	return assume(h, r.Charset), nil
 }
 
 func (a *Archive) location(number uint64) (*archivepb.Location, error) {
@@ -178,7 +190,7 @@ func (a *Archive) Open(_ context.Context, ref Ref) (Instance, error) {
 	if !ok || r.Sop != ref.SOP {
 		return nil, fault.New(fault.NotFound, "no such instance")
 	}
-	header, err := a.header(ref.Number)
+	header, err := a.header(r)
 	if err != nil {
 		return nil, err
 	}

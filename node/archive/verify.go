@@ -82,7 +82,7 @@ func (r *Report) add(kind, object, detail string) {
 // verifyInstance re-reads one instance's bytes and rows.
 func (a *Archive) verifyInstance(report *Report, r *archivepb.Instance) {
 	object := "instance " + r.Sop
-	if _, err := a.header(r.Number); err != nil {
+	if _, err := a.header(r); err != nil {
 		report.add("header", object, err.Error())
 	}
 	if value, ok, err := a.get(keyUID(r.Sop, r.Number)); err != nil || !ok || len(value) != 1 || value[0] != byte(r.State) {
