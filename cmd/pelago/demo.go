@@ -43,11 +43,15 @@ type demo struct {
 	server *exec.Cmd
 	client *client
 	files  []string
+	made   []string            // those of files that were made on the spot
 	hashes map[string][32]byte // SOP Instance UID → BLAKE3 of the data set sent
 	kinds  []scu.Kind
 }
 
-const demoWait = 30 * time.Second
+const (
+	demoWait      = 30 * time.Second
+	phantomSlices = 60
+)
 
 func (d *demoCommand) Run(e *env) (err error) {
 	dir, err := os.MkdirTemp("", "pelago-demo-")
@@ -79,10 +83,10 @@ func (d *demoCommand) Run(e *env) (err error) {
 		}
 		fmt.Fprintf(e.stdout, "%d. %-50s %6.2f s  %s\n", i+1, step.name, time.Since(began).Seconds(), said)
 	}
-	show.invite()
 	if d.Exit {
 		return nil
 	}
+	show.invite()
 	<-e.ctx.Done()
 	return nil
 }
@@ -139,7 +143,7 @@ func (d *demo) start(ctx context.Context) (string, error) {
 	}
 }
 
-// gather lists the images of the samples, or makes some.
+// gather lists the images of the samples, and makes some.
 func (d *demo) gather(samples string) (string, error) {
 	if samples == "" {
 		samples = filepath.Join("..", "shared", "dicom")
@@ -156,21 +160,23 @@ func (d *demo) gather(samples string) (string, error) {
 			return "", err
 		}
 	}
-	if len(d.files) > 0 {
-		return fmt.Sprintf("%d real files", len(d.files)), nil
-	}
-	made := filepath.Join(d.dir, "phantom")
-	if err := os.Mkdir(made, 0o700); err != nil {
+	found := len(d.files)
+	folder := filepath.Join(d.dir, "phantom")
+	if err := os.Mkdir(folder, 0o700); err != nil {
 		return "", err
 	}
-	if err := writePhantom(made, 60); err != nil {
+	if err := writePhantom(folder, phantomSlices); err != nil {
 		return "", err
 	}
-	names, err := filepath.Glob(filepath.Join(made, "*.dcm"))
+	names, err := filepath.Glob(filepath.Join(folder, "*.dcm"))
 	for _, name := range names {
 		d.add(name)
 	}
-	return fmt.Sprintf("no samples here: made %d CT slices", len(d.files)), err
+	d.made = d.files[found:]
+	if found == 0 {
+		return fmt.Sprintf("no samples here: made %d CT slices", len(d.made)), err
+	}
+	return fmt.Sprintf("%d real files, and made %d CT slices", found, len(d.made)), err
 }
 
 // add takes a file into the demo if it is a whole DICOM file with an instance
@@ -213,13 +219,15 @@ func (d *demo) peer() scu.Target {
 	return scu.Target{Addr: d.client.dicom, Called: d.client.ae, Calling: "DEMO"}
 }
 
-// store sends the uncompressed files with dcmtk's storescu where it is
+// store sends the images that were made with dcmtk's storescu where it is
 // installed, and everything with our own verbatim client, which is told of the
-// former that they are here already.
+// former that they are here already. Real files do not go through storescu: it
+// writes sequences, group lengths and paddings anew, so that what arrives is
+// not what the file holds.
 func (d *demo) store(ctx context.Context) (string, error) {
 	said := "with Pelago's own client (dcmtk is not installed)"
 	if storescu, err := exec.LookPath("storescu"); err == nil {
-		said = "with dcmtk's storescu, the rest with Pelago's own client"
+		said = fmt.Sprintf("with Pelago's own client, %d of them with dcmtk's storescu before", len(d.made))
 		if err := d.storescu(ctx, storescu); err != nil {
 			return "", err
 		}
@@ -237,27 +245,16 @@ func (d *demo) store(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d instances %s", len(d.files), said), sender.Close(ctx)
 }
 
-// storescu sends explicit little endian images, which it leaves as they are.
+// storescu sends the images that were made.
 func (d *demo) storescu(ctx context.Context, program string) error {
+	if len(d.made) == 0 { // no presentation context was left for them
+		return nil
+	}
 	host, port, err := net.SplitHostPort(d.client.dicom)
 	if err != nil {
 		return err
 	}
-	args := []string{"-aec", d.client.ae, "-aet", "DEMO", host, port}
-	sent := 0
-	for _, name := range d.files {
-		in, err := outgoing(name)
-		if err != nil {
-			return err
-		}
-		if in.Syntax == dict.ExplicitLittleEndian && in.Class == ctImage {
-			args = append(args, name)
-			sent++
-		}
-	}
-	if sent == 0 {
-		return nil
-	}
+	args := append([]string{"-aec", d.client.ae, "-aet", "DEMO", host, port}, d.made...)
 	if out, err := exec.CommandContext(ctx, program, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("storescu: %w: %s", err, lastLine(out))
 	}
@@ -365,6 +362,7 @@ func (d *demo) get(ctx context.Context) (string, error) {
 	}
 	same := 0
 	var bytes int64
+	var differs error // what we complained of: the node answers with a status only
 	for _, study := range studies {
 		keys := dicom.NewDataset()
 		keys.Set(dict.QueryRetrieveLevel, dict.CS, "STUDY")
@@ -376,14 +374,17 @@ func (d *demo) get(ctx context.Context) (string, error) {
 				return err
 			}
 			if [32]byte(h.Sum(nil)) != d.hashes[r.Instance] {
-				return fault.New(fault.Corrupt, "instance %s came back different", r.Instance)
+				differs = fault.New(fault.Corrupt, "instance %s came back different", r.Instance)
+				return differs
 			}
 			same++
 			bytes += n
 			return nil
 		}) {
 			if err != nil {
-				return "", errors.Join(err, client.Abort())
+				// The abort first: after it the handler runs no more.
+				aborted := client.Abort()
+				return "", errors.Join(err, differs, aborted)
 			}
 		}
 	}

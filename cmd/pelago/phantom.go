@@ -28,8 +28,8 @@ const (
 	ctImage     = "1.2.840.10008.5.1.4.1.1.2"
 )
 
-// writePhantom writes a CT series of a ball in a cylinder, for machines without
-// real images.
+// writePhantom writes a CT series of a ball in a cylinder: images for machines
+// without real ones, and such as every client sends as they are.
 func writePhantom(dir string, slices int) error {
 	study, err := newUID()
 	if err != nil {
