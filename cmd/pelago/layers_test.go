@@ -25,7 +25,7 @@ var blind = []string{"shard", "node/staging", "cluster"}
 
 const vocabulary = "pelago/cluster/fault"
 
-type listed struct {
+type listedPackage struct {
 	ImportPath   string
 	Imports      []string
 	TestImports  []string
@@ -34,7 +34,7 @@ type listed struct {
 	Dir          string
 }
 
-func packages(t *testing.T) []listed {
+func packages(t *testing.T) []listedPackage {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,TestImports,XTestImports,Doc,Dir", "pelago/...")
 	cmd.Stderr = os.Stderr
@@ -45,9 +45,9 @@ func packages(t *testing.T) []listed {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var all []listed
+	var all []listedPackage
 	for d := json.NewDecoder(out); ; {
-		var p listed
+		var p listedPackage
 		if err := d.Decode(&p); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {

@@ -88,7 +88,7 @@ func (t *trail) record(e audit.Event) {
 	}
 }
 
-func outcome(failed bool) audit.Outcome {
+func outcomeOf(failed bool) audit.Outcome {
 	if failed {
 		return audit.Minor
 	}
@@ -101,7 +101,7 @@ func classes(uids []string, instances int) []audit.Class {
 		all[i] = audit.Class{UID: uid}
 	}
 	if len(all) == 1 {
-		all[0].Instances = instances
+		all[0].Count = instances
 	}
 	return all
 }
@@ -119,19 +119,19 @@ func (t *trail) association(e ae.Event) {
 		if e.Failed {
 			why = "refused"
 		}
-		t.record(audit.Associated(peer, t.self, outcome(e.Failed), why))
+		t.record(audit.Associated(peer, t.self, outcomeOf(e.Failed), why))
 	case ae.Stored:
-		t.record(audit.Transferred(audit.Create, peer, t.self, audit.Peer{}, what, outcome(e.Failed)))
+		t.record(audit.Transferred(audit.Create, peer, t.self, audit.Peer{}, what, outcomeOf(e.Failed)))
 	case ae.Sent:
 		destination, third := peer, audit.Peer{}
 		if e.Destination != "" {
 			destination, third = audit.Peer{AE: e.Destination}, peer
 		}
-		t.record(audit.Transferred(audit.Read, t.self, destination, third, what, outcome(e.Failed)))
+		t.record(audit.Transferred(audit.Read, t.self, destination, third, what, outcomeOf(e.Failed)))
 	case ae.Queried:
-		t.record(audit.Queried(peer, t.self, e.Class, dict.ExplicitLittleEndian, e.Query, outcome(e.Failed)))
+		t.record(audit.Queried(peer, t.self, e.Class, dict.ExplicitLittleEndian, e.Query, outcomeOf(e.Failed)))
 	case ae.Committed:
-		t.record(audit.Accessed(peer, audit.Read, audit.Subject{}, outcome(e.Failed)))
+		t.record(audit.Accessed(peer, audit.Read, audit.Subject{}, outcomeOf(e.Failed)))
 	}
 }
 
@@ -142,13 +142,13 @@ func (t *trail) Audit(_ context.Context, e web.Event) {
 	what := audit.Subject{Studies: []audit.Study{{UID: e.Study}}}
 	switch e.Action {
 	case web.ActionSearch:
-		t.record(audit.Searched(peer, t.self, e.Query, outcome(failed)))
+		t.record(audit.Searched(peer, t.self, e.Query, outcomeOf(failed)))
 	case web.ActionStore:
-		t.record(audit.Transferred(audit.Create, peer, t.self, audit.Peer{}, what, outcome(failed)))
+		t.record(audit.Transferred(audit.Create, peer, t.self, audit.Peer{}, what, outcomeOf(failed)))
 	case web.ActionRetrieve:
-		t.record(audit.Transferred(audit.Read, t.self, peer, audit.Peer{}, what, outcome(failed)))
+		t.record(audit.Transferred(audit.Read, t.self, peer, audit.Peer{}, what, outcomeOf(failed)))
 	case web.ActionMetadata, web.ActionFrames, web.ActionBulk, web.ActionRendered:
-		t.record(audit.Accessed(peer, audit.Read, what, outcome(failed)))
+		t.record(audit.Accessed(peer, audit.Read, what, outcomeOf(failed)))
 	default:
 		if e.Kind == fault.Denied {
 			t.record(audit.LoggedIn(peer, t.self, audit.Minor, "refused"))
@@ -161,10 +161,10 @@ func (t *trail) operator(user, remote, action, object string, err error) {
 	peer := audit.Peer{User: user, Address: remote}
 	switch action {
 	case "delete":
-		t.record(audit.Deleted(peer, audit.Subject{Studies: []audit.Study{{UID: object}}}, outcome(err != nil)))
+		t.record(audit.Deleted(peer, audit.Subject{Studies: []audit.Study{{UID: object}}}, outcomeOf(err != nil)))
 	case "ae-put", "ae-delete":
-		t.record(audit.Alert(audit.NetworkConfiguration(), peer, t.self, outcome(err != nil), object, action))
+		t.record(audit.Alert(audit.NetworkConfiguration(), peer, t.self, outcomeOf(err != nil), object, action))
 	default:
-		t.record(audit.Alert(audit.RestrictedFunction(), peer, t.self, outcome(err != nil), object, action))
+		t.record(audit.Alert(audit.RestrictedFunction(), peer, t.self, outcomeOf(err != nil), object, action))
 	}
 }

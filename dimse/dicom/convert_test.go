@@ -111,8 +111,10 @@ func TestSourceThatEndsEarlyIsCorrupt(t *testing.T) {
 // Every uncompressed sample has one canonical form, whichever syntax it went
 // through.
 func TestCanonicalFormSurvivesConversion(t *testing.T) {
+	n := 0
 	everySample(t, func(t *testing.T, name string, o *opened) {
-		if !o.syntax.Uncompressed() || len(o.plain) > 300<<10 || o.syntax.Encapsulated {
+		// Of the long series every fifth image is enough.
+		if n++; !o.syntax.Uncompressed() || len(o.plain) > 300<<10 || n%5 != 0 && strings.Contains(name, "/series-") {
 			return
 		}
 		if p := o.header.Dataset.Get(dict.PixelData); p != nil && p.Undefined {
@@ -177,7 +179,7 @@ func TestConvertsAsDcmconv(t *testing.T) {
 	everySample(t, func(t *testing.T, name string, o *opened) {
 		n++
 		if !o.syntax.Uncompressed() || notDumped[name] != "" || strings.HasPrefix(name, "dicomdir/") ||
-			hasBlank(o.header) || o.header.Syntax.Implicit && hasPrivate(o.header) || n%47 != 0 && !strings.HasPrefix(name, "odd/") && !o.syntax.BigEndian && !o.syntax.Deflated {
+			hasBlank(o.header) || o.header.Syntax.Implicit && hasPrivate(o.header) || n%97 != 0 && !strings.HasPrefix(name, "odd/") && !o.syntax.BigEndian && !o.syntax.Deflated {
 			return
 		}
 		for _, to := range targets {
@@ -204,7 +206,7 @@ func TestConvertsAsDcmconv(t *testing.T) {
 			}
 		}
 	})
-	if compared < 40 {
+	if compared < 30 {
 		t.Errorf("only %d conversions were compared", compared)
 	}
 }
@@ -248,7 +250,7 @@ func zeroReader(head string, n int64) io.Reader {
 }
 
 func TestLargeMultiFrameNeedsLittleMemory(t *testing.T) {
-	const size = 512 << 20
+	const size = 128 << 20
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	h, err := dicom.ReadHeader(zeroReader(ex(dict.Rows, "US", "\x00\x02")+exLen(dict.PixelData, "OW", size), size), explicitLittle, dicom.DefaultLimits)

@@ -216,6 +216,11 @@ func (e *encoder) cut(c *Cut, swap int) error {
 func swapBytes(b []byte, size int) {
 	switch size {
 	case 2:
+		const even = 0x00FF00FF00FF00FF
+		for ; len(b) >= 8; b = b[8:] {
+			v := binary.LittleEndian.Uint64(b)
+			binary.LittleEndian.PutUint64(b, v&even<<8|v>>8&even)
+		}
 		for ; len(b) >= 2; b = b[2:] {
 			b[0], b[1] = b[1], b[0]
 		}

@@ -48,11 +48,16 @@ func (l *Log) append(a *Arrival, u *unit) (at, end position, err error) {
 	n := u.bytes()
 	l.writeMu.Lock()
 	defer l.writeMu.Unlock()
-	if err := l.unsafe(); err != nil {
+	if err := l.poisoned(); err != nil {
 		return at, end, err
 	}
-	if l.active.w == nil {
+	if l.ended {
 		return at, end, errClosed()
+	}
+	if l.active == nil {
+		if err := l.beginLate(); err != nil {
+			return at, end, err
+		}
 	}
 	if e := l.active.end; e > segmentHeaderBytes && e+n > l.options.SegmentBytes {
 		if err := l.roll(); err != nil {
@@ -129,7 +134,7 @@ func (l *Log) allocate(s *segment, need int64) error {
 		case err == nil:
 		case noSpace(err):
 			// The write itself decides: it needs less than a step.
-			return nil
+			step = missing
 		case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EINVAL), errors.Is(err, vfs.ErrUnsupported):
 			l.noPrealloc = true
 		default:
@@ -161,6 +166,51 @@ func (l *Log) roll() error {
 	l.mu.Unlock()
 	l.active = s
 	return nil
+}
+
+// beginLife begins the first segment of this process. writeMu is held, or the
+// log is not yet shared.
+func (l *Log) beginLife() error {
+	s, err := l.create(&segmentHeader{})
+	if err != nil {
+		return err
+	}
+	l.active = s
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.segments[s.header.number] = s
+	l.written = position{s.header.number, segmentHeaderBytes}
+	l.durable = l.written
+	return nil
+}
+
+// beginLate begins the first segment where Open found no room for it. If the
+// disk is still full and the anchor has nothing that anyone needs, it makes
+// room; a crash right then lets numbers begin anew, in an empty directory.
+// writeMu is held.
+func (l *Log) beginLate() error {
+	anchor := l.anchor
+	err := l.beginLife()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if anchor == nil {
+		return err
+	}
+	last := fault.Is(err, fault.Full) && anchor.live == 0 && anchor.pins == 1 && !anchor.damaged
+	if err != nil && !last {
+		return err
+	}
+	l.anchor = nil
+	sweepErr := l.unpinLocked([]*segment{anchor})
+	if err == nil {
+		return nil // a file that could not be removed is no matter of this append
+	}
+	if sweepErr != nil {
+		return err
+	}
+	l.mu.Unlock()
+	defer l.mu.Lock()
+	return l.beginLife()
 }
 
 // create makes a segment file whose header and name are durable, so that every

@@ -39,7 +39,7 @@ type Arrival struct {
 // Begin starts an arrival. It never blocks on other arrivals' syncs. Beyond
 // Options.MaxBytes it is fault.Full; after a failure or Close fault.Unavailable.
 func (l *Log) Begin() (*Arrival, error) {
-	if err := l.unsafe(); err != nil {
+	if err := l.poisoned(); err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
@@ -79,7 +79,7 @@ func (a *Arrival) usable() error {
 	if a.done != nil {
 		return a.done
 	}
-	if err := a.log.unsafe(); err != nil {
+	if err := a.log.poisoned(); err != nil {
 		a.end(err)
 		return err
 	}

@@ -75,7 +75,7 @@ func workload(l *Log, m *model, random *rand.Rand, steps int) {
 	var names []int
 	drop := func(k int) { under = append(under[:k], under[k+1:]...) }
 	for range steps {
-		if l.unsafe() != nil {
+		if l.poisoned() != nil {
 			break
 		}
 		switch c := random.IntN(10); {

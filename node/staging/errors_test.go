@@ -277,3 +277,85 @@ func TestASegmentOfANewerProgramIsRefused(t *testing.T) {
 		t.Fatalf("open: %v", err)
 	}
 }
+
+// TestAStartOnAFullDisk finds no room for a segment of its own: it must replay,
+// serve reads and releases, and take arrivals again once there is room.
+func TestAStartOnAFullDisk(t *testing.T) {
+	for _, roomAfter := range []string{"release", "elsewhere"} {
+		t.Run(roomAfter, func(t *testing.T) {
+			mem := vfs.NewMem()
+			o := Options{FS: mem, Dir: "s", SegmentBytes: 12 << 10, gather: 1 << 10}
+			l, _ := openLog(t, o)
+			for i := range 4 {
+				put(t, l, fmt.Sprint(i), payloadOf(i, 4000), 1000)
+			}
+			closeLog(t, l)
+			ops := newOpFS(mem)
+			o.FS = ops
+			full := true
+			ops.before = func(op string) error {
+				if op == "writeat" && full {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+			l, got := openLog(t, o)
+			if len(got) != 4 {
+				t.Fatalf("replayed %d", len(got))
+			}
+			if _, err := tryPut(l, "x", payloadOf(1, 10), 10); !fault.Is(err, fault.Full) || isFailed(l) {
+				t.Fatalf("put: %v, failed %v", err, isFailed(l))
+			}
+			for i, s := range got {
+				if string(read(t, l, s.at)) != string(payloadOf(i, 4000)) {
+					t.Fatalf("arrival %d differs", i)
+				}
+				if err := l.Release(s.at); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := len(files(t, mem, "s")); n != 1 {
+				t.Fatalf("%d segments are left, want the newest", n)
+			}
+			if roomAfter == "elsewhere" {
+				full = false
+			}
+			ops.after = func(op string) { // the log's own last segment was what filled the disk
+				if op == "remove" && len(files(t, mem, "s")) == 0 {
+					full = false
+				}
+			}
+			put(t, l, "next", payloadOf(9, 100), 10)
+			closeLog(t, l)
+			l, got = openLog(t, o)
+			if len(got) != 1 || got[0].record != "next" || len(l.Corruptions()) != 0 {
+				t.Errorf("replayed %v, corruptions %v", got, l.Corruptions())
+			}
+			closeLog(t, l)
+		})
+	}
+}
+
+func TestALogThatNeverFoundRoomCloses(t *testing.T) {
+	mem := vfs.NewMem()
+	o := Options{FS: mem, Dir: "s"}
+	l, _ := openLog(t, o)
+	put(t, l, "a", []byte("x"), 1)
+	closeLog(t, l)
+	ops := newOpFS(mem)
+	ops.before = func(op string) error {
+		if op == "writeat" {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	o.FS = ops
+	l, _ = openLog(t, o)
+	closeLog(t, l)
+	o.FS = mem
+	l, got := openLog(t, o)
+	defer closeLog(t, l)
+	if len(got) != 1 {
+		t.Errorf("replayed %v", got)
+	}
+}

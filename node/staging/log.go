@@ -27,7 +27,7 @@ type Options struct {
 	Dir          string              // created if absent
 	SegmentBytes int64               // a new segment is begun beyond it; 0: 1 GiB
 	MaxBytes     int64               // of all undamaged segments; beyond it Begin answers fault.Full; 0: 8 GiB
-	Reserve      func(n int64) error // asks for n bytes of disk space before they are used; fault.Full when there are none; nil: always granted. Called under the append lock: it must be quick and must not call the log
+	Reserve      func(n int64) error // asks for n bytes of disk space before they are used; fault.Full when there are none; nil: always granted. Called under the append lock: it must be quick and must not call the log. What was granted may be asked for again
 
 	gather int // payload gathered into one frame; 0: gatherBytes. Tests make it small
 }
@@ -85,8 +85,10 @@ type Log struct {
 	// writeMu serialises appends and is held over the write. It guards active,
 	// its write fields, and nextNumber. Taken before mu.
 	writeMu    sync.Mutex
-	active     *segment
+	active     *segment // nil after a start on a full disk, until there is room
+	anchor     *segment // pinned while active is nil: the newest segment there is, if any
 	nextNumber uint64
+	ended      bool // nothing is appended any more
 	noPrealloc bool // the file system has no fallocate
 
 	mu          sync.Mutex
@@ -181,11 +183,11 @@ func (l *Log) fail(err error) error {
 		l.cond.Broadcast()
 		l.mu.Unlock()
 	}
-	return l.unsafe()
+	return l.poisoned()
 }
 
-// unsafe is the answer to everything once the log has failed, nil before.
-func (l *Log) unsafe() error {
+// poisoned is the answer to everything once the log has failed, nil before.
+func (l *Log) poisoned() error {
 	if err := l.failure.Load(); err != nil {
 		return fault.New(fault.Unavailable, "staging: nothing can be acknowledged since a write failed: %w", *err)
 	}
@@ -215,7 +217,7 @@ func (l *Log) Close() error {
 	}
 	l.mu.Unlock()
 
-	err := l.unsafe()
+	err := l.poisoned()
 	if err == nil {
 		err = l.writeMark()
 	}
@@ -238,6 +240,9 @@ func (l *Log) writeMark() error {
 	putPosition(b[frameHeaderBytes:], synced)
 	frameHeader{kind: frameMark, length: markBytes, bodyCRC: checksum(0, b[frameHeaderBytes:])}.put(b)
 	u := unit{chunks: [][]byte{b}, frames: []int64{0}}
+	if end == (position{}) {
+		return nil // no segment was begun
+	}
 	_, end, err := l.append(nil, &u)
 	if fault.Is(err, fault.Full) {
 		return nil // the mark only sharpens the next start's verdict
@@ -252,12 +257,15 @@ func (l *Log) closeFiles() error {
 	l.writeMu.Lock()
 	defer l.writeMu.Unlock()
 	var all []error
-	if l.active != nil && l.active.w != nil {
+	l.ended = true
+	if l.active != nil {
 		all = append(all, l.active.w.Close())
-		l.active.w = nil
 	}
 	l.mu.Lock()
 	l.filesClosed = true
+	if l.anchor != nil {
+		l.anchor.pins--
+	}
 	all = append(all, l.unpinLocked(l.dirty)) // what no sync has covered, after a failure
 	l.dirty = nil
 	var rest []*segment

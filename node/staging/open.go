@@ -69,14 +69,21 @@ func (l *Log) open(replay func(record []byte, at Placed) error) error {
 	// Numbers and lives go on from the highest that any file has, which stays
 	// until a higher one is durable.
 	l.life += 1 + unknownLives(ordered)
-	if l.active, err = l.create(&segmentHeader{}); err != nil {
+	l.nextArrival = l.life << 40
+	err = l.beginLife()
+	if fault.Is(err, fault.Full) {
+		// A full disk must not keep what is stored from being read and moved on:
+		// the first append that finds room begins the segment. Until then the
+		// newest one stands for the numbers.
+		if n := len(ordered); n > 0 {
+			l.anchor = ordered[n-1]
+			l.anchor.pins++
+		}
+		err = nil
+	}
+	if err != nil {
 		return err
 	}
-	n := l.active.header.number
-	l.segments[n] = l.active
-	l.written = position{n, segmentHeaderBytes}
-	l.durable = l.written
-	l.nextArrival = l.life << 40
 	return l.clean(ordered, torn)
 }
 

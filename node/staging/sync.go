@@ -9,7 +9,7 @@ func (l *Log) syncTo(p position) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for !l.durable.covers(p) {
-		if err := l.unsafe(); err != nil {
+		if err := l.poisoned(); err != nil {
 			return err
 		}
 		if l.syncing {

@@ -28,14 +28,56 @@ type heldWriter struct {
 	call    *call
 	limit   int
 	status  int
-	buf     bytes.Buffer
+	held    pieces
 	flowing bool // the header is out
-	whole   bool // everything was held: buf is the body
+	whole   bool // everything was held: it is the body
+}
+
+// pieces is a body in memory: megabytes that grow without being moved.
+type pieces [][]byte
+
+// pieceSize is what a piece holds.
+const pieceSize = 64 << 10
+
+// add copies bytes to the end.
+func (p *pieces) add(b []byte) {
+	for len(b) > 0 {
+		last := len(*p) - 1
+		if last < 0 || len((*p)[last]) == cap((*p)[last]) {
+			// The first one is small: most answers are.
+			size := pieceSize
+			if last < 0 {
+				size = max(4<<10, min(len(b), pieceSize))
+			}
+			*p = append(*p, make([]byte, 0, size))
+			last++
+		}
+		to := (*p)[last]
+		n := min(len(b), cap(to)-len(to))
+		(*p)[last] = append(to, b[:n]...)
+		b = b[n:]
+	}
+}
+
+// size returns the bytes held; room, the memory that they take.
+func (p pieces) size() (n int) {
+	for _, b := range p {
+		n += len(b)
+	}
+	return n
+}
+
+func (p pieces) room() (n int) {
+	for _, b := range p {
+		n += cap(b)
+	}
+	return n
 }
 
 func (h *heldWriter) Write(b []byte) (int, error) {
-	if !h.flowing && h.buf.Len()+len(b) <= h.limit {
-		return h.buf.Write(b)
+	if !h.flowing && h.held.size()+len(b) <= h.limit {
+		h.held.add(b)
+		return len(b), nil
 	}
 	if err := h.flow(); err != nil {
 		return 0, err
@@ -53,17 +95,27 @@ func (h *heldWriter) flow() error {
 	}
 	h.flowing = true
 	h.call.w.WriteHeader(h.status)
-	if h.call.r.Method == http.MethodHead {
+	return h.call.writePieces(h.held)
+}
+
+// writePieces sends a body that is held.
+func (c *call) writePieces(held pieces) error {
+	if c.r.Method == http.MethodHead {
 		return nil
 	}
-	return writeAll(h.call.w, h.buf.Bytes())
+	for _, b := range held {
+		if err := writeAll(c.w, b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // finish sends what is held, with its length if that is all.
 func (h *heldWriter) finish() error {
 	if !h.flowing {
 		h.whole = true
-		h.call.w.Header().Set("Content-Length", strconv.Itoa(h.buf.Len()))
+		h.call.w.Header().Set("Content-Length", strconv.Itoa(h.held.size()))
 	}
 	return h.flow()
 }

@@ -40,6 +40,7 @@ type memory struct {
 	read      func(sop string, at int64) error // failures of the bytes
 	warnings  []string
 	incoming  []archive.Incoming
+	began     chan struct{} // holds a token once a store has begun
 }
 
 type kept struct {
@@ -49,10 +50,14 @@ type kept struct {
 	record []byte // durable form of the header
 }
 
-func newMemory() *memory { return &memory{fail: map[string]error{}} }
+func newMemory() *memory { return &memory{fail: map[string]error{}, began: make(chan struct{}, 1)} }
 
 // Store takes the whole body in, as the archive does, and keeps nothing by half.
 func (m *memory) Store(ctx context.Context, in archive.Incoming) (archive.Stored, error) {
+	select {
+	case m.began <- struct{}{}:
+	default:
+	}
 	syntax, _ := dict.Syntax(in.Syntax)
 	var data bytes.Buffer
 	tee := io.TeeReader(in.Body, &data)
@@ -414,7 +419,7 @@ func seriesPath(ref archive.Ref) string { return instanceURL("/dicom-web", ref.S
 // data returns the stored bytes of an instance.
 func (s *site) data(ref archive.Ref) []byte { return s.memory.instances[ref.Number-1].data }
 
-// hasPrefixFold reports a media type regardless of its parameters.
+// isType reports an answer's media type, whatever its parameters.
 func isType(res *http.Response, kind string) bool {
 	return strings.HasPrefix(res.Header.Get("Content-Type"), kind)
 }
@@ -460,4 +465,13 @@ func xmlOf(t testing.TB, ds *dicom.Dataset, o dicomjson.Options) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// newTLSServer lends the certificate of the standard library.
+func newTLSServer(t testing.TB) *httptest.Server {
+	server := httptest.NewUnstartedServer(http.NotFoundHandler())
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server
 }

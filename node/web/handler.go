@@ -31,7 +31,7 @@ type Handler struct {
 	buffers  *copyBuffers
 	zips     *sync.Pool                // of *gzip.Writer
 	tables   *lru[uint64, *frameTable] // by local number
-	pages    *lru[string, []byte]      // finished metadata documents by entity tag
+	pages    *lru[string, pieces]      // finished metadata documents by entity tag
 }
 
 // New returns the handler of one node. A nil writes leaves STOW-RS out.
@@ -62,7 +62,7 @@ func New(reads archive.Reads, writes archive.Writes, engine query.Engine, option
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	h.tables = newLRU[uint64, *frameTable](h.limits.FrameTables)
-	h.pages = newLRU[string, []byte](h.limits.Documents)
+	h.pages = newLRU[string, pieces](h.limits.Documents)
 	h.routes()
 	return h, nil
 }

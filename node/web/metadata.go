@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"hash"
 	"net/http"
+	"strconv"
 
 	"github.com/zeebo/blake3"
 
@@ -41,7 +42,10 @@ func (c *call) metadata() error {
 			h.Set("Content-Encoding", "gzip")
 		}
 		c.event.Instances = len(refs)
-		return c.sendWhole(http.StatusOK, form.kind, page)
+		h.Set("Content-Type", form.kind)
+		h.Set("Content-Length", strconv.Itoa(page.size()))
+		c.w.WriteHeader(http.StatusOK)
+		return c.writePieces(page)
 	}
 	return c.makeMetadata(refs, root, tag, form)
 }
@@ -85,7 +89,7 @@ func (c *call) makeMetadata(refs []archive.Ref, root, tag string, form document)
 		return err
 	}
 	if missing == nil && !form.xml && out.held.whole {
-		c.pages.put(tag, out.held.buf.Bytes(), int64(out.held.buf.Cap()+len(tag)))
+		c.pages.put(tag, out.held.held, int64(out.held.held.room()+len(tag)))
 	}
 	return nil
 }

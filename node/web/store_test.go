@@ -254,6 +254,7 @@ func TestASenderThatDisappears(t *testing.T) {
 	}
 	kind, body := multipartOf(typeDICOM, part10(t, synthetic("1.2.3", "1.2.3.4", "1.2.3.4.1")))
 	fmt.Fprintf(conn, "POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", kind, len(body)*100, body[:len(body)-10])
+	<-s.memory.began
 	conn.Close()
 	s.server.Close() // waits for the handler
 	if len(s.memory.instances) != 0 {

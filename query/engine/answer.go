@@ -32,7 +32,7 @@ func (t *scan) answer(m matched) (*dicom.Dataset, error) {
 	for _, w := range t.want {
 		var from *dicom.Dataset
 		omitted := false
-		switch scopeOf(w.tag) {
+		switch w.scope {
 		case ofStudy, ofPatient:
 			from, omitted = m.data, m.study.Omits(m.patient, w.tag)
 		case ofSeries:
@@ -63,6 +63,11 @@ func (t *scan) answer(m matched) (*dicom.Dataset, error) {
 // at: of a representative instance, the first.
 func (t *scan) complete(m *matched) error {
 	need := t.wantOf
+	if need&ofPatient != 0 && t.keys.has&ofPatient == 0 { // else matching has counted
+		if err := t.countPatient(m); err != nil {
+			return err
+		}
+	}
 	if t.q.All && t.q.Level == query.Image {
 		need |= ofHeader
 	}

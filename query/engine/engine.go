@@ -119,7 +119,7 @@ func newSearch(e *Engine, q query.Query, m *match.Matcher) *search {
 	}
 	s.want = wantedOf(q)
 	for _, w := range s.want {
-		s.wantOf |= scopeOf(w.tag)
+		s.wantOf |= w.scope
 	}
 	return s
 }

@@ -65,15 +65,11 @@ func (t *scan) seen(row catalog.StudyRow, i int) (bool, error) {
 	if ok, err := matches(row, i); err != nil || ok || key.ID == "" {
 		return ok, err
 	}
-	studies, err := t.view.Patient(key, row.UID())
-	if err != nil {
-		return false, err
-	}
 	for at := (catalog.Order{}); ; at = at.Next() {
 		if err := t.ctx.Err(); err != nil {
 			return false, err
 		}
-		found, ok, err := studies.SeekGE(at)
+		found, ok, err := t.view.NextOf(key, row.UID(), at)
 		if err != nil || !ok || compare(found, row.Order()) >= 0 {
 			return false, err
 		}
@@ -96,16 +92,12 @@ func (t *scan) countPatient(m *matched) error {
 	key := m.study.Patient(m.patient)
 	studies, series, instances := uint64(1), uint64(m.study.Series()), m.study.Instances()
 	if key.ID != "" {
-		postings, err := t.view.Patient(key, m.study.UID())
-		if err != nil {
-			return err
-		}
 		studies, series, instances = 0, 0, 0
 		for at := (catalog.Order{}); ; at = at.Next() {
 			if err := t.ctx.Err(); err != nil {
 				return err
 			}
-			found, ok, err := postings.SeekGE(at)
+			found, ok, err := t.view.NextOf(key, m.study.UID(), at)
 			if err != nil {
 				return err
 			}

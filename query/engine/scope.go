@@ -50,12 +50,13 @@ func contains(tags []dict.Tag, t dict.Tag) bool {
 // keySets are the keys of a query by scope.
 type keySets struct {
 	has  scopes
+	of   map[dict.Tag]scopes
 	tags map[scopes][]dict.Tag
 }
 
 // sortKeys sorts keys by who can answer them; the rest is ignored, and said so.
 func sortKeys(keys []match.Key) (keySets, []dict.Tag) {
-	sets := keySets{tags: map[scopes][]dict.Tag{}}
+	sets := keySets{of: map[dict.Tag]scopes{}, tags: map[scopes][]dict.Tag{}}
 	var ignored []dict.Tag
 	for _, k := range keys {
 		scope := scopeOf(k.Tag)
@@ -64,6 +65,7 @@ func sortKeys(keys []match.Key) (keySets, []dict.Tag) {
 			continue
 		}
 		sets.has |= scope
+		sets.of[k.Tag] = scope
 		sets.tags[scope] = append(sets.tags[scope], k.Tag)
 	}
 	return sets, ignored
@@ -72,7 +74,7 @@ func sortKeys(keys []match.Key) (keySets, []dict.Tag) {
 // in returns a test of tags that belong to one of the scopes and are not of
 // those that a record had to leave out.
 func (k keySets) in(s scopes, omits func(dict.Tag) bool) func(dict.Tag) bool {
-	return func(t dict.Tag) bool { return scopeOf(t)&s != 0 && (omits == nil || !omits(t)) }
+	return func(t dict.Tag) bool { return k.of[t]&s != 0 && (omits == nil || !omits(t)) }
 }
 
 // omitted returns the keys of a scope whose values a record had to leave out.
@@ -89,6 +91,7 @@ func (k keySets) omitted(s scopes, omits func(dict.Tag) bool) []dict.Tag {
 // wanted is an attribute to answer.
 type wanted struct {
 	tag     dict.Tag
+	scope   scopes
 	vr      dict.VR          // for an empty answer
 	creator string           // of a private attribute
 	item    []*dicom.Dataset // of a sequence key: which attributes of its items
@@ -104,7 +107,7 @@ func wantedOf(q query.Query) []wanted {
 		if w.tag.Group() < 8 || w.tag.IsGroupLength() || seen[w.tag] || scopeOf(w.tag) == ofNobody {
 			return
 		}
-		seen[w.tag] = true
+		seen[w.tag], w.scope = true, scopeOf(w.tag)
 		if w.tag.IsPrivate() && w.creator == "" && w.tag.Element() >= 0x1000 {
 			w.creator = q.Keys.String(creatorOf(w.tag))
 		}

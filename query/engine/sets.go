@@ -15,7 +15,7 @@ const (
 	// maxDictionary bounds the terms that are enumerated, maxAccepted those that
 	// are then read side by side.
 	maxDictionary = 4_000
-	maxAccepted   = 48
+	maxAccepted   = 128
 )
 
 // open returns the stream of a plan's sets: nil when no index narrows the query.

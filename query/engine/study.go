@@ -78,7 +78,7 @@ func (t *scan) variant(row catalog.StudyRow, i int, found func(matched) error) e
 		return nil
 	}
 	m := matched{study: row, patient: i, data: row.Dataset(i)}
-	if (t.keys.has|t.wantOf)&ofPatient != 0 {
+	if t.keys.has&ofPatient != 0 {
 		if err := t.countPatient(&m); err != nil {
 			return err
 		}
@@ -176,7 +176,7 @@ func (t *scan) instance(m *matched, omitted []dict.Tag) (bool, error) {
 		return false, err
 	}
 	return t.matcher.Match(m.header.Dataset, func(tag dict.Tag) bool {
-		return scopeOf(tag) == ofHeader || slices.Contains(omitted, tag)
+		return t.keys.of[tag] == ofHeader || slices.Contains(omitted, tag)
 	}), nil
 }
 

@@ -64,7 +64,7 @@ func For(keys []match.Key, issuer string, anyIssuer bool) Plan {
 	for _, k := range keys {
 		switch k.Tag {
 		case dict.StudyDate:
-			if k.Kind == match.Range {
+			if k.Kind == match.Range || k.Kind == match.Single {
 				p.Spans = catalog.Spans(day(k.Low), day(k.High))
 			}
 			continue

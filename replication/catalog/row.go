@@ -68,18 +68,62 @@ func (r StudyRow) Dataset(i int) *dicom.Dataset {
 	s, p := r.s, r.s.patients[i]
 	e := make([]dicom.Element, 0, len(s.attrs)+len(p.attrs)+8)
 	e = append(e, charsetElement)
-	e = p.attrs.elements(s.attrs.elements(e))
-	e = append(e,
-		textElement(dict.InstanceAvailability, dict.CS, "ONLINE"),
-		textElement(dict.ModalitiesInStudy, dict.CS, s.modalities...),
-		textElement(dict.SOPClassesInStudy, dict.UI, s.classes...),
-		textElement(dict.StudyInstanceUID, dict.UI, s.uid),
-		textElement(dict.NumberOfStudyRelatedSeries, dict.IS, strconv.FormatUint(uint64(s.series), 10)),
-		textElement(dict.NumberOfStudyRelatedInstances, dict.IS, strconv.FormatUint(s.instances, 10)))
-	if p.issuer != "" {
-		e = append(e, textElement(dict.IssuerOfPatientID, dict.LO, p.issuer))
+	var values [len(attributes)][]byte
+	p.attrs.spread(&values)
+	s.attrs.spread(&values)
+	for _, slot := range studySlots {
+		if slot.computed == nil {
+			if v := values[slot.code]; v != nil {
+				e = append(e, dicom.Element{Tag: slot.tag, VR: slot.vr, Value: v})
+			}
+		} else if v := slot.computed(s, &p); v != "" {
+			e = append(e, textElement(slot.tag, slot.vr, v))
+		}
 	}
-	return newDataset(e, r.utf8())
+	return &dicom.Dataset{Syntax: explicitLittleEndian, Elements: e, Charset: r.utf8()}
+}
+
+// spread puts values at the places of their codes.
+func (as attrs) spread(values *[len(attributes)][]byte) {
+	for _, a := range as {
+		if a.code != codeOmitted {
+			values[a.code] = a.value
+		}
+	}
+}
+
+// slot is an attribute of a study's data set: held under a code, or computed.
+type slot struct {
+	tag      dict.Tag
+	vr       dict.VR
+	code     uint8
+	computed func(*study, *patient) string
+}
+
+// studySlots are ascending by tag.
+var studySlots = makeStudySlots()
+
+func makeStudySlots() []slot {
+	slots := []slot{
+		{tag: dict.InstanceAvailability, vr: dict.CS, computed: func(*study, *patient) string { return "ONLINE" }},
+		{tag: dict.ModalitiesInStudy, vr: dict.CS, computed: func(s *study, _ *patient) string { return strings.Join(s.modalities, `\`) }},
+		{tag: dict.SOPClassesInStudy, vr: dict.UI, computed: func(s *study, _ *patient) string { return strings.Join(s.classes, `\`) }},
+		{tag: dict.IssuerOfPatientID, vr: dict.LO, computed: func(_ *study, p *patient) string { return p.issuer }},
+		{tag: dict.StudyInstanceUID, vr: dict.UI, computed: func(s *study, _ *patient) string { return s.uid }},
+		{tag: dict.NumberOfStudyRelatedSeries, vr: dict.IS, computed: func(s *study, _ *patient) string {
+			return strconv.FormatUint(uint64(s.series), 10)
+		}},
+		{tag: dict.NumberOfStudyRelatedInstances, vr: dict.IS, computed: func(s *study, _ *patient) string {
+			return strconv.FormatUint(s.instances, 10)
+		}},
+	}
+	for code, a := range attributes {
+		if a.level != ofSeries {
+			slots = append(slots, slot{tag: a.tag, vr: a.vr, code: uint8(code)})
+		}
+	}
+	slices.SortFunc(slots, func(x, y slot) int { return cmp.Compare(x.tag, y.tag) })
+	return slots
 }
 
 // SeriesRow is a series record, as StudyRow.
@@ -112,12 +156,14 @@ var charsetElement = dicom.Element{Tag: dict.SpecificCharacterSet, VR: dict.CS, 
 
 func newDataset(e []dicom.Element, utf8 *dicom.Charset) *dicom.Dataset {
 	slices.SortFunc(e, func(x, y dicom.Element) int { return cmp.Compare(x.Tag, y.Tag) })
-	syntax, _ := dict.Syntax(dict.ExplicitLittleEndian)
-	return &dicom.Dataset{Syntax: syntax, Elements: e, Charset: utf8}
+	return &dicom.Dataset{Syntax: explicitLittleEndian, Elements: e, Charset: utf8}
 }
 
-func textElement(t dict.Tag, vr dict.VR, values ...string) dicom.Element {
-	b := []byte(strings.Join(values, `\`))
+var explicitLittleEndian, _ = dict.Syntax(dict.ExplicitLittleEndian)
+
+func textElement(t dict.Tag, vr dict.VR, value string) dicom.Element {
+	b := make([]byte, len(value), len(value)+1)
+	copy(b, value)
 	if len(b)%2 != 0 {
 		pad := byte(' ')
 		if vr == dict.UI {

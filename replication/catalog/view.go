@@ -16,6 +16,7 @@ type View struct {
 	c       *Catalog
 	at      *pebble.Snapshot
 	rows    *Stream
+	patient *Stream // over all patients' postings
 	streams []*Stream
 }
 
@@ -28,7 +29,7 @@ func (v *View) Close() error {
 	for _, s := range v.streams {
 		errs = append(errs, s.it.Close())
 	}
-	v.streams, v.rows = nil, nil
+	v.streams, v.rows, v.patient = nil, nil, nil
 	return errors.Join(append(errs, v.at.Close())...)
 }
 
@@ -75,6 +76,27 @@ func (v *View) Postings(index byte, term string) (*Stream, error) {
 // is its own patient. Hash collisions may bring in others.
 func (v *View) Patient(p PatientKey, study string) (*Stream, error) {
 	return v.stream(patientPrefix(p, study))
+}
+
+// NextOf returns the first of a patient's studies at or above an order, as
+// [View.Patient] streams them, for those who ask about many patients.
+func (v *View) NextOf(p PatientKey, study string, at Order) (Order, bool, error) {
+	if v.patient == nil {
+		s, err := v.stream([]byte{rowPatient})
+		if err != nil {
+			return Order{}, false, err
+		}
+		v.patient = s
+	}
+	prefix := patientPrefix(p, study)
+	it := v.patient.it
+	if it.SeekGE(append(prefix, at[:]...)) && bytes.HasPrefix(it.Key(), prefix) && len(it.Key()) == len(prefix)+OrderBytes {
+		return Order(it.Key()[len(prefix):]), true, nil
+	}
+	if err := it.Error(); err != nil {
+		return Order{}, false, fmt.Errorf("catalog: read: %w", err)
+	}
+	return Order{}, false, nil
 }
 
 // Study returns the study at an order; false when there is none that queries

@@ -30,7 +30,7 @@ type Study struct {
 // patient, over ten years, names as in a European city.
 func Make(seed, i uint64) Study {
 	r := rand.New(rand.NewPCG(seed, i))
-	who := (i*2654435761 + seed) % 1_000_003 * 2 / 5
+	who := i * 2654435761 % 4_294_967_291 % (1 + i*2/5) // the more studies, the more people
 	p := rand.New(rand.NewPCG(seed^0x5EED, who))
 	// Studies arrive in about the order of their dates.
 	day := time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, int(i/274)%3650-r.IntN(20))
