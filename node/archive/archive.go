@@ -32,8 +32,8 @@ type Keys interface {
 	ForStudy(study string) (id [16]byte, key seal.Key, err error)
 	// Key returns a key by its id.
 	Key(id [16]byte) (seal.Key, error)
-	// Forget drops all keys of a study, so that its packs are noise.
-	Forget(study string) error
+	// Forget drops all keys of studies, so that their packs are noise.
+	Forget(studies ...string) error
 }
 
 // Options are what an archive is made of.

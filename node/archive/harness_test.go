@@ -53,11 +53,13 @@ func (r *ring) Key(id [16]byte) (seal.Key, error) {
 	return key, nil
 }
 
-func (r *ring) Forget(study string) error {
+func (r *ring) Forget(studies ...string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.keys, r.of[study])
-	delete(r.of, study)
+	for _, study := range studies {
+		delete(r.keys, r.of[study])
+		delete(r.of, study)
+	}
 	return nil
 }
 
