@@ -498,3 +498,48 @@ func TestWritingIsOncePerByte(t *testing.T) {
 		t.Errorf("%.3f bytes written for each", ratio)
 	}
 }
+
+func TestACheckpointIsAStoreOfThatMoment(t *testing.T) {
+	onDisk(t, func(t *testing.T, fs vfs.FS, dir string) {
+		w := open(t, fs, dir)
+		refs, blobs := blobsOf(w)
+		if err := errors.Join(w.Delete(refs[1]...), w.Delete(refs[0][0])); err != nil {
+			t.Fatal(err)
+		}
+		to := dir + "-checkpoint"
+		done := make(chan struct{})
+		go func() { // changes go on
+			defer close(done)
+			for range 5 {
+				if _, err := w.tryPut(Cached, blobs[0]); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+		if err := w.Checkpoint(to); err != nil {
+			t.Fatal(err)
+		}
+		<-done
+		if err := w.Checkpoint(to); !fault.Is(err, fault.Conflict) {
+			t.Errorf("over another: %v, want conflict", err)
+		}
+		if err := w.Delete(refs[2]...); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		c := open(t, fs, to)
+		for i := range 3 {
+			c.check(refs[2][i], blobs[i])
+		}
+		c.check(refs[0][1], blobs[1])
+		c.checkGone(refs[1]...)
+		c.checkGone(refs[0][0])
+		for _, r := range c.list(Cached) {
+			c.check(r, blobs[0])
+		}
+		if len(c.lost) > 0 {
+			t.Errorf("lost %v", c.lost)
+		}
+		c.Close()
+	})
+}

@@ -155,33 +155,56 @@ func (l *ledger) renew() error {
 }
 
 func (l *ledger) renewLocked() error {
-	b := []byte(ledgerMagic)
-	for _, r := range l.snapshot() {
-		b = r.frame(b)
-	}
-	temp, name := l.fs.PathJoin(l.dir, ledgerTemp), l.fs.PathJoin(l.dir, ledgerName)
-	f, err := l.fs.Create(temp, vfs.WriteCategoryUnspecified)
+	f, size, err := l.writeLocked(l.dir)
 	if err != nil {
-		return diskError("create the ledger", err)
-	}
-	size := int64(len(b))
-	if _, err = f.Write(b); err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = l.fs.Rename(temp, name)
-	}
-	if err == nil {
-		err = syncDir(l.fs, l.dir)
-	}
-	if err != nil {
-		return errors.Join(diskError("write the ledger anew", err), f.Close())
+		return err
 	}
 	if l.file != nil {
 		_ = l.file.Close() // replaced; its bytes no longer matter
 	}
 	l.file, l.size, l.fresh, l.broken = f, size, size, false
 	return nil
+}
+
+// writeLocked writes the state as the log of a folder, open to append.
+func (l *ledger) writeLocked(dir string) (f vfs.File, size int64, err error) {
+	b := []byte(ledgerMagic)
+	for _, r := range l.snapshot() {
+		b = r.frame(b)
+	}
+	size = int64(len(b))
+	temp := l.fs.PathJoin(dir, ledgerTemp)
+	if f, err = l.fs.Create(temp, vfs.WriteCategoryUnspecified); err != nil {
+		return nil, 0, diskError("create the ledger", err)
+	}
+	if _, err = f.Write(b); err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = l.fs.Rename(temp, l.fs.PathJoin(dir, ledgerName))
+	}
+	if err == nil {
+		err = syncDir(l.fs, dir)
+	}
+	if err != nil {
+		return nil, 0, errors.Join(diskError("write the ledger anew", err), f.Close())
+	}
+	return f, size, nil
+}
+
+// checkpoint runs copyTables and writes the state as it is then as the log of
+// another folder. No change of state happens in between.
+func (l *ledger) checkpoint(dir string, copyTables func() error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := copyTables(); err != nil {
+		return err
+	}
+	f, _, err := l.writeLocked(dir)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 func (l *ledger) close() error {

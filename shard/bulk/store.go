@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 
@@ -387,6 +388,32 @@ func (s *Store) Bytes() int64 {
 		n += t.bytes
 	}
 	return n
+}
+
+// Checkpoint makes dir, which must not exist, a store that holds what this one
+// holds now. Tables are linked, not copied: dir is on the same file system.
+// Changes wait meanwhile, readers do not.
+func (s *Store) Checkpoint(dir string) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	fs := s.o.FS
+	if _, err := fs.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		return errors.Join(fault.New(fault.Conflict, "bulk: checkpoint: the folder is there already"), err)
+	}
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return diskError("checkpoint", err)
+	}
+	return s.ledger.checkpoint(dir, func() error {
+		if err := s.db.Checkpoint(fs.PathJoin(dir, fs.PathBase(s.pebbleDir))); err != nil {
+			return diskError("checkpoint", err)
+		}
+		return nil
+	})
 }
 
 // Close waits for calls inside to return and closes the store. Readers and
