@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -173,6 +174,18 @@ func (n *node) status() admin.Status {
 	var s admin.Status
 	n.call(http.MethodGet, "/api/status", nil, &s)
 	return s
+}
+
+// counts waits until the catalogue counts so many instances: facts follow a
+// store within a second or so.
+func (n *node) counts(instances int) {
+	n.t.Helper()
+	eventually(n.t, 10*time.Second, fmt.Sprintf("%d instances are counted", instances), func() bool {
+		return n.status().Instances == uint64(instances)
+	})
+	if s := n.status(); s.Quarantined != 0 {
+		n.t.Errorf("%d instances are quarantined", s.Quarantined)
+	}
 }
 
 // cli runs a command against the node and returns what it printed; another
