@@ -19,6 +19,7 @@ import (
 	"pelago/dimse/dicom"
 	"pelago/node/archive/archivepb"
 	"pelago/node/staging"
+	"pelago/query/plan"
 	"pelago/replication/catalog"
 	"pelago/replication/journal"
 	"pelago/shard/bulk"
@@ -169,7 +170,7 @@ func Open(o Options) (_ *Archive, err error) {
 }
 
 func (a *Archive) catalogAt(path string) catalog.Options {
-	return catalog.Options{FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes}
+	return catalog.Options{FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes, Indexer: plan.Indexer{}}
 }
 
 func (a *Archive) bulkAt(path string) bulk.Options {
