@@ -19,6 +19,7 @@ import (
 	"pelago/dimse/dicom"
 	"pelago/node/archive/archivepb"
 	"pelago/node/staging"
+	"pelago/query/plan"
 	"pelago/replication/catalog"
 	"pelago/replication/journal"
 	"pelago/shard/bulk"
@@ -28,6 +29,8 @@ import (
 
 // Keys is the ring of study keys as the archive uses it.
 type Keys interface {
+	// Prepare makes the keys that studies lack, durably, with one sync for all.
+	Prepare(studies ...string) error
 	// ForStudy returns the study's key, making one, durably, when there is none.
 	ForStudy(study string) (id [16]byte, key seal.Key, err error)
 	// Key returns a key by its id.
@@ -55,6 +58,7 @@ type Options struct {
 	Grace        time.Duration // deleted objects can be restored for this long; 30 days
 	Ballast      int64         // bytes of the disk that stay free; the larger of 1 GiB and 1 %
 	CacheBytes   int64         // block cache of store/ and bulk/ each; 64 MiB
+	ChunkBytes   int64         // cache of decoded chunks of packs; 128 MiB
 
 	// Fatal is told, once, why the process must end: a failed write or fsync
 	// (DESIGN §4, Errors).
@@ -74,6 +78,7 @@ func (o *Options) setDefaults() {
 	def(&o.TableBytes, 256<<20)
 	def(&o.PackBytes, 64<<20)
 	def(&o.CacheBytes, 64<<20)
+	def(&o.ChunkBytes, 128<<20)
 	def((*int64)(&o.Quiet), int64(30*time.Second))
 	def((*int64)(&o.Age), int64(120*time.Second))
 	def((*int64)(&o.Gather), int64(15*time.Minute))
@@ -100,6 +105,7 @@ type Archive struct {
 	number  atomic.Uint64 // the last local number given out
 	arrival inflight      // SOP Instance UIDs on their way in
 	packs   packCache
+	codec   *pack.Codec // one for all packs, so that readers share decoded chunks
 	corrupt numbers // instances whose staged bytes fail their hash: not packed
 	stats   Stats
 	kick    chan chan error // Pack asks the packer
@@ -127,6 +133,7 @@ func Open(o Options) (_ *Archive, err error) {
 	a := &Archive{
 		o: o, log: o.Log,
 		kick:  make(chan chan error),
+		codec: pack.NewCodec(o.ChunkBytes),
 		fatal: make(chan struct{}),
 	}
 	a.arrival.waiting = map[string]chan struct{}{}
@@ -169,7 +176,7 @@ func Open(o Options) (_ *Archive, err error) {
 }
 
 func (a *Archive) catalogAt(path string) catalog.Options {
-	return catalog.Options{FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes}
+	return catalog.Options{FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes, Indexer: plan.Indexer{}}
 }
 
 func (a *Archive) bulkAt(path string) bulk.Options {

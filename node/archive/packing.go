@@ -185,6 +185,13 @@ type building struct {
 // packTable writes bursts into one table, commits it and moves the instances'
 // locations there.
 func (a *Archive) packTable(ctx context.Context, bursts []burst) error {
+	studies := make([]string, len(bursts))
+	for i, b := range bursts {
+		studies[i] = b.study
+	}
+	if err := a.o.Keys.Prepare(studies...); err != nil {
+		return err
+	}
 	table, err := a.bulk.NewTable(bulk.Hot)
 	if err != nil {
 		return err
@@ -239,7 +246,7 @@ func (a *Archive) packBurst(ctx context.Context, table *bulk.Table, b burst, eff
 		return nil, 0, err
 	}
 	sealed := seal.NewWriter(blob, seal.PackKey(study, one.id))
-	writer := pack.NewWriter(sealed, one.id)
+	writer := a.codec.NewWriter(sealed, one.id)
 	taken := 0
 	for _, number := range b.numbers {
 		if err := context.Cause(ctx); err != nil {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -40,8 +41,12 @@ var _ query.Engine = (*Engine)(nil)
 // after it the answer says how stale it may be.
 const settleTimeout = 2 * time.Second
 
-// New returns an engine.
+// New returns an engine. It panics if the catalogue was opened without
+// plan.Indexer: plans would find nothing.
 func New(o Options) *Engine {
+	if have, want := o.Catalog.IndexerVersion(), (plan.Indexer{}).Version(); have != want {
+		panic(fmt.Sprintf("engine: the catalogue is indexed by version %d, plans need %d", have, want))
+	}
 	return &Engine{
 		catalog: o.Catalog, instances: o.Instances, issuer: o.Issuer, started: time.Now(),
 		gate: semaphore.NewWeighted(int64(max(2, runtime.GOMAXPROCS(0)))),

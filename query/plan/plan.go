@@ -133,24 +133,24 @@ func forKey(k match.Key) Set {
 }
 
 func terms(values []string, index byte) Set {
-	any := make(Any, len(values))
+	union := make(Any, len(values))
 	for i, v := range values {
-		any[i] = Term{index, whole(v)}
+		union[i] = Term{index, whole(v)}
 	}
-	return any
+	return union
 }
 
 // patterns returns the set of values that match one of a key's values by grams.
 func patterns(k match.Key, index byte, n int) Set {
-	var any Any
+	var union Any
 	for _, v := range k.Values {
 		s := pattern(literals(v, k), index, n)
 		if s == nil {
 			return nil
 		}
-		any = append(any, s)
+		union = append(union, s)
 	}
-	return any
+	return union
 }
 
 // pattern returns the set of values that hold every literal run of a pattern,
@@ -201,15 +201,15 @@ func literals(v string, k match.Key) []string {
 func phonetic(words []string) Set {
 	var all All
 	for _, w := range words {
-		var any Any
+		var union Any
 		for _, code := range match.FuzzyCodes(w) {
-			any = append(any, Term{nameCodes, whole(code)})
+			union = append(union, Term{nameCodes, whole(code)})
 		}
 		standing := infix(w)
-		if standing == nil || len(any) == 0 {
+		if standing == nil || len(union) == 0 {
 			continue
 		}
-		all = append(all, append(any, standing))
+		all = append(all, append(union, standing))
 	}
 	if len(all) == 0 {
 		return nil

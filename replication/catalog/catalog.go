@@ -130,6 +130,9 @@ func (c *Catalog) Close() error {
 // Applied returns the highest applied index.
 func (c *Catalog) Applied() uint64 { return c.applied.Load() }
 
+// IndexerVersion is the version of the Indexer that the postings are of.
+func (c *Catalog) IndexerVersion() uint32 { return c.indexer.Version() }
+
 // Totals returns the counts, kept up to date by Apply.
 func (c *Catalog) Totals() Totals { return *c.totals.Load() }
 
