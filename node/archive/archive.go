@@ -251,6 +251,11 @@ func (a *Archive) adopted() (uint64, error) {
 	return binary.BigEndian.Uint64(value), nil
 }
 
+// segmentShare is how many segments staging is made of at least. A segment goes
+// when nothing in it is needed any more, but not while it is written to: a log
+// of few segments would stay full although all of it is packed.
+const segmentShare = 8
+
 // openStaging replays the segments: rows that a crash kept from store/ are
 // written again, and arrivals whose bytes rest in a pack are let go.
 func (a *Archive) openStaging() error {
@@ -265,7 +270,8 @@ func (a *Archive) openStaging() error {
 	replay := replayer{a: a}
 	log, err := staging.Open(staging.Options{
 		FS: a.o.FS, Dir: dir,
-		MaxBytes: a.o.StagingBytes, Reserve: a.space.reserve,
+		SegmentBytes: min(staging.DefaultSegmentBytes, a.o.StagingBytes/segmentShare),
+		MaxBytes:     a.o.StagingBytes, Reserve: a.space.reserve,
 	}, replay.arrival)
 	if err != nil {
 		return fmt.Errorf("staging: %w", err)
