@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -76,6 +77,9 @@ func (s *serveCommand) Run(e *env) error {
 	log, err := newLog(e, c.Log)
 	if err != nil {
 		return err
+	}
+	if os.Getenv("GOMEMLIMIT") == "" && c.Store.Memory > 0 {
+		debug.SetMemoryLimit(int64(c.Store.Memory))
 	}
 	n, err := startNode(e.ctx, c, log)
 	if err != nil {
@@ -191,7 +195,7 @@ func (n *node) openStores() error {
 		FS: vfs.Default, Dir: c.Data, Node: n.id, Site: c.Site, Keys: n.keys, Log: n.log,
 		StagingBytes: int64(c.Store.Staging), TableBytes: int64(c.Store.TableSize), Ballast: int64(c.Store.Ballast),
 		Quiet: time.Duration(c.Store.Quiet), Gather: time.Duration(c.Store.Gather), Grace: time.Duration(c.Store.Grace),
-		CacheBytes: int64(c.Store.Cache),
+		CacheBytes: int64(c.Store.Cache), ChunkBytes: int64(c.Store.Chunks),
 		Fatal:      n.die,
 	})
 	return err

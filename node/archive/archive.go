@@ -58,7 +58,7 @@ type Options struct {
 	Grace        time.Duration // deleted objects can be restored for this long; 30 days
 	Ballast      int64         // bytes of the disk that stay free; the larger of 1 GiB and 1 %
 	CacheBytes   int64         // block cache of store/ and bulk/ each; 64 MiB
-	ChunkBytes   int64         // cache of decoded chunks of packs; 128 MiB
+	ChunkBytes   int64         // cache of decoded chunks of packs; 224 MiB
 
 	// Fatal is told, once, why the process must end: a failed write or fsync
 	// (DESIGN §4, Errors).
@@ -78,7 +78,7 @@ func (o *Options) setDefaults() {
 	def(&o.TableBytes, 256<<20)
 	def(&o.PackBytes, 64<<20)
 	def(&o.CacheBytes, 64<<20)
-	def(&o.ChunkBytes, 128<<20)
+	def(&o.ChunkBytes, 224<<20)
 	def((*int64)(&o.Quiet), int64(30*time.Second))
 	def((*int64)(&o.Age), int64(120*time.Second))
 	def((*int64)(&o.Gather), int64(15*time.Minute))
