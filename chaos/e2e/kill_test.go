@@ -28,7 +28,7 @@ const (
 // packsSoon makes a node pack what has been quiet for a moment, into small
 // tables, so that a kill meets every step of it.
 func packsSoon(o *proc.Options) {
-	o.Config = "[store]\nquiet = '100ms'\ngather = '400ms'\ntable_size = '1MiB'\nstaging = '256MiB'\n"
+	o.Config = "[store]\nquiet = '100ms'\ngather = '400ms'\ntable_size = '1MiB'\n"
 }
 
 // No acknowledged instance is lost by SIGKILL, and none is there by half.
