@@ -106,7 +106,7 @@ type Archive struct {
 	arrival inflight      // SOP Instance UIDs on their way in
 	packs   packCache
 	codec   *pack.Codec // one for all packs, so that readers share decoded chunks
-	corrupt numbers // instances whose staged bytes fail their hash: not packed
+	corrupt numbers     // instances whose staged bytes fail their hash: not packed
 	stats   Stats
 	kick    chan chan error // Pack asks the packer
 	still   sync.Mutex      // held while bytes are moved or dropped, and by a backup

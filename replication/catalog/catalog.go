@@ -117,11 +117,12 @@ func (quiet) Fatalf(format string, args ...any) {
 	panic("catalog: " + fmt.Sprintf(format, args...))
 }
 
-// Close closes it. No read may be under way.
+// Close makes everything durable and closes it. What is in memory is flushed, so
+// that the next Open replays no log. No read may be under way.
 func (c *Catalog) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.db.Close(); err != nil {
+	if err := errors.Join(c.db.Flush(), c.db.Close()); err != nil {
 		return fmt.Errorf("catalog: close: %w", err)
 	}
 	return nil
