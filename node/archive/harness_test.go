@@ -43,6 +43,15 @@ func (r *ring) ForStudy(study string) ([16]byte, seal.Key, error) {
 	return id, r.keys[id], nil
 }
 
+func (r *ring) Prepare(studies ...string) error {
+	for _, study := range studies {
+		if _, _, err := r.ForStudy(study); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (r *ring) Key(id [16]byte) (seal.Key, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
