@@ -141,7 +141,7 @@ func (a *Archive) againLeft(ctx context.Context) error {
 			}
 			return nil
 		})
-		if err != nil && err != errStop || len(left) == 0 {
+		if err != nil && !errors.Is(err, errStop) || len(left) == 0 {
 			return err
 		}
 		if err := a.again(ctx, left); err != nil {

@@ -62,7 +62,7 @@ func (a *Archive) Reviews(after uint64, limit int) ([]Review, error) {
 		all = append(all, review)
 		return nil
 	})
-	if err == errStop {
+	if errors.Is(err, errStop) {
 		err = nil
 	}
 	return all, err

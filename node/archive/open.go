@@ -89,7 +89,7 @@ func (a *Archive) list(ctx context.Context, prefix []byte) iter.Seq2[Ref, error]
 			}
 			return nil
 		})
-		if err != nil && err != errStop {
+		if err != nil && !errors.Is(err, errStop) {
 			yield(Ref{}, err)
 		}
 	}

@@ -108,7 +108,7 @@ func (a *Archive) judge(r *archivepb.Instance) (same *version, err error) {
 		return nil
 	})
 	switch {
-	case err == errStop:
+	case errors.Is(err, errStop):
 		return same, nil
 	case err != nil:
 		return nil, err
