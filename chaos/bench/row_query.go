@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -228,11 +229,21 @@ func askFind(ctx context.Context, client *scu.Client, keys map[string]string) er
 }
 
 // catalogue returns the data directory of a node that knows the many studies,
-// made once.
+// made once: in a run, or for all runs that are given -catalogue.
 func (b *bench) catalogue(ctx context.Context) (string, input.Population, error) {
 	p := input.Population{Seed: seedMany, Size: b.size.studies}
-	dir := filepath.Join(b.dir, "many")
+	home := filepath.Join(b.dir, "many")
+	if b.kept != "" {
+		home = filepath.Join(b.kept, fmt.Sprintf("studies-%d", p.Size))
+	}
+	dir, loaded := filepath.Join(home, "data"), filepath.Join(home, "loaded")
 	_, err := b.inputs.make("many", func(string) (folder, error) {
+		if _, err := os.Stat(loaded); err == nil {
+			return folder{files: p.Size}, nil
+		}
+		if err := errors.Join(os.RemoveAll(home), os.MkdirAll(home, 0o700)); err != nil {
+			return folder{}, err
+		}
 		node, err := b.pelago.Start(ctx, dir) // makes the stores
 		if err != nil {
 			return folder{}, err
@@ -245,14 +256,15 @@ func (b *bench) catalogue(ctx context.Context) (string, input.Population, error)
 			return folder{}, err
 		}
 		b.say("  catalogue of %d studies loaded in %v", p.Size, time.Since(began).Round(time.Second))
-		return folder{files: p.Size}, nil
+		return folder{files: p.Size}, os.WriteFile(loaded, nil, 0o600)
 	})
 	return dir, p, err
 }
 
 // load applies the population's studies to a catalogue.
 func load(ctx context.Context, dir string, p input.Population) (err error) {
-	c, err := catalog.Open(catalog.Options{FS: vfs.Default, Dir: dir, Indexer: plan.Indexer{}})
+	const cache = 1 << 30 // studies of a patient are far apart
+	c, err := catalog.Open(catalog.Options{FS: vfs.Default, Dir: dir, Indexer: plan.Indexer{}, CacheBytes: cache})
 	if err != nil {
 		return err
 	}
