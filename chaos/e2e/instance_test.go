@@ -512,3 +512,6 @@ func parseStowed(t testing.TB, b []byte) stowed {
 	take("00081198", "00081197", s.failed)
 	return s
 }
+
+// reader reads the instance's file.
+func (i instance) reader() io.Reader { return bytes.NewReader(i.file) }

@@ -279,3 +279,5 @@ func (n *node) register(title, port string, more ...string) {
 	n.t.Helper()
 	n.cli(0, append([]string{"ae", "add", title, "127.0.0.1", "--port", port, "--data", n.Data()}, more...)...)
 }
+
+func sprint(v any) string { return fmt.Sprint(v) }

@@ -59,6 +59,35 @@ func TestWhatIsStoredComesBackByteForByteFromStagingAndFromPacks(t *testing.T) {
 	b.sound()
 }
 
+// What is packed makes room, however small staging is.
+func TestFullStagingTakesMoreOncePacked(t *testing.T) {
+	o := testOptions(vfs.NewMem(), newRing())
+	o.StagingBytes = 1 << 20
+	b := open(t, o)
+	defer b.close()
+	n, times := 0, 0
+	for ; times < 3; n++ {
+		m := serial(n)
+		m.side = 120
+		_, err := b.Store(context.Background(), m.incoming(m.encode(t)))
+		if err == nil {
+			continue
+		}
+		if !fault.Is(err, fault.Full) {
+			t.Fatalf("instance %d: %v", n, err)
+		}
+		times++
+		b.pack()
+		if _, err := b.Store(context.Background(), m.incoming(m.encode(t))); err != nil {
+			t.Fatalf("instance %d after packing: %v", n, err)
+		}
+	}
+	if n < 3*20 {
+		t.Errorf("full after %d instances", n)
+	}
+	b.sound()
+}
+
 func TestRefusalsStoreNothing(t *testing.T) {
 	b := open(t, testOptions(vfs.NewMem(), newRing()))
 	defer b.close()
@@ -119,11 +148,11 @@ func TestDuplicates(t *testing.T) {
 	if s.Outcome != Quarantined || s.Deleted {
 		t.Errorf("other content: %+v", s)
 	}
-	if again := b.store(other); again.Outcome != Same || again.Number != s.Number {
+	if again := b.store(other); again.Outcome != Quarantined || again.Number != s.Number {
 		t.Errorf("other content again: %+v", again)
 	}
 	b.same(first)
-	reviews, err := b.Reviews()
+	reviews, err := b.Reviews(0, 10)
 	if err != nil || len(reviews) != 1 || reviews[0].Against == nil {
 		t.Fatalf("reviews: %+v, %v", reviews, err)
 	}
@@ -139,13 +168,13 @@ func TestDuplicates(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.same(other)
-	if reviews, err = b.Reviews(); err != nil || len(reviews) != 1 || reviews[0].Number == s.Number {
+	if reviews, err = b.Reviews(0, 10); err != nil || len(reviews) != 1 || reviews[0].Number == s.Number {
 		t.Errorf("after accepting: %+v, %v", reviews, err)
 	}
 	if err := b.Decide(context.Background(), reviews[0].Number, Discard); err != nil {
 		t.Fatal(err)
 	}
-	if reviews, err = b.Reviews(); err != nil || len(reviews) != 0 {
+	if reviews, err = b.Reviews(0, 10); err != nil || len(reviews) != 0 {
 		t.Errorf("after discarding: %+v, %v", reviews, err)
 	}
 	b.sound()
