@@ -125,6 +125,8 @@ func queries(ctx context.Context, b *bench, s *sheet) (err error) {
 
 // ask measures every shape over both protocols.
 func ask(ctx context.Context, s *sheet, who string, server *peer.Server, p input.Population, count, round int) error {
+	web := newClient()
+	defer web.CloseIdleConnections()
 	for _, sh := range shapes() {
 		if sh.fuzzy && who != pelago {
 			continue
@@ -137,7 +139,7 @@ func ask(ctx context.Context, s *sheet, who string, server *peer.Server, p input
 		for n := range count {
 			keys := sh.keys(p, (round*count+n)*104_729)
 			for protocol, query := range map[string]func() error{
-				qido:  func() error { return askQIDO(ctx, server, keys, sh.fuzzy) },
+				qido:  func() error { return askQIDO(ctx, web, server, keys, sh.fuzzy) },
 				cfind: func() error { return askFind(ctx, client, keys) },
 			} {
 				began := time.Now()
@@ -158,7 +160,7 @@ func ask(ctx context.Context, s *sheet, who string, server *peer.Server, p input
 	return nil
 }
 
-func askQIDO(ctx context.Context, server *peer.Server, keys map[string]string, fuzzy bool) error {
+func askQIDO(ctx context.Context, client *http.Client, server *peer.Server, keys map[string]string, fuzzy bool) error {
 	q := url.Values{"limit": {fmt.Sprint(answers)}}
 	for key, value := range keys {
 		q.Set(key, strings.ReplaceAll(value, `\`, ","))
@@ -166,17 +168,24 @@ func askQIDO(ctx context.Context, server *peer.Server, keys map[string]string, f
 	if fuzzy {
 		q.Set("fuzzymatching", "true")
 	}
-	return fetch(ctx, server.Web+"/studies?"+q.Encode(), "application/dicom+json", 2)
+	return fetch(ctx, client, server.Web+"/studies?"+q.Encode(), "application/dicom+json", 2)
+}
+
+// newClient returns a web client that keeps a connection for each of the
+// parallel clients and asks nobody to compress: neither pixels nor the servers'
+// compressors are what is compared.
+func newClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients, DisableCompression: true}}
 }
 
 // fetch reads an answer to its end; one shorter than least is an error.
-func fetch(ctx context.Context, url, accept string, least int64) error {
+func fetch(ctx context.Context, client *http.Client, url, accept string, least int64) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
 	r.Header.Set("Accept", accept)
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := client.Do(r)
 	if err != nil {
 		return err
 	}
