@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -81,11 +82,12 @@ func process(t testing.TB, name string, args ...string) {
 	var out bytes.Buffer
 	cmd := exec.Command(dimsetest.Tool(t, name), args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // with the children it forks
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		_ = cmd.Wait() // it was killed
 		if t.Failed() {
 			t.Logf("%s said:\n%s", name, tail(out.String(), 30))

@@ -28,7 +28,7 @@ const (
 // packsSoon makes a node pack what has been quiet for a moment, into small
 // tables, so that a kill meets every step of it.
 func packsSoon(o *proc.Options) {
-	o.Config = "[store]\nquiet = '100ms'\ngather = '400ms'\ntable_size = '1MiB'\nstaging = '256MiB'\n"
+	o.Config = "[store]\nquiet = '100ms'\ngather = '400ms'\ntable_size = '1MiB'\n"
 }
 
 // No acknowledged instance is lost by SIGKILL, and none is there by half.
@@ -50,9 +50,9 @@ func TestKillUnderLoad(t *testing.T) {
 	n := start(t, packsSoon)
 	all := &ledger{sent: map[string]instance{}, acknowledged: map[string]bool{}}
 	for round := range rounds {
-		senders := make([]*sending, killSenders)
+		senders := make([]*sender, killSenders)
 		for i := range senders {
-			senders[i] = &sending{n: n, ledger: all, seed: uint64(1000 + round*killSenders + i), stow: i == killSenders-1}
+			senders[i] = &sender{n: n, ledger: all, seed: uint64(1000 + round*killSenders + i), stow: i == killSenders-1}
 		}
 		n.killDuring(senders, time.Duration(chance.Int64N(int64(killWithin))), chance.IntN(2) == 0)
 		n.restart()
@@ -84,7 +84,7 @@ func TestKillUnderLoad(t *testing.T) {
 
 // killDuring lets the senders send and kills the node after some time, perhaps
 // while it is told to pack.
-func (n *node) killDuring(senders []*sending, after time.Duration, packing bool) {
+func (n *node) killDuring(senders []*sender, after time.Duration, packing bool) {
 	n.t.Helper()
 	ctx, cancel := context.WithCancel(n.t.Context())
 	defer cancel()
@@ -184,18 +184,19 @@ func (n *node) holds(study string) bool {
 	return len(found) > 0
 }
 
-// sending is one sender: it stores instances of a study of its own until the
+// sender stores instances of a study of its own until the
 // node has gone, over C-STORE or STOW-RS.
-type sending struct {
+type sender struct {
 	n      *node
 	ledger *ledger
 	seed   uint64
 	stow   bool
-	last   *instance // sent without an answer
+	pause  time.Duration // between instances
+	last   *instance     // sent without an answer
 }
 
 // next is the numberth instance: most small, some as large as a CT slice.
-func (s *sending) next(number int) instance {
+func (s *sender) next(number int) instance {
 	i := dimsetest.CT(s.seed, number)
 	switch number % 8 {
 	case 0:
@@ -207,7 +208,7 @@ func (s *sending) next(number int) instance {
 	return made(i)
 }
 
-func (s *sending) run(ctx context.Context) {
+func (s *sender) run(ctx context.Context) {
 	store, end, err := s.connect(ctx)
 	if err != nil {
 		return // the node was killed before
@@ -221,11 +222,14 @@ func (s *sending) run(ctx context.Context) {
 			return
 		}
 		s.ledger.acknowledge(in)
+		if s.pause > 0 {
+			time.Sleep(s.pause) // a modality that makes images as it goes
+		}
 	}
 }
 
 // connect returns how to store.
-func (s *sending) connect(ctx context.Context) (store func(context.Context, instance) error, end func(), err error) {
+func (s *sender) connect(ctx context.Context) (store func(context.Context, instance) error, end func(), err error) {
 	if s.stow {
 		base, token := s.n.HTTP(), s.n.Token()
 		return func(ctx context.Context, in instance) error { return post(ctx, base, token, in) }, func() {}, nil
@@ -241,7 +245,7 @@ func (s *sending) connect(ctx context.Context) (store func(context.Context, inst
 }
 
 // again sends what got no answer once more, as every modality does.
-func (s *sending) again() {
+func (s *sender) again() {
 	s.n.t.Helper()
 	if s.last == nil {
 		return

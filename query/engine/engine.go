@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -116,7 +117,9 @@ func newSearch(e *Engine, q query.Query, m *match.Matcher) *search {
 	keys := m.Keys()
 	s.keys, s.ignored = sortKeys(keys)
 	anyIssuer := s.qualify(keys)
-	s.plan = plan.For(keys, s.issuer, anyIssuer)
+	s.plan = plan.For(keys, plan.Options{
+		Issuer: s.issuer, AnyIssuer: anyIssuer, WildName: strings.ContainsAny(strings.Join(q.Keys.Strings(dict.PatientName), ""), "*?"),
+	})
 	for _, k := range keys {
 		if k.Tag == dict.SOPInstanceUID && (k.Kind == match.Single || k.Kind == match.List) {
 			s.sops = k.Values

@@ -16,6 +16,8 @@ const (
 	// are then read side by side.
 	maxDictionary = 4_000
 	maxAccepted   = 128
+	// maxWords bounds the words of a vocabulary that begin alike.
+	maxWords = 200
 )
 
 // open returns the stream of a plan's sets: nil when no index narrows the query.
@@ -101,6 +103,12 @@ func openSet(v *catalog.View, set plan.Set) (stream, error) {
 			union[i] = plan.Term{Index: set.Index, Term: t}
 		}
 		return openAny(v, union)
+	case plan.Words:
+		words, ok, err := v.Words(set.Index, set.Prefix, maxWords)
+		if err != nil || !ok {
+			return nil, err
+		}
+		return openSet(v, set.Make(words))
 	case plan.All:
 		var streams []stream
 		for _, member := range set {

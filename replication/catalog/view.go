@@ -253,6 +253,28 @@ func (v *View) Terms(index byte, limit int, keep func(term string) bool) ([]stri
 	return terms, true, nil
 }
 
+// Words returns the words with a prefix of an index's vocabulary, ascending;
+// false when there are more than limit.
+func (v *View) Words(index byte, prefix string, limit int) ([]string, bool, error) {
+	lower := append([]byte{rowWord, index}, prefix...)
+	it, err := v.at.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: after(lower)})
+	if err != nil {
+		return nil, false, fmt.Errorf("catalog: read: %w", err)
+	}
+	defer it.Close()
+	var words []string
+	for it.First(); it.Valid(); it.Next() {
+		if len(words) == limit {
+			return nil, false, nil
+		}
+		words = append(words, string(it.Key()[2:]))
+	}
+	if err := it.Error(); err != nil {
+		return nil, false, fmt.Errorf("catalog: read: %w", err)
+	}
+	return words, true, nil
+}
+
 // Series yields the series of a study that queries may see, by ascending UID.
 func (v *View) Series(r StudyRow) iter.Seq2[SeriesRow, error] {
 	return func(yield func(SeriesRow, error) bool) {
