@@ -207,8 +207,16 @@ func (l *conflictList) Run(e *env) error {
 		return err
 	}
 	all := []admin.Conflict{}
-	if err := c.get(e.ctx, "/api/conflicts", &all); err != nil {
-		return err
+	for after := uint64(0); ; {
+		var page []admin.Conflict
+		if err := c.get(e.ctx, fmt.Sprintf("/api/conflicts?after=%d", after), &page); err != nil {
+			return err
+		}
+		all = append(all, page...)
+		if len(page) < admin.MaxConflicts {
+			break
+		}
+		after = page[len(page)-1].Number
 	}
 	if l.JSON {
 		return printJSON(e.stdout, all)

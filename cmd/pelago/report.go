@@ -15,7 +15,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	reviews, err := n.archive.Reviews()
+	quarantined, err := n.archive.Quarantined()
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		PendingJournal: n.archive.Journal().Pending(),
 		Version:        version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
 		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, FreeBytes: usage.Free,
-		Quarantined: len(reviews), PendingCommitment: n.face.Pending(),
+		Quarantined: quarantined, PendingCommitment: n.face.Pending(),
 		Tasks: []admin.Task{},
 	}, nil
 }

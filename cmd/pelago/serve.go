@@ -125,7 +125,6 @@ type node struct {
 	stopWork context.CancelFunc // ends the background work
 	work     *errgroup.Group
 	faces    *errgroup.Group
-	done     <-chan struct{} // told to end, or cannot go on
 	fatal    context.CancelCauseFunc
 	ending   context.Context
 }
@@ -197,7 +196,7 @@ func (n *node) openStores() error {
 		StagingBytes: int64(c.Store.Staging), TableBytes: int64(c.Store.TableSize), Ballast: int64(c.Store.Ballast),
 		Quiet: time.Duration(c.Store.Quiet), Gather: time.Duration(c.Store.Gather), Grace: time.Duration(c.Store.Grace),
 		CacheBytes: int64(c.Store.Cache), ChunkBytes: int64(c.Store.Chunks),
-		Fatal:      n.die,
+		Fatal: n.die,
 	})
 	return err
 }

@@ -18,7 +18,7 @@ import (
 type Archive interface {
 	Delete(ctx context.Context, study, series, instance, by string) error
 	Restore(ctx context.Context, study, series, instance, by string) error
-	Reviews() ([]archive.Review, error)
+	Reviews(after uint64, limit int) ([]archive.Review, error)
 	Compare(ctx context.Context, number uint64) (*archive.Difference, error)
 	Decide(ctx context.Context, number uint64, decision archive.Decision) error
 	Verify(ctx context.Context, progress func(done, total uint64)) (*archive.Report, error)
@@ -249,8 +249,19 @@ type Conflict struct {
 	Against uint64    `json:"against,omitempty"` // the canonical version; absent: a tombstone
 }
 
-func (a *api) listConflicts(w http.ResponseWriter, _ *http.Request) error {
-	reviews, err := a.o.Archive.Reviews()
+// MaxConflicts is the most that one list of conflicts holds. What follows is
+// listed by naming the last number as ?after=.
+const MaxConflicts = 1000
+
+func (a *api) listConflicts(w http.ResponseWriter, r *http.Request) error {
+	after := uint64(0)
+	if text := r.URL.Query().Get("after"); text != "" {
+		var err error
+		if after, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return fault.New(fault.Invalid, "after: %q is no instance number", text)
+		}
+	}
+	reviews, err := a.o.Archive.Reviews(after, MaxConflicts)
 	if err != nil {
 		return err
 	}

@@ -45,6 +45,7 @@ type Stored struct {
 	Ref
 	Outcome  Outcome
 	Deleted  bool     // Quarantined because a tombstone covers it
+	Patient  string   // Patient ID, for the audit trail only
 	Warnings []string // for STOW's (0008,1196) and the log; no patient data
 }
 

@@ -1,8 +1,8 @@
 package archive
 
 import (
-	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,7 +13,6 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"golang.org/x/sync/errgroup"
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
@@ -29,10 +28,10 @@ import (
 
 // Keys is the ring of study keys as the archive uses it.
 type Keys interface {
-	// Prepare makes the keys that studies lack, durably, with one sync for all.
-	Prepare(studies ...string) error
 	// ForStudy returns the study's key, making one, durably, when there is none.
 	ForStudy(study string) (id [16]byte, key seal.Key, err error)
+	// Prepare makes the keys that studies lack, durably, all at once.
+	Prepare(studies ...string) error
 	// Key returns a key by its id.
 	Key(id [16]byte) (seal.Key, error)
 	// Forget drops all keys of studies, so that their packs are noise.
@@ -95,6 +94,7 @@ func (o *Options) setDefaults() {
 type Archive struct {
 	o       Options
 	log     *slog.Logger
+	real    bool // not a file system in memory
 	space   *space
 	store   *pebble.DB
 	staging *staging.Log
@@ -102,18 +102,28 @@ type Archive struct {
 	catalog *catalog.Catalog
 	journal *journal.Journal
 
-	number  atomic.Uint64 // the last local number given out
-	arrival inflight      // SOP Instance UIDs on their way in
-	packs   packCache
-	codec   *pack.Codec // one for all packs, so that readers share decoded chunks
-	corrupt numbers     // instances whose staged bytes fail their hash: not packed
-	stats   Stats
-	kick    chan chan error // Pack asks the packer
-	still   sync.Mutex      // held while bytes are moved or dropped, and by a backup
+	number    atomic.Uint64 // the last local number given out
+	visible   atomic.Uint64 // the highest whose arrival is durable and has its rows
+	arrival   inflight      // SOP Instance UIDs on their way in
+	packs     packCache
+	codec     *pack.Codec // one for all packs, so that readers share decoded chunks
+	stats     Stats
+	kick      chan chan error // Pack asks the packer
+	stopped   chan struct{}   // the packer has ended
+	unsettled []uint64        // versions to be compared by Run; not touched after Open by others
+
+	// still is held while bytes are moved or dropped: by the packer for a table,
+	// by a purge for a slice, by a backup while it takes hold of all files. It is
+	// taken before changing, and held over I/O: that is its purpose.
+	still sync.Mutex
+	// changing is held by whoever changes the state or the place of an instance
+	// that was committed before, from reading its rows to the synced commit of
+	// the new ones. Arrivals do not take it unless their UID is known.
+	changing sync.Mutex
 
 	fatalOnce sync.Once
 	fatal     chan struct{}
-	fatalErr  error
+	fatalErr  error // set before fatal is closed
 }
 
 // Stats are counters for metrics; all only ever grow.
@@ -131,10 +141,11 @@ func Open(o Options) (_ *Archive, err error) {
 	real := o.FS == vfs.Default
 	o.FS = ordered{o.FS}
 	a := &Archive{
-		o: o, log: o.Log,
-		kick:  make(chan chan error),
-		codec: pack.NewCodec(o.ChunkBytes),
-		fatal: make(chan struct{}),
+		o: o, log: o.Log, real: real,
+		kick:    make(chan chan error),
+		codec:   pack.NewCodec(o.ChunkBytes),
+		stopped: make(chan struct{}),
+		fatal:   make(chan struct{}),
 	}
 	a.arrival.waiting = map[string]chan struct{}{}
 	defer func() {
@@ -182,7 +193,7 @@ func (a *Archive) catalogAt(path string) catalog.Options {
 func (a *Archive) bulkAt(path string) bulk.Options {
 	return bulk.Options{
 		FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes,
-		Reserve: a.space.reserve, Lost: a.lost, Fatal: a.die, Log: a.log,
+		Reserve: a.space.reserveToFree, Lost: a.lost, Fatal: a.die, Log: a.log,
 	}
 }
 
@@ -267,7 +278,7 @@ func (a *Archive) openStaging() error {
 	if err := errors.Join(a.o.FS.MkdirAll(dir, 0o700), syncFolder(a.o.FS, a.o.Dir)); err != nil {
 		return fmt.Errorf("staging: %w", err)
 	}
-	replay := replayer{a: a}
+	replay := replayer{a: a, dropped: map[uint64]bool{}}
 	log, err := staging.Open(staging.Options{
 		FS: a.o.FS, Dir: dir,
 		SegmentBytes: min(staging.DefaultSegmentBytes, a.o.StagingBytes/segmentShare),
@@ -277,6 +288,7 @@ func (a *Archive) openStaging() error {
 		return fmt.Errorf("staging: %w", err)
 	}
 	a.staging = log
+	a.visible.Store(a.number.Load())
 	for _, c := range log.Corruptions() {
 		a.log.Error("staging holds a corrupt frame; it is kept for inspection", "segment", c.Segment, "offset", c.Offset, "reason", c.Reason)
 	}
@@ -294,31 +306,6 @@ func (a *Archive) lastNumber() error {
 		a.number.Store(binary.BigEndian.Uint64(it.Key()[1:]))
 	}
 	return it.Error()
-}
-
-// Run packs, purges and feeds the journal until ctx ends or the node must end;
-// it returns when all its goroutines have.
-func (a *Archive) Run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return a.journal.Run(ctx, facts{a}) })
-	group.Go(func() error { return a.runPacker(ctx) })
-	group.Go(func() error { return a.runPurge(ctx) })
-	group.Go(func() error {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-a.staging.Failed():
-			a.die(fault.New(fault.Unavailable, "staging: a write or fsync failed"))
-			return a.fatalErr
-		case <-a.fatal:
-			return a.fatalErr
-		}
-	})
-	err := group.Wait()
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
 }
 
 // die ends the archive: an error after which nothing may be acknowledged.
@@ -379,39 +366,6 @@ func (a *Archive) Usage() (Usage, error) {
 	return u, err
 }
 
-// get reads one row; the value is the caller's.
-func (a *Archive) get(key []byte) ([]byte, bool, error) {
-	value, closer, err := a.store.Get(key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, false, nil
-	}
-	if err != nil {
-		return nil, false, fmt.Errorf("store: %w", err)
-	}
-	value = append([]byte(nil), value...)
-	return value, true, closer.Close()
-}
-
-// each calls visit for every row under a prefix, in order, until it returns an
-// error. Key and value are valid during the call.
-func (a *Archive) each(prefix []byte, visit func(key, value []byte) error) error {
-	it, err := a.store.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-	if err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	defer it.Close()
-	for ok := it.First(); ok; ok = it.Next() {
-		value, err := it.ValueAndErr()
-		if err != nil {
-			return fmt.Errorf("store: %w", err)
-		}
-		if err := visit(it.Key(), value); err != nil {
-			return err
-		}
-	}
-	return it.Error()
-}
-
 // lost is bulk's report that ranges are rotten or missing: their packs are
 // marked, durably, before the range is excised.
 func (a *Archive) lost(refs []bulk.Ref, cause error) {
@@ -425,7 +379,8 @@ func (a *Archive) lost(refs []bulk.Ref, cause error) {
 	err := a.each([]byte{rowPack}, func(key, value []byte) error {
 		var p archivepb.Pack
 		if err := unmarshal(value, &p); err != nil {
-			return err
+			a.log.Error("a pack's record does not parse", "pack", hex.EncodeToString(key[1:]), "error", err)
+			return nil // verify names it; the others are to be marked
 		}
 		if !lost[packRef(&p)] || p.Lost {
 			return nil
@@ -434,9 +389,7 @@ func (a *Archive) lost(refs []bulk.Ref, cause error) {
 		marked++
 		return batch.Set(key, marshal(&p), nil)
 	})
-	if err == nil {
-		err = batch.Commit(pebble.Sync)
-	}
+	err = errors.Join(err, batch.Commit(pebble.Sync))
 	a.log.Error("packs lost to a rotten or missing table", "packs", marked, "cause", cause, "error", err)
 	a.packs.drop()
 }

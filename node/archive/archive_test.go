@@ -148,11 +148,11 @@ func TestDuplicates(t *testing.T) {
 	if s.Outcome != Quarantined || s.Deleted {
 		t.Errorf("other content: %+v", s)
 	}
-	if again := b.store(other); again.Outcome != Same || again.Number != s.Number {
+	if again := b.store(other); again.Outcome != Quarantined || again.Number != s.Number {
 		t.Errorf("other content again: %+v", again)
 	}
 	b.same(first)
-	reviews, err := b.Reviews()
+	reviews, err := b.Reviews(0, 10)
 	if err != nil || len(reviews) != 1 || reviews[0].Against == nil {
 		t.Fatalf("reviews: %+v, %v", reviews, err)
 	}
@@ -168,13 +168,13 @@ func TestDuplicates(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.same(other)
-	if reviews, err = b.Reviews(); err != nil || len(reviews) != 1 || reviews[0].Number == s.Number {
+	if reviews, err = b.Reviews(0, 10); err != nil || len(reviews) != 1 || reviews[0].Number == s.Number {
 		t.Errorf("after accepting: %+v, %v", reviews, err)
 	}
 	if err := b.Decide(context.Background(), reviews[0].Number, Discard); err != nil {
 		t.Fatal(err)
 	}
-	if reviews, err = b.Reviews(); err != nil || len(reviews) != 0 {
+	if reviews, err = b.Reviews(0, 10); err != nil || len(reviews) != 0 {
 		t.Errorf("after discarding: %+v, %v", reviews, err)
 	}
 	b.sound()

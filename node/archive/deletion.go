@@ -8,9 +8,12 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"pelago/cluster/fault"
-	"pelago/node/archive/archivepb"
 	"pelago/replication/catalog"
 )
+
+// ErrDeleted is in the tree of the error about an instance that a tombstone
+// covers.
+var ErrDeleted = errors.New("deleted")
 
 // Delete commits a tombstone for a study, or with series and instance for less.
 // Everything under it disappears from queries and retrieves at once and can be
@@ -27,12 +30,9 @@ func (a *Archive) Delete(ctx context.Context, study, series, instance, by string
 	if !found || study == "" {
 		return fault.New(fault.NotFound, "no such study, series or instance")
 	}
-	if err := a.append(ctx, &catalog.TombstoneFact{
+	return a.changeTombstone(ctx, &catalog.TombstoneFact{
 		Study: study, Series: series, Instance: instance, Tick: time.Now().Unix(), By: by,
-	}); err != nil {
-		return err
-	}
-	return a.recount(ctx, study, series)
+	}, study, series)
 }
 
 // Restore takes a tombstone back within the delete grace.
@@ -45,186 +45,107 @@ func (a *Archive) Restore(ctx context.Context, study, series, instance, by strin
 	if now.Sub(time.Unix(tombstone.Tick, 0)) > a.o.Grace {
 		return fault.New(fault.NotFound, "deleted more than %s ago", a.o.Grace)
 	}
-	if err := a.append(ctx, &catalog.RestoreFact{
+	return a.changeTombstone(ctx, &catalog.RestoreFact{
 		Study: study, Series: series, Instance: instance, Tick: now.Unix(), By: by,
-	}); err != nil {
-		return err
-	}
-	return a.recount(ctx, study, series)
+	}, study, series)
 }
 
-// recount has the facts of the series under a changed tombstone made anew:
-// their counts are what a retrieve would send.
-func (a *Archive) recount(ctx context.Context, study, series string) error {
-	last := ""
-	for ref, err := range a.list(ctx, keySeries(study, series, "")) {
-		if err != nil {
-			return err
-		}
-		if ref.Series != last {
-			last = ref.Series
-			a.journal.Dirty(a.number.Load(), study, last)
-		}
-	}
-	return a.journal.Settle(ctx)
-}
-
-func (a *Archive) append(ctx context.Context, command catalog.Command) error {
-	results, err := a.journal.Append(ctx, command)
-	if err != nil {
-		return err
-	}
-	return errors.Join(results...)
-}
-
-// purgeEvery is how often objects past their grace are looked for.
-const purgeEvery = time.Hour
-
-func (a *Archive) runPurge(ctx context.Context) error {
-	tick := time.NewTicker(purgeEvery)
-	defer tick.Stop()
-	for {
-		if err := a.purge(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			a.log.Error("purging failed; it is tried again", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-}
-
-// purge frees the bytes of what was deleted, or discarded by an operator, more
-// than the grace before now. Tombstones stay for ever.
-func (a *Archive) purge(ctx context.Context, now time.Time) error {
-	a.still.Lock()
-	defer a.still.Unlock()
-	for tombstone, err := range a.catalog.Tombstones(ctx) {
-		if err != nil {
-			return err
-		}
-		if now.Sub(time.Unix(tombstone.Tick, 0)) <= a.o.Grace {
-			continue
-		}
-		prefix := keySeries(tombstone.Study, tombstone.Series, tombstone.Instance)
-		var due []Ref
-		for ref, err := range a.list(ctx, prefix) {
-			if err != nil {
-				return err
-			}
-			due = append(due, ref)
-		}
-		for _, ref := range due {
-			if err := a.purgeInstance(ref.Number); err != nil {
-				return err
-			}
-		}
-		if tombstone.Series == "" && len(due) > 0 {
-			if err := a.forget(ctx, tombstone.Study); err != nil {
-				return err
-			}
-		}
-	}
-	if err := a.purgeDiscarded(ctx, now); err != nil {
-		return err
-	}
-	return a.dropEmpty()
-}
-
-// purgeDiscarded frees what operators discarded.
-func (a *Archive) purgeDiscarded(ctx context.Context, now time.Time) error {
-	var due []uint64
-	err := a.each([]byte{rowUID}, func(key, value []byte) error {
-		if len(value) != 1 || archivepb.State(value[0]) != archivepb.State_DISCARDED {
-			return context.Cause(ctx)
-		}
-		r, ok, err := a.instance(numberOf(key))
-		if err != nil || !ok {
-			return err
-		}
-		if now.Sub(time.UnixMicro(r.Decided)) > a.o.Grace {
-			due = append(due, r.Number)
-		}
-		return nil
-	})
-	for _, number := range due {
-		err = errors.Join(err, a.purgeInstance(number))
-	}
-	return err
-}
-
-// purgeInstance takes an instance's rows and gives its bytes up. What stays is
-// its record, marked dropped, for as long as staging may replay it.
-func (a *Archive) purgeInstance(number uint64) error {
-	r, ok, err := a.instance(number)
-	if err != nil || !ok {
-		return err
-	}
-	location, err := a.location(number)
-	if fault.Is(err, fault.NotFound) {
-		return nil
-	}
+// changeTombstone commits a tombstone or takes one back, and has the facts of
+// the series under it made anew: their counts are what a retrieve would send.
+// That they must be is durable first.
+func (a *Archive) changeTombstone(ctx context.Context, command catalog.Command, study, series string) error {
+	changed, err := a.seriesOf(study, series)
 	if err != nil {
 		return err
 	}
 	batch := a.store.NewBatch()
 	defer batch.Close()
-	if err := changeState(batch, r, archivepb.State_DROPPED); err != nil {
+	for _, name := range changed {
+		if err := batch.Set(keyAgain(name), nil, nil); err != nil {
+			return err
+		}
+	}
+	if err := batch.Commit(pebble.Sync); err != nil {
+		return fmtStore(err)
+	}
+	results, err := a.journal.Append(ctx, command)
+	if err := errors.Join(append(results, err)...); err != nil {
 		return err
 	}
-	if err := errors.Join(
-		leavePack(batch, location, number),
-		batch.Delete(keyUID(r.Sop, number), nil),
-		batch.Delete(keyNumber(rowHeader, number), nil),
-		batch.Delete(keyNumber(rowLocation, number), nil),
-		batch.Delete(keyQueue(r.Study, r.Series, number), nil),
-		batch.Commit(pebble.Sync),
-	); err != nil {
-		return err
-	}
-	if len(location.Pack) > 0 {
-		return nil
-	}
-	return a.staging.Release(placed(location))
+	return a.again(ctx, changed)
 }
 
-// forget drops a study's keys once nothing of it is left (crypto-shredding).
-func (a *Archive) forget(ctx context.Context, study string) error {
-	left := false
-	err := a.each(appendUID([]byte{rowQueue}, study), func(_, _ []byte) error { left = true; return nil })
+// seriesOf lists the series of a study that canonical instances are in, or just
+// the one.
+func (a *Archive) seriesOf(study, series string) ([]seriesName, error) {
+	if series != "" {
+		return []seriesName{{study, series}}, nil
+	}
+	var all []seriesName
+	prefix := keySeries(study, "", "")
+	it, err := a.store.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {
-		return err
+		return nil, fmtStore(err)
 	}
-	for _, err := range a.list(ctx, keySeries(study, "", "")) {
-		if err != nil {
-			return err
+	defer it.Close()
+	for ok := it.First(); ok; {
+		uids, _, fine := splitUIDs(it.Key()[1:], 3)
+		if !fine {
+			return nil, errSeriesRow()
 		}
-		left = true
+		all = append(all, seriesName{study, uids[1]})
+		ok = it.SeekGE(after(keySeries(study, uids[1], "")))
 	}
-	if left || a.keepsVersions(study) {
-		return nil
-	}
-	a.packs.drop()
-	return a.o.Keys.Forget(study)
+	return all, fmtStore(it.Error())
 }
 
-// keepsVersions reports whether a pack of the study still has members:
-// quarantined versions and renditions rest under the same key.
-func (a *Archive) keepsVersions(study string) bool {
-	if err := a.dropEmpty(); err != nil {
-		return true
+func errSeriesRow() error {
+	return fault.New(fault.Corrupt, "store: a series row that does not parse")
+}
+
+// again has the facts of series made anew, whose rowAgain rows are durable, and
+// returns once the catalogue has them.
+func (a *Archive) again(ctx context.Context, changed []seriesName) error {
+	if len(changed) == 0 {
+		return nil
 	}
-	found := errors.New("found")
-	err := a.each([]byte{rowPack}, func(_, value []byte) error {
-		var p archivepb.Pack
-		if err := unmarshal(value, &p); err != nil {
+	for _, name := range changed {
+		a.journal.Again(name.study, name.series)
+	}
+	if err := a.journal.Settle(ctx); err != nil {
+		return err // done again at the next start
+	}
+	batch := a.store.NewBatch()
+	defer batch.Close()
+	for _, name := range changed {
+		if err := batch.Delete(keyAgain(name), nil); err != nil {
 			return err
 		}
-		if p.Study == study {
-			return found
+	}
+	// Unsynced: to make a fact twice is harmless.
+	return fmtStore(batch.Commit(pebble.NoSync))
+}
+
+// againLeft has those facts made anew that the end of the last process left.
+func (a *Archive) againLeft(ctx context.Context) error {
+	for {
+		var left []seriesName
+		err := a.each([]byte{rowAgain}, func(key, _ []byte) error {
+			uids, _, ok := splitUIDs(key[1:], 2)
+			if !ok {
+				return fault.New(fault.Corrupt, "store: a row of a fact to be made anew that does not parse")
+			}
+			left = append(left, seriesName{uids[0], uids[1]})
+			if len(left) == pageRows {
+				return errStop
+			}
+			return nil
+		})
+		if err != nil && err != errStop || len(left) == 0 {
+			return err
 		}
-		return nil
-	})
-	return err != nil
+		if err := a.again(ctx, left); err != nil {
+			return err
+		}
+	}
 }

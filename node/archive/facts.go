@@ -38,7 +38,7 @@ func (f facts) SeriesFact(ctx context.Context, study, series string) (*catalog.S
 	fact := &catalog.SeriesFact{
 		Origin: f.o.Node, Site: f.o.Site, Study: study, Series: series,
 		Reserved: study == ReservedStudy,
-		AsOf:     f.number.Load(),
+		AsOf:     f.visible.Load(),
 	}
 	var first uint64
 	classes := map[string]bool{}

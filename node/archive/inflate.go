@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"pelago/cluster/fault"
 )
 
@@ -21,8 +23,9 @@ type inflated struct {
 	file *os.File
 }
 
-// inflate reads a raw deflate stream that is known to hold size bytes.
-func inflate(r io.Reader, size int64) (*inflated, error) {
+// inflate reads a raw deflate stream that is known to hold size bytes. A large
+// one goes to a file in the data directory, if there is room.
+func (a *Archive) inflate(r io.Reader, size int64) (*inflated, error) {
 	stream := io.LimitReader(flate.NewReader(r), size+1)
 	if size <= spoolAbove {
 		var b bytes.Buffer
@@ -32,7 +35,14 @@ func inflate(r io.Reader, size int64) (*inflated, error) {
 		}
 		return &inflated{ReaderAt: bytes.NewReader(b.Bytes())}, nil
 	}
-	file, err := os.CreateTemp("", "pelago-inflate-*")
+	if err := a.space.reserve(size); err != nil {
+		return nil, fmt.Errorf("inflating: %w", err)
+	}
+	folder := a.o.Dir
+	if !a.real {
+		folder = "" // the archive rests in memory
+	}
+	file, err := os.CreateTemp(folder, inflatePrefix)
 	if err != nil {
 		return nil, fmt.Errorf("inflating: %w", err)
 	}
@@ -41,11 +51,33 @@ func inflate(r io.Reader, size int64) (*inflated, error) {
 		return nil, errors.Join(err, file.Close())
 	}
 	in := &inflated{ReaderAt: file, file: file}
-	n, err := io.Copy(file, stream)
+	out := &spool{file: file}
+	n, err := io.Copy(out, stream)
+	if out.err != nil { // the disk's fault, not the data set's
+		return nil, errors.Join(fmt.Errorf("inflating: %w", out.err), in.Close())
+	}
 	if err = whole(n, size, err); err != nil {
 		return nil, errors.Join(err, in.Close())
 	}
 	return in, nil
+}
+
+// inflatePrefix begins the names of spooled files, which go with the process.
+const inflatePrefix = ".inflate-"
+
+// spool remembers whether it was writing that failed.
+type spool struct {
+	file *os.File
+	err  error
+}
+
+func (s *spool) Write(p []byte) (int, error) {
+	n, err := s.file.Write(p)
+	if vfs.IsNoSpaceError(err) {
+		err = fault.New(fault.Full, "%w", err)
+	}
+	s.err = err
+	return n, err
 }
 
 func whole(n, size int64, err error) error {

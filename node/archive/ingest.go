@@ -1,10 +1,10 @@
 package archive
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -76,13 +76,36 @@ func (a *Archive) take(ctx context.Context, in Incoming) (Stored, error) {
 	if err != nil {
 		return Stored{}, err
 	}
+	patient := header.Dataset.String(dict.PatientID)
 	if same != nil {
-		return Stored{Ref: same.ref(), Outcome: Same}, nil
+		stored, err := a.sentAgain(ctx, same)
+		stored.Patient = patient
+		return stored, err
 	}
 	if err := a.commit(ctx, arrival, record, header); err != nil {
 		return Stored{}, err
 	}
-	return a.settleVersion(ctx, record, header)
+	stored := Stored{Ref: version{record}.ref()}
+	switch {
+	case record.State != archivepb.State_CANONICAL:
+		stored, err = a.settleVersion(ctx, record)
+	case a.covered(record):
+		// Deleted between our look and our commit: it has come late.
+		stored.Outcome, stored.Deleted = Quarantined, true
+		err = a.setState(record.Number, archivepb.State_QUARANTINED)
+	}
+	stored.Patient = patient
+	return stored, err
+}
+
+// sentAgain answers an arrival whose very bytes are held. One that is
+// quarantined still is, unless a crash or an error cut its comparison short and
+// comparing now tells otherwise.
+func (a *Archive) sentAgain(ctx context.Context, same *version) (Stored, error) {
+	if same.State == archivepb.State_QUARANTINED {
+		return a.settleVersion(ctx, same.Instance)
+	}
+	return Stored{Ref: same.ref(), Outcome: Same}, nil
 }
 
 // storedSyntax checks the transfer syntax of an arrival (DESIGN §9, What is an
@@ -227,45 +250,6 @@ func (f *inflight) enter(ctx context.Context, sop string) (func(), error) {
 	}
 }
 
-// judge compares an arrival with what is stored under its UID: it returns the
-// stored instance if they are the same bytes, and otherwise sets the state
-// under which the arrival is to be committed.
-func (a *Archive) judge(r *archivepb.Instance) (*version, error) {
-	versions, err := a.versions(r.Sop)
-	if err != nil {
-		return nil, err
-	}
-	for _, v := range versions {
-		if !bytes.Equal(v.Hash, r.Hash) || v.Syntax != r.Syntax {
-			continue
-		}
-		if v.State == archivepb.State_CANONICAL && !a.covered(v.Instance) {
-			return &v, nil
-		}
-		if v.State == archivepb.State_QUARANTINED {
-			return &v, nil // it waits for an operator already
-		}
-	}
-	if a.covered(r) {
-		r.State = archivepb.State_QUARANTINED
-		return nil, nil
-	}
-	for _, v := range versions {
-		if v.State == archivepb.State_CANONICAL {
-			r.State = archivepb.State_QUARANTINED
-			r.Against = v.Number
-			break
-		}
-	}
-	return nil, nil
-}
-
-// covered reports whether a tombstone names the instance, its series or study.
-func (a *Archive) covered(r *archivepb.Instance) bool {
-	_, deleted := a.catalog.Deleted(r.Study, r.Series, r.Sop)
-	return deleted
-}
-
 // commit makes the arrival durable and writes its rows.
 func (a *Archive) commit(ctx context.Context, arrival *staging.Arrival, r *archivepb.Instance, header *dicom.Header) error {
 	r.Number = a.number.Add(1)
@@ -288,10 +272,21 @@ func (a *Archive) commit(ctx context.Context, arrival *staging.Arrival, r *archi
 		a.die(err)
 		return fault.New(fault.Unavailable, "store: %w", err)
 	}
+	raise(&a.visible, r.Number)
 	if r.State == archivepb.State_CANONICAL {
 		a.journal.Dirty(r.Number, r.Study, r.Series)
 	}
 	return nil
+}
+
+// raise sets a number that only grows.
+func raise(n *atomic.Uint64, to uint64) {
+	for {
+		now := n.Load()
+		if now >= to || n.CompareAndSwap(now, to) {
+			return
+		}
+	}
 }
 
 // putInstance writes all rows of an instance that rests in staging.
@@ -300,7 +295,7 @@ func putInstance(b *pebble.Batch, r *archivepb.Instance, header []byte, at *arch
 		{keyNumber(rowInstance, r.Number), marshal(r)},
 		{keyNumber(rowHeader, r.Number), header},
 		{keyNumber(rowLocation, r.Number), marshal(at)},
-		{keyQueue(r.Study, r.Series, r.Number), nil},
+		{keyQueue(r.Study, r.Series, r.Number), queueValue(r.Bytes, r.Arrived)},
 	}
 	for _, row := range rows {
 		if err := b.Set(row.key, row.value, nil); err != nil {
@@ -308,98 +303,4 @@ func putInstance(b *pebble.Batch, r *archivepb.Instance, header []byte, at *arch
 		}
 	}
 	return putState(b, r)
-}
-
-// putState writes the rows by which an instance is found, as its state wants.
-func putState(b *pebble.Batch, r *archivepb.Instance) error {
-	if err := b.Set(keyUID(r.Sop, r.Number), []byte{byte(r.State)}, nil); err != nil {
-		return err
-	}
-	switch r.State {
-	case archivepb.State_CANONICAL:
-		l := listing{number: r.Number, bytes: r.Bytes, class: r.Class, syntax: r.Syntax}
-		if err := b.Set(keySeries(r.Study, r.Series, r.Sop), l.append(nil), nil); err != nil {
-			return err
-		}
-		return b.Set(keyParent(r.Series, r.Study), nil, nil)
-	case archivepb.State_QUARANTINED:
-		return b.Set(keyNumber(rowReview, r.Number), nil, nil)
-	}
-	return nil
-}
-
-// replayer writes the rows of replayed arrivals again where they are missing.
-type replayer struct {
-	a       *Archive
-	release []staging.Placed
-	rows    int
-}
-
-// arrival takes one arrival from staging's replay.
-func (p *replayer) arrival(record []byte, at staging.Placed) error {
-	var arrival archivepb.Arrival
-	if err := unmarshal(record, &arrival); err != nil {
-		return err
-	}
-	r := arrival.Instance
-	if r == nil {
-		return fault.New(fault.Corrupt, "staging: a commit record without an instance")
-	}
-	if r.Number > p.a.number.Load() {
-		p.a.number.Store(r.Number)
-	}
-	known, ok, err := p.a.instance(r.Number)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		p.rows++
-		batch := p.a.store.NewBatch()
-		defer batch.Close()
-		if err := putInstance(batch, r, arrival.Header, stagedLocation(at)); err != nil {
-			return err
-		}
-		return batch.Commit(pebble.NoSync)
-	}
-	if !bytes.Equal(known.Hash, r.Hash) || known.Sop != r.Sop {
-		return fault.New(fault.Corrupt, "staging: the arrival numbered %d is not the one that store/ knows", r.Number)
-	}
-	staged, err := p.a.staged(known)
-	if err == nil && !staged {
-		p.release = append(p.release, at)
-	}
-	return err
-}
-
-// finish syncs what was written and lets go of what rests elsewhere.
-func (p *replayer) finish() error {
-	if err := p.a.sync(); err != nil {
-		return err
-	}
-	if p.rows > 0 {
-		p.a.log.Info("staging replayed", "instances", p.rows)
-	}
-	for _, at := range p.release {
-		if err := p.a.staging.Release(at); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// staged reports whether an instance's bytes are still needed in staging.
-func (a *Archive) staged(r *archivepb.Instance) (bool, error) {
-	if r.State == archivepb.State_DROPPED {
-		return false, nil
-	}
-	location, err := a.location(r.Number)
-	if fault.Is(err, fault.NotFound) {
-		return false, nil // purged
-	}
-	return len(location.GetPack()) == 0, err
-}
-
-// sync makes everything written to store/ so far durable.
-func (a *Archive) sync() error {
-	return a.store.LogData(nil, pebble.Sync)
 }

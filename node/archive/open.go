@@ -71,26 +71,25 @@ func only(refs iter.Seq2[Ref, error], keep func(Ref) bool) iter.Seq2[Ref, error]
 // list yields the instances whose series rows begin with prefix.
 func (a *Archive) list(ctx context.Context, prefix []byte) iter.Seq2[Ref, error] {
 	return func(yield func(Ref, error) bool) {
-		stop := errors.New("stop")
-		err := a.each(prefix, func(key, value []byte) error {
+		err := a.pages(prefix, func(key, value []byte) error {
 			if err := context.Cause(ctx); err != nil {
 				return err
 			}
 			uids, _, ok := splitUIDs(key[1:], 3)
 			l, fine := parseListing(value)
 			if !ok || !fine {
-				return fault.New(fault.Corrupt, "store: a series row that does not parse")
+				return errSeriesRow()
 			}
 			ref := Ref{
 				Study: uids[0], Series: uids[1], SOP: uids[2],
 				Class: l.class, Syntax: l.syntax, Number: l.number, Bytes: l.bytes,
 			}
 			if !yield(ref, nil) {
-				return stop
+				return errStop
 			}
 			return nil
 		})
-		if err != nil && err != stop {
+		if err != nil && err != errStop {
 			yield(Ref{}, err)
 		}
 	}
@@ -98,16 +97,13 @@ func (a *Archive) list(ctx context.Context, prefix []byte) iter.Seq2[Ref, error]
 
 func (a *Archive) bySOP(series, sop string) iter.Seq2[Ref, error] {
 	return func(yield func(Ref, error) bool) {
-		versions, err := a.versions(sop)
+		versions, err := a.canonical(sop)
 		if err != nil {
 			yield(Ref{}, err)
 			return
 		}
 		for _, v := range versions {
-			if v.State != archivepb.State_CANONICAL || series != "" && v.Series != series {
-				continue
-			}
-			if !yield(v.ref(), nil) {
+			if (series == "" || v.Series == series) && !yield(v.ref(), nil) {
 				return
 			}
 		}
@@ -345,7 +341,7 @@ func (o *opened) Values() (io.ReaderAt, error) {
 		return o.stored, nil
 	}
 	if o.inflated == nil {
-		in, err := inflate(io.NewSectionReader(o.stored, 0, o.ref.Bytes), o.header.Size)
+		in, err := o.archive.inflate(io.NewSectionReader(o.stored, 0, o.ref.Bytes), o.header.Size)
 		if err != nil {
 			return nil, err
 		}

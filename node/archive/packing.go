@@ -1,21 +1,14 @@
 package archive
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/binary"
-	"errors"
-	"io"
-	"slices"
-	"sync"
 	"time"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dict"
 	"pelago/node/archive/archivepb"
+	"pelago/node/work"
 	"pelago/shard/bulk"
 	"pelago/shard/pack"
 	"pelago/shard/seal"
@@ -26,10 +19,30 @@ import (
 // is committed and its rows are synced, everything is read from staging; so a
 // crash at any point costs work, never bytes.
 
-// lookEvery is how often the queue is looked at.
-const lookEvery = 5 * time.Second
+const (
+	// lookEvery is how often the queue is looked at.
+	lookEvery = 5 * time.Second
+	// shrink is what real images shrink to by packing, about: a table that comes
+	// out smaller or larger does no harm.
+	shrink = 3
+	// pressedEvery is how often a staging that is more than half full, of which
+	// little is waiting to be packed, makes a table smaller than it should be.
+	pressedEvery = time.Minute
+)
 
-func (a *Archive) runPacker(ctx context.Context) error {
+// packer is the state of the packer's goroutine.
+type packer struct {
+	*Archive
+	next   []byte // of the queue: where the next look begins
+	oldest int64  // nothing queued arrived earlier, Unix microseconds; 0: not known
+	table  time.Time
+	skip   skipping
+}
+
+// runPacker packs what is due until ctx ends, and everything when it is asked.
+func (a *Archive) runPacker(ctx context.Context, progress *work.Progress) error {
+	defer close(a.stopped)
+	p := &packer{Archive: a, skip: newSkipping()}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -37,10 +50,11 @@ func (a *Archive) runPacker(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-			a.packAll(ctx, false) // failures are counted and logged, and tried again
+			progress.Note(p.packDue(ctx)) // counted and logged, and tried again
 		case answer := <-a.kick:
-			answer <- a.packAll(ctx, true)
+			answer <- p.packAll(ctx)
 		}
+		progress.Set(int64(a.stats.PackedInstances.Load()), 0)
 	}
 }
 
@@ -50,6 +64,8 @@ func (a *Archive) Pack(ctx context.Context) error {
 	answer := make(chan error, 1)
 	select {
 	case a.kick <- answer:
+	case <-a.stopped:
+		return fault.New(fault.Unavailable, "the archive is stopping")
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -61,117 +77,62 @@ func (a *Archive) Pack(ctx context.Context) error {
 	}
 }
 
-// burst is the queued instances of one series.
-type burst struct {
-	study, series string
-	numbers       []uint64
-	bytes         int64
-	first, last   int64 // arrival, Unix microseconds
-}
-
-// packAll packs what is due until nothing is; all packs the rest too.
-func (a *Archive) packAll(ctx context.Context, all bool) error {
-	a.still.Lock()
-	defer a.still.Unlock()
+// packDue packs until nothing more is due. Nothing is due while it would not
+// fill a table, unless it has waited for Options.Gather or staging needs the
+// room.
+func (p *packer) packDue(ctx context.Context) error {
 	for {
-		bursts, more, err := a.due(ctx, all)
-		if err == nil && len(bursts) > 0 {
-			err = a.packTable(ctx, bursts)
+		total, live := p.staging.Bytes()
+		enough := shrink * p.o.TableBytes
+		now := time.Now()
+		pressed := total > p.o.StagingBytes/2 && (live >= enough/4 || now.Sub(p.table) >= pressedEvery)
+		if live == 0 || !pressed && live < enough && p.oldest != 0 && !waited(p.oldest, now, p.o.Gather) {
+			return nil
+		}
+		began := p.next
+		l, err := p.lookAt(ctx, p.next, enough, pressed, p.skip)
+		if err != nil {
+			return p.failed(ctx, err)
+		}
+		p.next = l.next
+		p.oldest = 0
+		if began == nil && l.next == nil {
+			p.oldest = earlier(l.oldest, l.waiting)
+		}
+		full := l.bytes >= enough || l.instances >= maxTable
+		if len(l.bursts) == 0 || !full && !pressed && !waited(l.oldest, now, p.o.Gather) {
+			return nil
+		}
+		if err := p.packTable(ctx, l.bursts, pressed); err != nil {
+			return p.failed(ctx, err)
+		}
+	}
+}
+
+// packAll packs all that is queued.
+func (p *packer) packAll(ctx context.Context) error {
+	var next []byte
+	for {
+		l, err := p.lookAt(ctx, next, shrink*p.o.TableBytes, true, p.skip)
+		if err == nil && len(l.bursts) > 0 {
+			err = p.packTable(ctx, l.bursts, false)
 		}
 		if err != nil {
-			if ctx.Err() == nil {
-				a.stats.PackErrors.Add(1)
-				a.log.Error("packing failed; the instances stay in staging", "error", err, "kind", fault.KindOf(err).String())
-			}
-			return err
+			return p.failed(ctx, err)
 		}
-		if len(bursts) == 0 || !more {
+		if next = l.next; next == nil {
+			p.oldest = 0
 			return nil
 		}
 	}
 }
 
-// due reads from the queue the series that may be packed, up to about a table's
-// worth. Nothing is due while it would not fill a table, unless it has waited
-// for Options.Gather or staging needs the room. more says that the queue held
-// still more.
-func (a *Archive) due(ctx context.Context, all bool) (bursts []burst, more bool, err error) {
-	now := time.Now()
-	total, _ := a.staging.Bytes()
-	pressed := all || total > a.o.StagingBytes/2
-	// Raw bytes that make a table; real images shrink about threefold, and a
-	// table that comes out smaller or larger does no harm.
-	enough := 3 * a.o.TableBytes
-	var sum int64
-	var oldest int64
-	full := errors.New("full")
-	err = a.each([]byte{rowQueue}, func(key, _ []byte) error {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		uids, _, ok := splitUIDs(key[1:], 2)
-		if !ok {
-			return fault.New(fault.Corrupt, "store: a queue row that does not parse")
-		}
-		if n := len(bursts); n == 0 || bursts[n-1].study != uids[0] || bursts[n-1].series != uids[1] {
-			if n > 0 {
-				if a.ready(bursts[n-1], now, pressed) {
-					sum += bursts[n-1].bytes
-					if oldest == 0 || bursts[n-1].first < oldest {
-						oldest = bursts[n-1].first
-					}
-				} else {
-					bursts = bursts[:n-1]
-				}
-			}
-			if sum >= enough {
-				more = true
-				return full
-			}
-			bursts = append(bursts, burst{study: uids[0], series: uids[1]})
-		}
-		if a.corrupt.has(numberOf(key)) {
-			return nil
-		}
-		r, ok, err := a.instance(numberOf(key))
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return fault.New(fault.Corrupt, "store: a queue row without its instance")
-		}
-		b := &bursts[len(bursts)-1]
-		b.numbers = append(b.numbers, r.Number)
-		b.bytes += r.Bytes
-		b.last = max(b.last, r.Arrived)
-		if b.first == 0 || r.Arrived < b.first {
-			b.first = r.Arrived
-		}
-		return nil
-	})
-	if err != nil && err != full {
-		return nil, false, err
+func (p *packer) failed(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		p.stats.PackErrors.Add(1)
+		p.log.Error("packing failed; the instances stay in staging", "error", err, "kind", fault.KindOf(err).String())
 	}
-	if n := len(bursts); n > 0 && !more {
-		if a.ready(bursts[n-1], now, pressed) {
-			sum += bursts[n-1].bytes
-			if oldest == 0 || bursts[n-1].first < oldest {
-				oldest = bursts[n-1].first
-			}
-		} else {
-			bursts = bursts[:n-1]
-		}
-	}
-	if !pressed && sum < enough && now.Sub(time.UnixMicro(oldest)) < a.o.Gather {
-		return nil, false, nil
-	}
-	return bursts, more, nil
-}
-
-// ready reports whether a burst has ended, by the sealing rules of DESIGN §7.
-func (a *Archive) ready(b burst, now time.Time, pressed bool) bool {
-	return pressed || b.bytes >= a.o.PackBytes ||
-		now.Sub(time.UnixMicro(b.last)) >= a.o.Quiet || now.Sub(time.UnixMicro(b.first)) >= a.o.Age
+	return err
 }
 
 // building is a pack in a table that is not yet committed.
@@ -183,59 +144,88 @@ type building struct {
 }
 
 // packTable writes bursts into one table, commits it and moves the instances'
-// locations there.
-func (a *Archive) packTable(ctx context.Context, bursts []burst) error {
+// locations there. It holds still for the whole of it: what it reads from
+// staging must not be dropped meanwhile, and no backup may see a table without
+// its rows.
+func (p *packer) packTable(ctx context.Context, bursts []burst, hurry bool) error {
+	p.still.Lock()
+	defer p.still.Unlock()
+	p.table = time.Now()
 	studies := make([]string, len(bursts))
 	for i, b := range bursts {
 		studies[i] = b.study
 	}
-	if err := a.o.Keys.Prepare(studies...); err != nil {
+	if err := p.o.Keys.Prepare(studies...); err != nil {
 		return err
 	}
-	table, err := a.bulk.NewTable(bulk.Hot)
+	table, err := p.bulk.NewTable(bulk.Hot)
 	if err != nil {
 		return err
 	}
 	defer table.Abort()
 	effort := pack.Best
-	if total, _ := a.staging.Bytes(); total > a.o.StagingBytes/2 {
+	if hurry {
 		effort = pack.Fast
 	}
 	var built []*building
 	for _, b := range bursts {
-		for len(b.numbers) > 0 { // a pack a turn
-			one, n, err := a.packBurst(ctx, table, b, effort)
+		for numbers := b.numbers; len(numbers) > 0; { // a pack a turn
+			one, n, err := p.packBurst(ctx, table, b.seriesName, numbers, effort)
 			if err != nil {
+				p.setAside(ctx, b, err)
 				return err
 			}
-			b.numbers = b.numbers[n:]
-			if one != nil {
-				built = append(built, one)
-			}
+			numbers = numbers[n:]
+			built = append(built, one)
 		}
 	}
-	if len(built) == 0 {
-		return nil
-	}
 	refs, err := table.Commit(ctx)
-	if err != nil {
+	if err != nil || len(built) == 0 {
 		return err
 	}
 	if len(refs) != len(built) {
 		return fault.New(fault.Corrupt, "bulk: %d blobs for %d packs", len(refs), len(built))
 	}
-	return a.adopt(built, refs)
+	return p.adopt(built, refs)
+}
+
+// setAside sees to it that what cannot be packed does not keep the rest
+// waiting: instances whose staged bytes fail their hash are left out for good,
+// a series with any other fault of its own for a while.
+func (p *packer) setAside(ctx context.Context, b burst, err error) {
+	switch fault.KindOf(err) {
+	case fault.Full, fault.Unavailable, fault.Canceled:
+		return // not the series' fault
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	found := 0
+	for _, number := range b.numbers {
+		r, ok, err := p.instance(number)
+		if err == nil && ok {
+			err = p.readBack(ctx, r)
+		}
+		if fault.Is(err, fault.Corrupt) {
+			p.skip.corrupt[number] = true
+			found++
+		}
+	}
+	if found == 0 {
+		p.skip.aside[b.seriesName] = time.Now().Add(asideFor)
+	}
+	p.log.Error("a series is left in staging", "study", b.study, "series", b.series, "corrupt_instances", found, "error", err)
 }
 
 // packBurst writes one pack from the front of a burst and says how many
 // instances it took off it.
-func (a *Archive) packBurst(ctx context.Context, table *bulk.Table, b burst, effort pack.Effort) (*building, int, error) {
-	keyID, study, err := a.o.Keys.ForStudy(b.study)
+func (p *packer) packBurst(ctx context.Context, table *bulk.Table, of seriesName, numbers []uint64, effort pack.Effort) (*building, int, error) {
+	keyID, study, err := p.o.Keys.ForStudy(of.study)
 	if err != nil {
 		return nil, 0, err
 	}
 	one := &building{record: &archivepb.Pack{
-		Version: recordVersion, Study: b.study, Series: b.series, Key: keyID[:],
+		Version: recordVersion, Study: of.study, Series: of.series, Key: keyID[:],
 	}}
 	if _, err := rand.Read(one.id[:]); err != nil {
 		return nil, 0, err
@@ -246,248 +236,81 @@ func (a *Archive) packBurst(ctx context.Context, table *bulk.Table, b burst, eff
 		return nil, 0, err
 	}
 	sealed := seal.NewWriter(blob, seal.PackKey(study, one.id))
-	writer := a.codec.NewWriter(sealed, one.id)
-	taken := 0
-	for _, number := range b.numbers {
+	writer := p.codec.NewWriter(sealed, one.id)
+	for _, number := range numbers {
 		if err := context.Cause(ctx); err != nil {
 			return nil, 0, err
 		}
-		if taken > 0 && writer.Bytes() >= a.o.PackBytes {
+		if len(one.numbers) > 0 && writer.Bytes() >= p.o.PackBytes {
 			break
 		}
-		taken++
-		if err := a.packInstance(writer, number, effort); err != nil {
-			if fault.Is(err, fault.Corrupt) {
-				// The next round leaves it out; its bytes stay where they are.
-				a.corrupt.add(number)
-			}
+		if err := p.packInstance(ctx, writer, number, effort); err != nil {
 			return nil, 0, err
 		}
 		one.numbers = append(one.numbers, number)
 	}
-	manifest, err := writer.Close()
-	if err != nil {
+	if err := one.finish(writer, sealed); err != nil {
 		return nil, 0, err
 	}
-	one.entries = manifest.Entries
+	return one, len(one.numbers), blob.Close()
+}
+
+// finish writes the manifest behind the instances and closes the pack.
+func (one *building) finish(writer *pack.Writer, sealed *seal.Writer) error {
+	manifest, err := writer.Close()
+	if err != nil {
+		return err
+	}
 	durable, err := manifest.AppendBinary(nil)
 	if err != nil {
-		return nil, 0, err
+		return err
+	}
+	one.entries = manifest.Entries
+	for i := range one.entries {
+		one.entries[i].Record = nil // written; a table may hold many instances
 	}
 	one.record.Manifest = manifest.Bytes
 	one.record.Plaintext = manifest.Bytes + int64(len(durable))
 	if _, err := sealed.Write(durable); err != nil {
-		return nil, 0, err
+		return err
 	}
 	root, _, err := sealed.Close()
 	if err != nil {
-		return nil, 0, err
+		return err
 	}
 	one.record.Root = root[:]
 	one.record.Instances = uint32(len(one.numbers))
-	return one, taken, blob.Close()
+	return nil
 }
 
-func (a *Archive) packInstance(w *pack.Writer, number uint64, effort pack.Effort) error {
-	r, ok, err := a.instance(number)
+// storedAsIs is the size from which encapsulated instances are not compressed
+// again: their pixels are most of them.
+const storedAsIs = 64 << 10
+
+func (p *packer) packInstance(ctx context.Context, w *pack.Writer, number uint64, effort pack.Effort) error {
+	r, ok, err := p.instance(number)
 	if err != nil {
 		return err
 	}
 	if !ok {
 		return fault.New(fault.Corrupt, "store: instance %d is queued and has no record", number)
 	}
-	header, ok, err := a.get(keyNumber(rowHeader, number))
+	header, ok, err := p.get(keyNumber(rowHeader, number))
 	if err != nil {
 		return err
 	}
 	if !ok {
 		return fault.New(fault.Corrupt, "store: instance %d has no header record", number)
 	}
-	instance, err := a.Open(context.Background(), version{r}.ref())
+	instance, err := p.Open(ctx, version{r}.ref())
 	if err != nil {
 		return err
 	}
 	defer instance.Close()
 	syntax, _ := dict.Syntax(r.Syntax)
-	if syntax.Deflated || syntax.Encapsulated && r.Bytes > 64<<10 {
+	if syntax.Deflated || syntax.Encapsulated && r.Bytes > storedAsIs {
 		effort = pack.Store
 	}
 	record := marshal(&archivepb.Arrival{Instance: r, Header: header})
 	return w.Add(instance.Stored(), r.Bytes, [32]byte(r.Hash), nativeSamples(instance.Header()), effort, record)
 }
-
-// adopt points the instances at their packs with one synced batch, and only
-// then lets staging and the packs that they came from go.
-func (a *Archive) adopt(built []*building, refs []bulk.Ref) error {
-	var release []*archivepb.Location
-	batch := a.store.NewBatch()
-	defer batch.Close()
-	for i, one := range built {
-		ref := refs[i]
-		one.record.Space, one.record.Table = uint32(ref.Space), ref.Table
-		one.record.Blob, one.record.BlobBytes = ref.Blob, ref.Bytes
-		live := 0
-		for j, number := range one.numbers {
-			old, err := a.location(number)
-			if fault.Is(err, fault.NotFound) {
-				continue // purged meanwhile
-			}
-			if err != nil {
-				return err
-			}
-			r, ok, err := a.instance(number)
-			if err != nil {
-				return err
-			}
-			if !ok || r.State == archivepb.State_DROPPED {
-				continue
-			}
-			live++
-			release = append(release, old)
-			if err := leavePack(batch, old, number); err != nil {
-				return err
-			}
-			location := packedLocation(one.id, &one.entries[j])
-			if err := errors.Join(
-				batch.Set(keyNumber(rowLocation, number), marshal(location), nil),
-				batch.Set(keyMember(one.id, number), nil, nil),
-				batch.Delete(keyQueue(r.Study, r.Series, number), nil),
-			); err != nil {
-				return err
-			}
-			a.stats.PackedInstances.Add(1)
-			a.stats.PackedRaw.Add(uint64(r.Bytes))
-		}
-		a.stats.PackedBytes.Add(uint64(ref.Bytes))
-		if err := batch.Set(keyPack(one.id), marshal(one.record), nil); err != nil {
-			return err
-		}
-		if live == 0 {
-			if err := batch.Set(append([]byte{rowEmpty}, one.id[:]...), nil, nil); err != nil {
-				return err
-			}
-		}
-	}
-	last := slices.MaxFunc(refs, func(a, b bulk.Ref) int { return cmp.Compare(a.Table, b.Table) })
-	if err := batch.Set([]byte{rowAdopted}, binary.BigEndian.AppendUint64(nil, last.Table), nil); err != nil {
-		return err
-	}
-	if err := batch.Commit(pebble.Sync); err != nil {
-		return err
-	}
-	for _, old := range release {
-		if len(old.Pack) > 0 {
-			continue
-		}
-		if err := a.staging.Release(placed(old)); err != nil {
-			return err
-		}
-	}
-	return a.dropEmpty()
-}
-
-// leavePack notes in a batch that an instance no longer rests in its pack.
-func leavePack(b *pebble.Batch, old *archivepb.Location, number uint64) error {
-	if len(old.Pack) == 0 {
-		return nil
-	}
-	id, err := packID(old.Pack)
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		b.Delete(keyMember(id, number), nil),
-		b.Set(append([]byte{rowEmpty}, id[:]...), nil, nil),
-	)
-}
-
-// dropEmpty deletes the packs that the last instance has left by a synced
-// batch. It runs at every start too, so that a crash in the middle is finished.
-func (a *Archive) dropEmpty() error {
-	var left []pack.ID
-	if err := a.each([]byte{rowEmpty}, func(key, _ []byte) error {
-		id, err := packID(key[1:])
-		left = append(left, id)
-		return err
-	}); err != nil {
-		return err
-	}
-	for _, id := range left {
-		if err := a.dropPack(id); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (a *Archive) dropPack(id pack.ID) error {
-	members := 0
-	if err := a.each(prefixMember(id), func(_, _ []byte) error { members++; return nil }); err != nil {
-		return err
-	}
-	batch := a.store.NewBatch()
-	defer batch.Close()
-	if err := batch.Delete(append([]byte{rowEmpty}, id[:]...), nil); err != nil {
-		return err
-	}
-	if members == 0 {
-		p, err := a.pack(id)
-		if err != nil && !fault.Is(err, fault.NotFound) {
-			return err
-		}
-		if err == nil {
-			if err := a.bulk.Delete(packRef(p)); err != nil && !fault.Is(err, fault.NotFound) {
-				return err
-			}
-		}
-		if err := batch.Delete(keyPack(id), nil); err != nil {
-			return err
-		}
-	}
-	return batch.Commit(pebble.Sync)
-}
-
-// numbers is a set of local numbers.
-type numbers struct {
-	mu  sync.Mutex
-	set map[uint64]bool
-}
-
-func (n *numbers) add(number uint64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.set == nil {
-		n.set = map[uint64]bool{}
-	}
-	n.set[number] = true
-}
-
-func (n *numbers) has(number uint64) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.set[number]
-}
-
-// Manifest reads a pack's manifest back from bulk/.
-func (a *Archive) Manifest(id pack.ID) (*pack.Manifest, error) {
-	p, err := a.pack(id)
-	if err != nil {
-		return nil, err
-	}
-	plaintext, err := a.openPack(id)
-	if err != nil {
-		return nil, err
-	}
-	size := p.Plaintext - p.Manifest
-	if size < 0 || size > maxManifest {
-		return nil, fault.New(fault.Corrupt, "store: a pack with a manifest of %d bytes", size)
-	}
-	b := make([]byte, size)
-	if err := readFull(io.NewSectionReader(plaintext, p.Manifest, size), b, 0); err != nil {
-		return nil, err
-	}
-	return pack.ParseManifest(b)
-}
-
-// maxManifest bounds a manifest: the headers of a pack's instances, compressed.
-const maxManifest = 1 << 30

@@ -14,13 +14,17 @@ const (
 	rowHeader   = 'h' // h number            → header record
 	rowLocation = 'l' // l number            → archivepb.Location
 	rowSeries   = 's' // s study series sop  → listing, below; canonical instances only
-	rowUID      = 'u' // u sop number        → one byte, archivepb.State
+	rowUID      = 'u' // u sop number        → archivepb.State, one byte, and the hash's first 16
 	rowParent   = 'v' // v series study      → nothing
-	rowQueue    = 'q' // q study series number → nothing: still to be packed
+	rowQueue    = 'q' // q study series number → size and arrival (queue.go): still to be packed
 	rowPack     = 'p' // p pack id           → archivepb.Pack
 	rowMember   = 'm' // m pack id number    → nothing: an instance whose bytes the pack holds
 	rowEmpty    = 'y' // y pack id           → nothing: an instance has left it, see whether it is empty
 	rowReview   = 'x' // x number            → nothing: quarantined, an operator decides
+	rowDiscard  = 'w' // w number            → nothing: discarded, goes once the delete grace has passed
+	rowDropped  = 'd' // d number            → nothing: dropped; its record stays while staging may replay it
+	rowForget   = 'f' // f study             → nothing: purged, its keys go once nothing of it is left
+	rowAgain    = 'a' // a study series      → nothing: its fact must be made anew
 	rowAdopted  = 'z' // z                   → BE64: the highest table number whose packs have rows
 )
 
@@ -66,6 +70,14 @@ func prefixQueue(study, series string) []byte {
 func keyPack(id pack.ID) []byte { return append([]byte{rowPack}, id[:]...) }
 
 func prefixMember(id pack.ID) []byte { return append([]byte{rowMember}, id[:]...) }
+
+func keyEmpty(id pack.ID) []byte { return append([]byte{rowEmpty}, id[:]...) }
+
+func keyForget(study string) []byte { return appendUID([]byte{rowForget}, study) }
+
+func keyAgain(name seriesName) []byte {
+	return appendUID(appendUID([]byte{rowAgain}, name.study), name.series)
+}
 
 func keyMember(id pack.ID, number uint64) []byte {
 	return binary.BigEndian.AppendUint64(prefixMember(id), number)

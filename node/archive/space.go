@@ -53,8 +53,16 @@ func (s *space) ballast(size int64) int64 {
 	return max(1<<30, size/100)
 }
 
-// reserve grants n bytes or answers fault.Full.
-func (s *space) reserve(n int64) error {
+// reserve grants n bytes or answers fault.Full: the ballast stays free.
+func (s *space) reserve(n int64) error { return s.grant(n, 1) }
+
+// reserveToFree grants n bytes to the work that ends with more bytes free than
+// it began: tables that staged arrivals are packed into, and tables rewritten
+// without their dead. It may use three quarters of the ballast.
+func (s *space) reserveToFree(n int64) error { return s.grant(n, 4) }
+
+// grant leaves the given part of the ballast free.
+func (s *space) grant(n, part int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now := time.Now(); now.Sub(s.asked) > fresh {
@@ -64,8 +72,8 @@ func (s *space) reserve(n int64) error {
 		}
 		s.free_, s.size_, s.asked = free, size, now
 	}
-	if s.free_-n < s.ballast(s.size_) {
-		return fault.New(fault.Full, "the disk has %d bytes free, of which %d stay in reserve", s.free_, s.ballast(s.size_))
+	if least := s.ballast(s.size_) / part; s.free_-n < least {
+		return fault.New(fault.Full, "the disk has %d bytes free, of which %d stay in reserve", s.free_, least)
 	}
 	s.free_ -= n
 	return nil

@@ -1,12 +1,12 @@
 package archive
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
-	"pelago/cluster/fault"
 	"pelago/node/archive/archivepb"
-	"pelago/shard/bulk"
 )
 
 // Finding is one thing that verify found wrong. It names objects by UID or
@@ -37,7 +37,7 @@ func (a *Archive) Verify(ctx context.Context, progress func(done, total uint64))
 		report.add("staging", fmt.Sprintf("segment %d", c.Segment), fmt.Sprintf("offset %d: %s", c.Offset, c.Reason))
 	}
 	total := a.number.Load()
-	err := a.each([]byte{rowInstance}, func(key, value []byte) error {
+	err := a.pages([]byte{rowInstance}, func(key, value []byte) error {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
@@ -49,7 +49,7 @@ func (a *Archive) Verify(ctx context.Context, progress func(done, total uint64))
 		if r.State == archivepb.State_DROPPED {
 			return nil
 		}
-		a.verifyInstance(report, &r)
+		a.verifyInstance(ctx, report, &r)
 		report.Instances++
 		if progress != nil && report.Instances%64 == 0 {
 			progress(report.Instances, total)
@@ -63,6 +63,9 @@ func (a *Archive) Verify(ctx context.Context, progress func(done, total uint64))
 		return report, err
 	}
 	if err := a.verifyListings(ctx, report); err != nil {
+		return report, err
+	}
+	if err := a.catalog.Verify(ctx, func(err error) { report.add("catalogue", "record", err.Error()) }); err != nil {
 		return report, err
 	}
 	if progress != nil {
@@ -80,12 +83,13 @@ func (r *Report) add(kind, object, detail string) {
 }
 
 // verifyInstance re-reads one instance's bytes and rows.
-func (a *Archive) verifyInstance(report *Report, r *archivepb.Instance) {
+func (a *Archive) verifyInstance(ctx context.Context, report *Report, r *archivepb.Instance) {
+	findings := len(report.Findings)
 	object := "instance " + r.Sop
 	if _, err := a.header(r); err != nil {
 		report.add("header", object, err.Error())
 	}
-	if value, ok, err := a.get(keyUID(r.Sop, r.Number)); err != nil || !ok || len(value) != 1 || value[0] != byte(r.State) {
+	if value, ok, err := a.get(keyUID(r.Sop, r.Number)); err != nil || !ok || !bytes.Equal(value, uidValue(r)) {
 		report.add("reference", object, "the UID row is missing or has another state")
 	}
 	if r.State == archivepb.State_CANONICAL {
@@ -94,114 +98,27 @@ func (a *Archive) verifyInstance(report *Report, r *archivepb.Instance) {
 			report.add("reference", object, "the series row is missing or names another instance")
 		}
 	}
-	if err := a.readBack(context.Background(), r); err != nil {
+	if err := a.readBack(ctx, r); err != nil && ctx.Err() == nil {
 		report.add("hash", object, err.Error())
 	}
 	report.Bytes += uint64(r.Bytes)
+	if len(report.Findings) == findings {
+		return
+	}
+	// It may have changed under our eyes: deleted, decided upon, purged.
+	if now, ok, err := a.instance(r.Number); err == nil && (!ok || now.State != r.State) {
+		report.Findings = report.Findings[:findings]
+	}
 }
 
-// verifyPacks compares the packs that rows name with the blobs that bulk holds.
-func (a *Archive) verifyPacks(ctx context.Context, report *Report) error {
-	blobs := map[bulk.Ref]bool{}
-	if err := a.bulk.Refs(bulk.Hot, func(r bulk.Ref) error { blobs[r] = true; return nil }); err != nil {
-		return err
-	}
-	adopted, err := a.adopted()
-	if err != nil {
-		return err
-	}
-	err = a.each([]byte{rowPack}, func(key, value []byte) error {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		report.Packs++
-		object := fmt.Sprintf("pack %x", key[1:])
-		var p archivepb.Pack
-		if err := unmarshal(value, &p); err != nil {
-			report.add("reference", object, err.Error())
-			return nil
-		}
-		ref := packRef(&p)
-		switch {
-		case p.Lost:
-			report.add("table", object, "lost to a rotten or missing table")
-		case !blobs[ref]:
-			report.add("table", object, "bulk/ holds no such blob")
-		default:
-			id, err := packID(p.Id)
-			if err == nil {
-				_, err = a.Manifest(id)
-			}
-			if err != nil {
-				report.add("hash", object, err.Error())
-			}
-		}
-		delete(blobs, ref)
-		return nil
-	})
-	for ref := range blobs {
-		if ref.Table <= adopted {
-			report.add("table", fmt.Sprintf("table %d blob %d", ref.Table, ref.Blob), "no row names this blob")
-		}
-	}
-	return err
-}
-
-// verifyListings compares the catalogue's counts with the series rows.
-func (a *Archive) verifyListings(ctx context.Context, report *Report) error {
-	if err := a.journal.Settle(ctx); err != nil {
-		return err
-	}
-	type seriesUID struct{ study, series string }
-	var last seriesUID
-	var count uint64
-	check := func() {
-		if count == 0 || last.study == ReservedStudy {
-			return
-		}
-		if _, deleted := a.catalog.Deleted(last.study, last.series, ""); deleted {
-			return
-		}
-		for s, err := range a.catalog.Series(ctx, last.study) {
-			if err != nil {
-				report.add("catalogue", "study "+last.study, err.Error())
-				return
-			}
-			if s.UID == last.series {
-				if s.Instances != count {
-					report.add("catalogue", "series "+last.series, fmt.Sprintf("%d instances in the catalogue, %d here", s.Instances, count))
-				}
-				return
-			}
-		}
-		report.add("catalogue", "series "+last.series, "not in the catalogue")
-	}
-	err := a.each([]byte{rowSeries}, func(key, value []byte) error {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		uids, _, ok := splitUIDs(key[1:], 3)
-		l, fine := parseListing(value)
-		if !ok || !fine {
-			report.add("reference", "series row", "does not parse")
-			return nil
-		}
-		if now := (seriesUID{uids[0], uids[1]}); now != last {
-			check()
-			last, count = now, 0
-		}
-		if _, deleted := a.catalog.Deleted(uids[0], uids[1], uids[2]); !deleted {
-			count++
-		}
-		r, ok, err := a.instance(l.number)
-		if err == nil && (!ok || r.Sop != uids[2] || r.State != archivepb.State_CANONICAL) {
-			err = fault.New(fault.Corrupt, "names an instance that is not canonical")
-		}
-		if err != nil {
-			report.add("reference", "series row of "+uids[2], err.Error())
-		}
-		return nil
-	})
-	check()
-	return err
+// VerifyAlone is Verify for an archive whose tasks do not run: one that was
+// opened to be looked at, while no node runs on it. Only the journal runs
+// meanwhile.
+func (a *Archive) VerifyAlone(ctx context.Context, progress func(done, total uint64)) (*Report, error) {
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- a.journal.Run(running, facts{a}) }()
+	report, err := a.Verify(ctx, progress)
+	stop()
+	return report, errors.Join(err, <-ended)
 }

@@ -248,7 +248,7 @@ func (s *Syslog) finish(conn *tls.Conn, peer <-chan error, sent Cursor) {
 	_ = conn.SetDeadline(time.Now().Add(closeTimeout))
 	if err := conn.CloseWrite(); err != nil {
 		conn.Close()
-		_ = <-peer // it ends with the connection
+		<-peer //nolint:errcheck // it ends with the connection, for the reason at hand
 		return
 	}
 	if err := <-peer; err == nil {

@@ -148,24 +148,24 @@ func forKey(k match.Key, o Options) Set {
 }
 
 func terms(values []string, index byte) Set {
-	union := make(Any, len(values))
+	any := make(Any, len(values))
 	for i, v := range values {
-		union[i] = Term{index, whole(v)}
+		any[i] = Term{index, whole(v)}
 	}
-	return union
+	return any
 }
 
 // patterns returns the set of values that match one of a key's values by grams.
 func patterns(k match.Key, index byte, n int) Set {
-	var union Any
+	var any Any
 	for _, v := range k.Values {
 		s := pattern(literals(v, k), index, n)
 		if s == nil {
 			return nil
 		}
-		union = append(union, s)
+		any = append(any, s)
 	}
-	return union
+	return any
 }
 
 // pattern returns the set of values that hold every literal run of a pattern,
@@ -217,17 +217,6 @@ func literals(v string, k match.Key) []string {
 func phonetic(words []string, wild bool) Set {
 	var all All
 	for _, w := range words {
-<<<<<<< HEAD
-		var union Any
-		for _, code := range match.FuzzyCodes(w) {
-			union = append(union, Term{nameCodes, whole(code)})
-		}
-		standing := infix(w)
-		if standing == nil || len(union) == 0 {
-			continue
-		}
-		all = append(all, append(union, standing))
-=======
 		if !wild {
 			all = append(all, Words{nameCodes, beginning(w), func(longer []string) Set {
 				if slices.ContainsFunc(longer, func(l string) bool { return strings.HasSuffix(l, string(cutMark)) }) {
@@ -240,7 +229,6 @@ func phonetic(words []string, wild bool) Set {
 		if standing := infix(w); standing != nil {
 			all = append(all, append(codes([]string{w}), standing))
 		}
->>>>>>> refs/heads/catalog
 	}
 	if len(all) == 0 {
 		return nil

@@ -49,11 +49,6 @@ func postings(s *study, ix Indexer) [][]byte {
 	return slices.CompactFunc(keys, bytes.Equal)
 }
 
-<<<<<<< HEAD
-// diff calls drop for keys that only old has and put for those that only now has.
-func diff(old, now [][]byte, drop, put func(key []byte)) {
-	for len(old) > 0 || len(now) > 0 {
-=======
 // maxVocabulary bounds the words that are remembered as written: more are
 // written again, which changes nothing.
 const maxVocabulary = 1 << 16
@@ -81,27 +76,26 @@ func (c *Catalog) words(s *study, put func(key []byte) error) error {
 // diff calls drop for keys that only old has and put for those that only new has.
 func diff(old, new [][]byte, drop, put func(key []byte)) {
 	for len(old) > 0 || len(new) > 0 {
->>>>>>> refs/heads/catalog
 		var c int
 		switch {
 		case len(old) == 0:
 			c = 1
-		case len(now) == 0:
+		case len(new) == 0:
 			c = -1
 		default:
-			c = bytes.Compare(old[0], now[0])
+			c = bytes.Compare(old[0], new[0])
 		}
 		if c < 0 {
 			drop(old[0])
 		}
 		if c > 0 {
-			put(now[0])
+			put(new[0])
 		}
 		if c <= 0 {
 			old = old[1:]
 		}
 		if c >= 0 {
-			now = now[1:]
+			new = new[1:]
 		}
 	}
 }

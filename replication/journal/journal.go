@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -134,6 +135,22 @@ func (j *Journal) Dirty(number uint64, study, series string) {
 	defer j.mu.Unlock()
 	j.cursor.come(number, now)
 	due := j.series.mark(seriesName{study, series}, number, now)
+	if j.wakeAt.IsZero() || due.Before(j.wakeAt) {
+		j.wakeAt = due
+		j.poke()
+	}
+}
+
+// Again says that a series' fact must be made anew although no instance came:
+// after a deletion, or an operator's decision. It never blocks on I/O. What it
+// names is not announced again by a later start: the caller remembers it until
+// Settle has returned.
+func (j *Journal) Again(study, series string) {
+	now := time.Now()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	// No local number: the cursor does not wait for it.
+	due := j.series.mark(seriesName{study, series}, math.MaxUint64, now)
 	if j.wakeAt.IsZero() || due.Before(j.wakeAt) {
 		j.wakeAt = due
 		j.poke()

@@ -26,7 +26,7 @@ func DiskUsage(dir string) (int64, error) {
 			return err
 		}
 		if stat, ok := info.Sys().(*syscall.Stat_t); ok && entry.Type().IsRegular() {
-			sum += int64(stat.Blocks) * 512
+			sum += stat.Blocks * 512
 		}
 		return nil
 	})

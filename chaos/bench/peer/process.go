@@ -88,7 +88,7 @@ func (p *Process) await(ctx context.Context, limit time.Duration, ready func(con
 		}
 		select {
 		case <-p.exited:
-			return fmt.Errorf("%s ended at its start: %v: %s", p.Name, p.err, p.tail())
+			return fmt.Errorf("%s ended at its start: %w: %s", p.Name, p.err, p.tail())
 		case <-ctx.Done():
 			return fmt.Errorf("%s is not ready after %v: %w: %s", p.Name, limit, last, p.tail())
 		case <-time.After(2 * time.Millisecond):
