@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"pelago/cluster/fault"
-	"pelago/dimse/dict"
 	"pelago/node/archive/archivepb"
 	"pelago/node/work"
 	"pelago/shard/bulk"
@@ -237,6 +236,7 @@ func (p *packer) packBurst(ctx context.Context, table *bulk.Table, of seriesName
 	}
 	sealed := seal.NewWriter(blob, seal.PackKey(study, one.id))
 	writer := pack.NewWriter(sealed, one.id)
+	taken := 0
 	for _, number := range numbers {
 		if err := context.Cause(ctx); err != nil {
 			return nil, 0, err
@@ -244,15 +244,19 @@ func (p *packer) packBurst(ctx context.Context, table *bulk.Table, of seriesName
 		if len(one.numbers) > 0 && writer.Bytes() >= p.o.PackBytes {
 			break
 		}
-		if err := p.packInstance(ctx, writer, number, effort); err != nil {
+		taken++
+		packed, err := p.packInstance(ctx, writer, number, effort)
+		if err != nil {
 			return nil, 0, err
 		}
-		one.numbers = append(one.numbers, number)
+		if packed {
+			one.numbers = append(one.numbers, number)
+		}
 	}
 	if err := one.finish(writer, sealed); err != nil {
 		return nil, 0, err
 	}
-	return one, len(one.numbers), blob.Close()
+	return one, taken, blob.Close()
 }
 
 // finish writes the manifest behind the instances and closes the pack.
@@ -287,30 +291,48 @@ func (one *building) finish(writer *pack.Writer, sealed *seal.Writer) error {
 // again: their pixels are most of them.
 const storedAsIs = 64 << 10
 
-func (p *packer) packInstance(ctx context.Context, w *pack.Writer, number uint64, effort pack.Effort) error {
+// packInstance adds an instance to a pack; false when it was dropped since the
+// queue was read.
+func (p *packer) packInstance(ctx context.Context, w *pack.Writer, number uint64, effort pack.Effort) (bool, error) {
+	one, err := p.toPack(ctx, number)
+	if err != nil {
+		if r, _, held := p.held(number); held == nil && r == nil {
+			return false, nil
+		}
+		return false, err
+	}
+	defer one.Close()
+	syntax := one.header.Syntax
+	if syntax.Deflated || syntax.Encapsulated && one.ref.Bytes > storedAsIs {
+		effort = pack.Store
+	}
+	return true, w.Add(one.stored, one.ref.Bytes, one.hash, nativeSamples(one.header), effort, one.record)
+}
+
+// queued is an instance to be packed.
+type queued struct {
+	*opened
+	record []byte // of the manifest
+}
+
+func (p *packer) toPack(ctx context.Context, number uint64) (*queued, error) {
 	r, ok, err := p.instance(number)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !ok {
-		return fault.New(fault.Corrupt, "store: instance %d is queued and has no record", number)
+		return nil, fault.New(fault.Corrupt, "store: instance %d is queued and has no record", number)
 	}
 	header, ok, err := p.get(keyNumber(rowHeader, number))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !ok {
-		return fault.New(fault.Corrupt, "store: instance %d has no header record", number)
+		return nil, fault.New(fault.Corrupt, "store: instance %d has no header record", number)
 	}
-	instance, err := p.Open(ctx, version{r}.ref())
+	one, err := p.open(ctx, r, header)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer instance.Close()
-	syntax, _ := dict.Syntax(r.Syntax)
-	if syntax.Deflated || syntax.Encapsulated && r.Bytes > storedAsIs {
-		effort = pack.Store
-	}
-	record := marshal(&archivepb.Arrival{Instance: r, Header: header})
-	return w.Add(instance.Stored(), r.Bytes, [32]byte(r.Hash), nativeSamples(instance.Header()), effort, record)
+	return &queued{opened: one, record: marshal(&archivepb.Arrival{Instance: r, Header: header})}, nil
 }
