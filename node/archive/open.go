@@ -89,7 +89,7 @@ func (a *Archive) list(ctx context.Context, prefix []byte) iter.Seq2[Ref, error]
 			}
 			return nil
 		})
-		if err != nil && err != errStop {
+		if err != nil && !errors.Is(err, errStop) {
 			yield(Ref{}, err)
 		}
 	}
@@ -172,7 +172,7 @@ func (a *Archive) location(number uint64) (*archivepb.Location, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closer.Close()
+	defer closer.Close() //nolint:errcheck // only read
 	var l archivepb.Location
 	return &l, unmarshal(value, &l)
 }

@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"time"
 
 	"pelago/cluster/fault"
@@ -108,20 +109,30 @@ func (p *packer) packDue(ctx context.Context) error {
 	}
 }
 
-// packAll packs all that is queued.
+// errAside is in the tree of an error about one series, which was set aside:
+// the others can be packed.
+var errAside = errors.New("set aside")
+
+// packAll packs all that is queued. An error about one series comes back once
+// everything else is packed.
 func (p *packer) packAll(ctx context.Context) error {
 	var next []byte
+	var aside error
 	for {
 		l, err := p.lookAt(ctx, next, shrink*p.o.TableBytes, true, p.skip)
 		if err == nil && len(l.bursts) > 0 {
 			err = p.packTable(ctx, l.bursts, false)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, errAside):
+			aside = p.failed(ctx, err)
+			continue // the same part of the queue again, without it
+		case err != nil:
 			return p.failed(ctx, err)
 		}
 		if next = l.next; next == nil {
 			p.oldest = 0
-			return nil
+			return aside
 		}
 	}
 }
@@ -171,8 +182,7 @@ func (p *packer) packTable(ctx context.Context, bursts []burst, hurry bool) erro
 		for numbers := b.numbers; len(numbers) > 0; { // a pack a turn
 			one, n, err := p.packBurst(ctx, table, b.seriesName, numbers, effort)
 			if err != nil {
-				p.setAside(ctx, b, err)
-				return err
+				return p.setAside(ctx, b, err)
 			}
 			numbers = numbers[n:]
 			built = append(built, one)
@@ -190,14 +200,15 @@ func (p *packer) packTable(ctx context.Context, bursts []burst, hurry bool) erro
 
 // setAside sees to it that what cannot be packed does not keep the rest
 // waiting: instances whose staged bytes fail their hash are left out for good,
-// a series with any other fault of its own for a while.
-func (p *packer) setAside(ctx context.Context, b burst, err error) {
+// a series with any other fault of its own for a while. It returns err, with
+// errAside in its tree if it was that.
+func (p *packer) setAside(ctx context.Context, b burst, err error) error {
 	switch fault.KindOf(err) {
 	case fault.Full, fault.Unavailable, fault.Canceled:
-		return // not the series' fault
+		return err // not the series' fault
 	}
 	if ctx.Err() != nil {
-		return
+		return err
 	}
 	found := 0
 	for _, number := range b.numbers {
@@ -214,6 +225,7 @@ func (p *packer) setAside(ctx context.Context, b burst, err error) {
 		p.skip.aside[b.seriesName] = time.Now().Add(asideFor)
 	}
 	p.log.Error("a series is left in staging", "study", b.study, "series", b.series, "corrupt_instances", found, "error", err)
+	return fault.New(fault.KindOf(err), "series %s: %w: %w", b.series, errAside, err)
 }
 
 // packBurst writes one pack from the front of a burst and says how many
@@ -301,7 +313,7 @@ func (p *packer) packInstance(ctx context.Context, w *pack.Writer, number uint64
 		}
 		return false, err
 	}
-	defer one.Close()
+	defer one.Close() //nolint:errcheck // only read
 	syntax := one.header.Syntax
 	if syntax.Deflated || syntax.Encapsulated && one.ref.Bytes > storedAsIs {
 		effort = pack.Store
