@@ -479,7 +479,7 @@ func (d *demo) stop() error {
 	ended := make(chan error, 1)
 	go func() { ended <- d.server.Wait() }()
 	select {
-	case <-ended:
+	case <-ended: //nolint:errcheck // how it ends when told to is its own affair
 		return nil
 	case <-time.After(demoWait):
 		return errors.Join(fault.New(fault.Unavailable, "the node did not end"), d.server.Process.Kill())

@@ -139,7 +139,7 @@ func (r *importing) collect(paths []string) ([]item, error) {
 				found, err := r.zipped(name)
 				if err != nil {
 					r.report.Refused = append(r.report.Refused, refuse{name, err.Error()})
-					return nil
+					return nil //nolint:nilerr // reported; the import goes on
 				}
 				return add(found...)
 			case isDICOMDIR(name) && name == path:

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -77,6 +78,9 @@ func (s *serveCommand) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	if os.Getenv("GOMEMLIMIT") == "" && c.Store.Memory > 0 {
+		debug.SetMemoryLimit(int64(c.Store.Memory))
+	}
 	n, err := startNode(e.ctx, c, log)
 	if err != nil {
 		return err
@@ -106,21 +110,21 @@ type node struct {
 	id     string
 	began  time.Time
 
-	dir     *datadir.Dir
-	keys    *keys.Ring
-	archive *archive.Archive
-	trail   *trail
-	face    *ae.Face
-	dimse   *scp.Server
-	http    *http.Server
-	metrics *admin.Metrics
+	dir      *datadir.Dir
+	keys     *keys.Ring
+	archive  *archive.Archive
+	trail    *trail
+	face     *ae.Face
+	dimse    *scp.Server
+	http     *http.Server
+	requests *gate
+	metrics  *admin.Metrics
 
 	dicomAddr, baseURL string
 
 	stopWork context.CancelFunc // ends the background work
 	work     *errgroup.Group
 	faces    *errgroup.Group
-	done     <-chan struct{} // told to end, or cannot go on
 	fatal    context.CancelCauseFunc
 	ending   context.Context
 }
@@ -191,8 +195,8 @@ func (n *node) openStores() error {
 		FS: vfs.Default, Dir: c.Data, Node: n.id, Site: c.Site, Keys: n.keys, Log: n.log,
 		StagingBytes: int64(c.Store.Staging), TableBytes: int64(c.Store.TableSize), Ballast: int64(c.Store.Ballast),
 		Quiet: time.Duration(c.Store.Quiet), Gather: time.Duration(c.Store.Gather), Grace: time.Duration(c.Store.Grace),
-		CacheBytes: int64(c.Store.Cache),
-		Fatal:      n.die,
+		CacheBytes: int64(c.Store.Cache), ChunkBytes: int64(c.Store.Chunks),
+		Fatal: n.die,
 	})
 	return err
 }
@@ -296,7 +300,8 @@ func (n *node) listenWeb(handler http.Handler) error {
 		return fault.New(fault.Unavailable, "http.listen: %w", err)
 	}
 	n.baseURL = scheme + "://" + listener.Addr().String()
-	n.http = web.NewServer(handler, web.ServerOptions{TLS: secure, Log: n.log})
+	n.requests = &gate{next: handler}
+	n.http = web.NewServer(n.requests, web.ServerOptions{TLS: secure, Log: n.log})
 	n.faces.Go(func() error {
 		var err error
 		if secure != nil {
@@ -393,19 +398,7 @@ func (n *node) wait() error {
 // acknowledged any more, then the background work, then the stores.
 func (n *node) stop() error {
 	var errs []error
-	drain, cancel := context.WithTimeout(context.Background(), drainTime)
-	defer cancel()
-	if n.dimse != nil {
-		errs = append(errs, n.slow("dicom", func() error { return n.dimse.Shutdown(drain) }))
-	}
-	if n.http != nil {
-		errs = append(errs, n.slow("web", func() error {
-			if err := n.http.Shutdown(drain); err != nil {
-				return n.http.Close()
-			}
-			return nil
-		}))
-	}
+	errs = append(errs, n.drain())
 	if n.stopWork != nil {
 		n.stopWork()
 	}
@@ -428,6 +421,43 @@ func (n *node) stop() error {
 		errs = append(errs, n.dir.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// drain lets what is under way on both faces end, and ends by force what has not
+// after drainTime. That is no failure: a sender that is cut off in the middle of
+// an instance got no success for it, and sends it again.
+func (n *node) drain() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	var faces errgroup.Group
+	if n.dimse != nil {
+		faces.Go(func() error {
+			return n.slow("dicom", func() error { return n.forced("dicom", n.dimse.Shutdown(ctx)) })
+		})
+	}
+	if n.http != nil {
+		faces.Go(func() error {
+			return n.slow("web", func() error {
+				err := n.http.Shutdown(ctx)
+				if err == nil {
+					return nil
+				}
+				last, cancel := context.WithTimeout(context.Background(), closeTime)
+				defer cancel()
+				return errors.Join(n.forced("web", err), n.http.Close(), n.requests.close(last))
+			})
+		})
+	}
+	return faces.Wait()
+}
+
+// forced logs that a face was ended by force at the end of its time.
+func (n *node) forced(face string, err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	n.log.Warn("clients that did not end were cut off", "face", face)
+	return nil
 }
 
 // slow logs by name what takes long to stop.

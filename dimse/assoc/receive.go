@@ -235,7 +235,7 @@ func (d *Data) Next() ([]byte, error) {
 	}
 	b, err := a.nextOf(d)
 	<-a.reading
-	if d.err == io.EOF {
+	if d.err == io.EOF { //nolint:errorlint // the bare io.EOF alone is an orderly end
 		_ = a.unwatch(d.stop) // all of it came; who asks further learns that its context has ended
 		return b, err
 	}
@@ -262,7 +262,7 @@ func (e *cutShort) Error() string {
 
 // Unwrap returns both. An orderly end inside a data set is no [io.EOF] to its reader.
 func (e *cutShort) Unwrap() []error {
-	if e.cause == io.EOF {
+	if e.cause == io.EOF { //nolint:errorlint // the bare io.EOF alone is an orderly end
 		return []error{io.ErrUnexpectedEOF}
 	}
 	return []error{io.ErrUnexpectedEOF, e.cause}
@@ -288,7 +288,7 @@ func (d *Data) WriteTo(w io.Writer) (int64, error) {
 	var total int64
 	for {
 		b, err := d.Next()
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // the bare io.EOF alone is an orderly end
 			return total, nil
 		}
 		if err != nil {

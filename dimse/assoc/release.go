@@ -2,6 +2,7 @@ package assoc
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -40,7 +41,7 @@ func (a *Association) releaseAsked() error {
 // unless a Receive waits for it. A peer that does not answer within ARTIM is aborted.
 // Releasing what has been released is nil.
 func (a *Association) Release(ctx context.Context) error {
-	if err := a.release(ctx); err != nil && err != io.EOF {
+	if err := a.release(ctx); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	return nil

@@ -222,7 +222,7 @@ func TestImpossibleDecisionAborts(t *testing.T) {
 }
 
 // script plays the acceptor's side to Dial and what f does then.
-func dialScript(t *testing.T, script string, f func(context.Context, *Association) error) (err error, took time.Duration) {
+func dialScript(t *testing.T, script string, f func(context.Context, *Association) error) (err error, took time.Duration) { //nolint:staticcheck // the error is what is looked at
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()

@@ -14,7 +14,7 @@ import (
 // returns the error of ctx. Serve then returns.
 func (s *Server) Shutdown(ctx context.Context) error {
 	for _, c := range s.drain() {
-		c.Close()
+		_ = c.Close() // silent peers are not waited for
 	}
 	ticker := time.NewTicker(drainPoll)
 	defer ticker.Stop()

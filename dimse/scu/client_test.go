@@ -179,7 +179,7 @@ func TestStoresArePipelinedWithinTheWindow(t *testing.T) {
 func TestAPeerThatNeverAnswersLosesTheAssociation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, peer := pair(t, proposeStore(1), time.Minute)
-		go peer.request()
+		go peer.Receive(t.Context()) //nolint:errcheck // the request comes and is never answered
 		start := time.Now()
 		_, err := c.Store(t.Context(), storeOf(1))
 		if !fault.Is(err, fault.Unavailable) {

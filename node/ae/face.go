@@ -21,6 +21,8 @@ import (
 type Archive interface {
 	archive.Reads
 	archive.Writes
+	// Prefetch readies an instance that is to be sent soon. It is a hint.
+	Prefetch(ctx context.Context, ref archive.Ref)
 }
 
 // Arrivals is told that an association that stored has ended.

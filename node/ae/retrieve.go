@@ -62,19 +62,13 @@ func (s *session) Get(ctx context.Context, r *scp.RetrieveRequest) (*scp.Retriev
 }
 
 // retrieval offers references as sub-operations.
-func (s *session) retrieval(_ context.Context, operation string, refs []archive.Ref, destination string) *scp.Retrieval {
+func (s *session) retrieval(ctx context.Context, operation string, refs []archive.Ref, destination string) *scp.Retrieval {
 	began := time.Now()
 	var sent atomic.Int64
 	return &scp.Retrieval{
-		Total: len(refs),
-		Instances: func(yield func(scu.Instance, error) bool) {
-			for _, ref := range refs {
-				if !yield(s.face.outgoing(ref, &sent), nil) {
-					return
-				}
-			}
-		},
-		Parallel: 1,
+		Total:     len(refs),
+		Instances: s.face.ahead(ctx, refs, func(ref archive.Ref) scu.Instance { return s.face.outgoing(ref, &sent) }),
+		Parallel:  1,
 		Finished: func(outcome scp.Outcome) {
 			s.face.o.Observe(operation, uint16(outcome.Status), time.Since(began), sent.Load())
 			for _, study := range studies(refs) {

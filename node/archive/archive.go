@@ -57,6 +57,7 @@ type Options struct {
 	Grace        time.Duration // deleted objects can be restored for this long; 30 days
 	Ballast      int64         // bytes of the disk that stay free; the larger of 1 GiB and 1 %
 	CacheBytes   int64         // block cache of store/ and bulk/ each; 64 MiB
+	ChunkBytes   int64         // cache of decoded chunks of packs; 224 MiB
 
 	// Fatal is told, once, why the process must end: a failed write or fsync
 	// (DESIGN §4, Errors).
@@ -76,6 +77,7 @@ func (o *Options) setDefaults() {
 	def(&o.TableBytes, 256<<20)
 	def(&o.PackBytes, 64<<20)
 	def(&o.CacheBytes, 64<<20)
+	def(&o.ChunkBytes, 224<<20)
 	def((*int64)(&o.Quiet), int64(30*time.Second))
 	def((*int64)(&o.Age), int64(120*time.Second))
 	def((*int64)(&o.Gather), int64(15*time.Minute))
@@ -104,6 +106,7 @@ type Archive struct {
 	visible   atomic.Uint64 // the highest whose arrival is durable and has its rows
 	arrival   inflight      // SOP Instance UIDs on their way in
 	packs     packCache
+	codec     *pack.Codec // one for all packs, so that readers share decoded chunks
 	stats     Stats
 	kick      chan chan error // Pack asks the packer
 	stopped   chan struct{}   // the packer has ended
@@ -140,6 +143,7 @@ func Open(o Options) (_ *Archive, err error) {
 	a := &Archive{
 		o: o, log: o.Log, onDisk: onDisk,
 		kick:    make(chan chan error),
+		codec:   pack.NewCodec(o.ChunkBytes),
 		stopped: make(chan struct{}),
 		fatal:   make(chan struct{}),
 	}
@@ -258,6 +262,11 @@ func (a *Archive) adopted() (uint64, error) {
 	return binary.BigEndian.Uint64(value), nil
 }
 
+// segmentShare is how many segments staging is made of at least. A segment goes
+// when nothing in it is needed any more, but not while it is written to: a log
+// of few segments would stay full although all of it is packed.
+const segmentShare = 8
+
 // openStaging replays the segments: rows that a crash kept from store/ are
 // written again, and arrivals whose bytes rest in a pack are let go.
 func (a *Archive) openStaging() error {
@@ -272,7 +281,8 @@ func (a *Archive) openStaging() error {
 	replay := replayer{a: a, dropped: map[uint64]bool{}}
 	log, err := staging.Open(staging.Options{
 		FS: a.o.FS, Dir: dir,
-		MaxBytes: a.o.StagingBytes, Reserve: a.space.reserve,
+		SegmentBytes: min(staging.DefaultSegmentBytes, a.o.StagingBytes/segmentShare),
+		MaxBytes:     a.o.StagingBytes, Reserve: a.space.reserve,
 	}, replay.arrival)
 	if err != nil {
 		return fmt.Errorf("staging: %w", err)

@@ -59,6 +59,35 @@ func TestWhatIsStoredComesBackByteForByteFromStagingAndFromPacks(t *testing.T) {
 	b.sound()
 }
 
+// What is packed makes room, however small staging is.
+func TestFullStagingTakesMoreOncePacked(t *testing.T) {
+	o := testOptions(vfs.NewMem(), newRing())
+	o.StagingBytes = 1 << 20
+	b := open(t, o)
+	defer b.close()
+	n, times := 0, 0
+	for ; times < 3; n++ {
+		m := serial(n)
+		m.side = 120
+		_, err := b.Store(context.Background(), m.incoming(m.encode(t)))
+		if err == nil {
+			continue
+		}
+		if !fault.Is(err, fault.Full) {
+			t.Fatalf("instance %d: %v", n, err)
+		}
+		times++
+		b.pack()
+		if _, err := b.Store(context.Background(), m.incoming(m.encode(t))); err != nil {
+			t.Fatalf("instance %d after packing: %v", n, err)
+		}
+	}
+	if n < 3*20 {
+		t.Errorf("full after %d instances", n)
+	}
+	b.sound()
+}
+
 func TestRefusalsStoreNothing(t *testing.T) {
 	b := open(t, testOptions(vfs.NewMem(), newRing()))
 	defer b.close()

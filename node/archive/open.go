@@ -243,7 +243,7 @@ func (a *Archive) packed(location *archivepb.Location, r *archivepb.Instance) (i
 	if err != nil {
 		return nil, nil, err
 	}
-	return pack.Instance(plaintext, packEntry(location, r)), func() error { return nil }, nil
+	return a.codec.Instance(id, plaintext, packEntry(location, r)), func() error { return nil }, nil
 }
 
 // openPack returns the plaintext of a pack.

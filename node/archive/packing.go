@@ -247,7 +247,7 @@ func (p *packer) packBurst(ctx context.Context, table *bulk.Table, of seriesName
 		return nil, 0, err
 	}
 	sealed := seal.NewWriter(blob, seal.PackKey(study, one.id))
-	writer := pack.NewWriter(sealed, one.id)
+	writer := p.codec.NewWriter(sealed, one.id)
 	taken := 0
 	for _, number := range numbers {
 		if err := context.Cause(ctx); err != nil {

@@ -130,7 +130,7 @@ func (s *Syslog) Run(ctx context.Context) error {
 		before := s.Status().Delivered
 		err := s.session(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // told to end: what the session met on the way is not a failure
 		}
 		if s.Status().Delivered > before {
 			wait = retryFirst
@@ -248,7 +248,7 @@ func (s *Syslog) finish(conn *tls.Conn, peer <-chan error, sent Cursor) {
 	_ = conn.SetDeadline(time.Now().Add(closeTimeout))
 	if err := conn.CloseWrite(); err != nil {
 		conn.Close()
-		<-peer
+		<-peer //nolint:errcheck // it ends with the connection, for the reason at hand
 		return
 	}
 	if err := <-peer; err == nil {

@@ -69,6 +69,8 @@ type Store struct {
 	Gather    Duration `toml:"gather" comment:"Arrivals are packed at the latest after this long."`
 	Grace     Duration `toml:"grace" comment:"Deleted objects can be restored for this long."`
 	Cache     Bytes    `toml:"cache" comment:"Memory for each store's block cache."`
+	Chunks    Bytes    `toml:"chunks" comment:"Memory for decoded images that were read last."`
+	Memory    Bytes    `toml:"memory" comment:"Soft limit of the process's heap; the collector works harder near it."`
 	Quiet     Duration `toml:"quiet" comment:"A series without arrivals for this long may be packed."`
 	TableSize Bytes    `toml:"table_size" comment:"Packs gather to tables of about this size."`
 }
@@ -103,7 +105,7 @@ func Default() Config {
 		Peer: Peer{Listen: "127.0.0.1:7700"},
 		Store: Store{
 			Staging: 8 << 30, Gather: Duration(15 * time.Minute), Grace: Duration(30 * 24 * time.Hour),
-			Cache: 64 << 20, Quiet: Duration(30 * time.Second), TableSize: 256 << 20,
+			Cache: 64 << 20, Chunks: 224 << 20, Memory: 448 << 20, Quiet: Duration(30 * time.Second), TableSize: 256 << 20,
 		},
 		Audit: Audit{Keep: Duration(6 * 365 * 24 * time.Hour)},
 		Log:   Log{Format: "text", Level: "info"},

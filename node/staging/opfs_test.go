@@ -21,12 +21,6 @@ type opFS struct {
 
 func newOpFS(fs vfs.FS) *opFS { return &opFS{FS: fs, counts: map[string]int{}} }
 
-func (f *opFS) count(op string) int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.counts[op]
-}
-
 func (f *opFS) op(name string) error {
 	f.mu.Lock()
 	f.counts[name]++

@@ -1,6 +1,7 @@
 package staging
 
 import (
+	"errors"
 	"fmt"
 
 	"pelago/cluster/fault"
@@ -133,7 +134,7 @@ func (r *lifeReplay) finish(keep func(first, last uint64)) []Corruption {
 	strict := r.strictEnds()
 	var found []Corruption
 	for _, x := range r.suspects {
-		if x.at.offset >= strict[x.at.segment] && x.reason != errUnreadable {
+		if x.at.offset >= strict[x.at.segment] && !errors.Is(x.reason, errUnreadable) {
 			continue // torn by the crash
 		}
 		if x.needs != 0 && !r.present(x.needs, x.at.segment) {

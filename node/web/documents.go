@@ -123,14 +123,13 @@ func (h *heldWriter) finish() error {
 // documents writes data sets in the form that the client takes: a JSON array,
 // compressed if it takes that, or an XML multipart.
 type documents struct {
-	held   heldWriter
-	form   document
-	parts  *multipartWriter // XML
-	zip    *gzip.Writer     // JSON, if compressed
-	array  *dicomjson.Array
-	zips   *sync.Pool
-	count  int
-	closed bool
+	held  heldWriter
+	form  document
+	parts *multipartWriter // XML
+	zip   *gzip.Writer     // JSON, if compressed
+	array *dicomjson.Array
+	zips  *sync.Pool
+	count int
 }
 
 // newDocuments prepares an answer with a status; nothing is sent yet.

@@ -416,9 +416,6 @@ func instancePath(ref archive.Ref) string {
 
 func seriesPath(ref archive.Ref) string { return instanceURL("/dicom-web", ref.Study, ref.Series, "") }
 
-// data returns the stored bytes of an instance.
-func (s *site) data(ref archive.Ref) []byte { return s.memory.instances[ref.Number-1].data }
-
 // isType reports an answer's media type, whatever its parameters.
 func isType(res *http.Response, kind string) bool {
 	return strings.HasPrefix(res.Header.Get("Content-Type"), kind)

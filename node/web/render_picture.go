@@ -210,7 +210,7 @@ func paletteTable(inst archive.Instance, descriptor, data dict.Tag) ([]uint8, in
 		return nil, 0, bad
 	}
 	count, err1 := strconv.Atoi(numbers[0])
-	first, err2 := strconv.Atoi(numbers[1])
+	first, err2 := strconv.ParseInt(numbers[1], 10, 32)
 	bits, err3 := strconv.Atoi(numbers[2])
 	if err1 != nil || err2 != nil || err3 != nil || bits != 8 && bits != 16 {
 		return nil, 0, bad

@@ -40,7 +40,7 @@ func (v viewport) apply(src image.Image) image.Image {
 		for j := range height {
 			for i := range width {
 				r, c := rows[pick(j, height, v.flipV)], columns[pick(i, width, v.flipH)]
-				out.SetGray(i, j, color.Gray{Y: uint8(mean(r, c, func(x, y int) uint8 { return gray.Pix[y*gray.Stride+x] }))})
+				out.SetGray(i, j, color.Gray{Y: mean(r, c, func(x, y int) uint8 { return gray.Pix[y*gray.Stride+x] })})
 			}
 		}
 		return out

@@ -121,7 +121,7 @@ func (c *call) available(out []outgoing) (int, []outgoing, error) {
 		return 0, there, missing
 	case missing != nil:
 		c.warn("%d of %d instances are not available now", c.event.Failed, len(out))
-		return http.StatusPartialContent, there, nil
+		return http.StatusPartialContent, there, nil //nolint:nilerr // what is missing was told of, the rest is served
 	}
 	return http.StatusOK, there, nil
 }

@@ -2,7 +2,9 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -40,8 +42,12 @@ var _ query.Engine = (*Engine)(nil)
 // after it the answer says how stale it may be.
 const settleTimeout = 2 * time.Second
 
-// New returns an engine.
+// New returns an engine. It panics if the catalogue was opened without
+// plan.Indexer: plans would find nothing.
 func New(o Options) *Engine {
+	if have, want := o.Catalog.IndexerVersion(), (plan.Indexer{}).Version(); have != want {
+		panic(fmt.Sprintf("engine: the catalogue is indexed by version %d, plans need %d", have, want))
+	}
 	return &Engine{
 		catalog: o.Catalog, instances: o.Instances, issuer: o.Issuer, started: time.Now(),
 		gate: semaphore.NewWeighted(int64(max(2, runtime.GOMAXPROCS(0)))),
@@ -111,7 +117,9 @@ func newSearch(e *Engine, q query.Query, m *match.Matcher) *search {
 	keys := m.Keys()
 	s.keys, s.ignored = sortKeys(keys)
 	anyIssuer := s.qualify(keys)
-	s.plan = plan.For(keys, s.issuer, anyIssuer)
+	s.plan = plan.For(keys, plan.Options{
+		Issuer: s.issuer, AnyIssuer: anyIssuer, WildName: strings.ContainsAny(strings.Join(q.Keys.Strings(dict.PatientName), ""), "*?"),
+	})
 	for _, k := range keys {
 		if k.Tag == dict.SOPInstanceUID && (k.Kind == match.Single || k.Kind == match.List) {
 			s.sops = k.Values

@@ -16,6 +16,8 @@ const (
 	// are then read side by side.
 	maxDictionary = 4_000
 	maxAccepted   = 128
+	// maxWords bounds the words of a vocabulary that begin alike.
+	maxWords = 200
 )
 
 // open returns the stream of a plan's sets: nil when no index narrows the query.
@@ -96,11 +98,17 @@ func openSet(v *catalog.View, set plan.Set) (stream, error) {
 		if err != nil || !ok || len(terms) > maxAccepted {
 			return nil, err
 		}
-		any := make(plan.Any, len(terms))
+		union := make(plan.Any, len(terms))
 		for i, t := range terms {
-			any[i] = plan.Term{Index: set.Index, Term: t}
+			union[i] = plan.Term{Index: set.Index, Term: t}
 		}
-		return openAny(v, any)
+		return openAny(v, union)
+	case plan.Words:
+		words, ok, err := v.Words(set.Index, set.Prefix, maxWords)
+		if err != nil || !ok {
+			return nil, err
+		}
+		return openSet(v, set.Make(words))
 	case plan.All:
 		var streams []stream
 		for _, member := range set {

@@ -23,7 +23,7 @@ const (
 )
 
 // indexVersion rises whenever terms change for the same study.
-const indexVersion = 1
+const indexVersion = 2
 
 // Lengths of grams, in characters: names repeat a lot, identifiers do not.
 const (
@@ -66,6 +66,25 @@ func (Indexer) Terms(s catalog.StudyRow, add func(index byte, term string)) {
 	}
 	for _, m := range s.Modalities() {
 		add(modalities, whole(m))
+	}
+}
+
+// Words is as in [catalog.Indexer]: the words of patient names are the
+// vocabulary of their codes.
+func (Indexer) Words(s catalog.StudyRow, add func(index byte, word string)) {
+	for i := range s.Patients() {
+		if !s.Omits(i, dict.PatientName) {
+			addWords(s.PatientText(i, dict.PatientName), func(w string) { add(nameCodes, w) })
+		}
+	}
+}
+
+// addWords names the folded words of a person name, all groups and values.
+func addWords(text string, add func(string)) {
+	for _, group := range strings.FieldsFunc(text, func(r rune) bool { return r == '=' || r == '\\' }) {
+		for _, w := range strings.FieldsFunc(match.FoldName(group), func(r rune) bool { return r == ' ' || r == '^' }) {
+			add(whole(w))
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package plan
 import (
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"pelago/dimse/dict"
 	"pelago/query/match"
@@ -37,6 +38,13 @@ type (
 		Index byte
 		Keep  func(term string) bool
 	}
+	// Words is the set that Make makes of the words with a prefix in an index's
+	// vocabulary.
+	Words struct {
+		Index  byte
+		Prefix string
+		Make   func(words []string) Set
+	}
 	// Patient is a patient's studies.
 	Patient struct{ Key catalog.PatientKey }
 	// Studies is the studies of UIDs.
@@ -51,15 +59,22 @@ type (
 func (Term) set()       {}
 func (Prefix) set()     {}
 func (Dictionary) set() {}
+func (Words) set()      {}
 func (Patient) set()    {}
 func (Studies) set()    {}
 func (SeriesOf) set()   {}
 func (All) set()        {}
 func (Any) set()        {}
 
-// For returns the plan of compiled keys. issuer qualifies a Patient ID; with
-// anyIssuer it does not count.
-func For(keys []match.Key, issuer string, anyIssuer bool) Plan {
+// Options are what a plan needs to know beside the keys.
+type Options struct {
+	Issuer    string // that a Patient ID is of
+	AnyIssuer bool   // it does not count
+	WildName  bool   // the key of Patient's Name holds wildcards, which fuzzy keys do not show
+}
+
+// For returns the plan of compiled keys.
+func For(keys []match.Key, o Options) Plan {
 	p := Plan{Spans: []catalog.Span{{Last: catalog.LastOrder()}}}
 	for _, k := range keys {
 		switch k.Tag {
@@ -69,12 +84,12 @@ func For(keys []match.Key, issuer string, anyIssuer bool) Plan {
 			}
 			continue
 		case dict.PatientID:
-			if k.Kind == match.Single && !anyIssuer {
-				p.Sets = append(p.Sets, Patient{catalog.PatientKey{Issuer: issuer, ID: k.Values[0]}})
+			if k.Kind == match.Single && !o.AnyIssuer {
+				p.Sets = append(p.Sets, Patient{catalog.PatientKey{Issuer: o.Issuer, ID: k.Values[0]}})
 				continue
 			}
 		}
-		if s := forKey(k); s != nil {
+		if s := forKey(k, o); s != nil {
 			p.Sets = append(p.Sets, s)
 		}
 	}
@@ -85,7 +100,7 @@ func For(keys []match.Key, issuer string, anyIssuer bool) Plan {
 func day(bound string) string { return bound[:min(len(bound), 8)] }
 
 // forKey returns the set of one key, nil when no index narrows it.
-func forKey(k match.Key) Set {
+func forKey(k match.Key, o Options) Set {
 	if k.Kind != match.Single && k.Kind != match.List && k.Kind != match.Wildcard && k.Kind != match.Phonetic {
 		return nil
 	}
@@ -96,7 +111,7 @@ func forKey(k match.Key) Set {
 		return SeriesOf{k.Values}
 	case dict.PatientName:
 		if k.Kind == match.Phonetic {
-			return phonetic(k.Values)
+			return phonetic(k.Values, o.WildName)
 		}
 		return patterns(k, nameGrams, nameGram)
 	case dict.PatientID:
@@ -197,24 +212,54 @@ func literals(v string, k match.Key) []string {
 	return slices.DeleteFunc(parts, func(run string) bool { return run == "" })
 }
 
-// phonetic returns the set of names in which every word sounds alike or stands.
-func phonetic(words []string) Set {
+// phonetic returns the set of names in which every word sounds alike or begins
+// a word; with wildcards in the key it may also stand anywhere.
+func phonetic(words []string, wild bool) Set {
 	var all All
 	for _, w := range words {
-		var any Any
-		for _, code := range match.FuzzyCodes(w) {
-			any = append(any, Term{nameCodes, whole(code)})
-		}
-		standing := infix(w)
-		if standing == nil || len(any) == 0 {
+		if !wild {
+			all = append(all, Words{nameCodes, beginning(w), func(longer []string) Set {
+				if slices.ContainsFunc(longer, func(l string) bool { return strings.HasSuffix(l, string(cutMark)) }) {
+					return nil // how it ends, nobody knows
+				}
+				return codes(append(longer, w))
+			}})
 			continue
 		}
-		all = append(all, append(any, standing))
+		if standing := infix(w); standing != nil {
+			all = append(all, append(codes([]string{w}), standing))
+		}
 	}
 	if len(all) == 0 {
 		return nil
 	}
 	return all
+}
+
+// beginning returns what a word and all that begin with it have in common in a
+// vocabulary, whose words may be cut.
+func beginning(word string) string {
+	word = printable(word)
+	cut := min(len(word), maxTerm/2)
+	for cut < len(word) && !utf8.RuneStart(word[cut]) {
+		cut--
+	}
+	return word[:cut]
+}
+
+// codes returns the set of names with a word that sounds like one of some.
+func codes(words []string) Any {
+	var any Any
+	seen := map[string]bool{}
+	for _, w := range words {
+		for _, code := range match.FuzzyCodes(w) {
+			if !seen[code] {
+				seen[code] = true
+				any = append(any, Term{nameCodes, whole(code)})
+			}
+		}
+	}
+	return any
 }
 
 // infix returns the set of names that hold a word anywhere.

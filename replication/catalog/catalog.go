@@ -47,6 +47,8 @@ type Catalog struct {
 	mu     sync.Mutex // held by Apply throughout: one writer
 	next   uint32     // dense number of the next study
 	stones bool       // there is, or was, any tombstone
+
+	vocabulary map[string]struct{} // word rows that are written, as far as remembered
 }
 
 // Totals are the numbers of patients, studies, series and instances that
@@ -72,7 +74,7 @@ func Open(o Options) (*Catalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("catalog: open: %w", err)
 	}
-	c := &Catalog{db: db, indexer: o.Indexer, utf8: sync.OnceValue(func() *dicom.Charset {
+	c := &Catalog{db: db, indexer: o.Indexer, vocabulary: map[string]struct{}{}, utf8: sync.OnceValue(func() *dicom.Charset {
 		utf8, _ := dicom.NewCharset([]string{"ISO_IR 192"}) // a registered term
 		return utf8
 	})}
@@ -117,11 +119,12 @@ func (quiet) Fatalf(format string, args ...any) {
 	panic("catalog: " + fmt.Sprintf(format, args...))
 }
 
-// Close closes it. No read may be under way.
+// Close makes everything durable and closes it. What is in memory is flushed, so
+// that the next Open replays no log. No read may be under way.
 func (c *Catalog) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.db.Close(); err != nil {
+	if err := errors.Join(c.db.Flush(), c.db.Close()); err != nil {
 		return fmt.Errorf("catalog: close: %w", err)
 	}
 	return nil
@@ -129,6 +132,9 @@ func (c *Catalog) Close() error {
 
 // Applied returns the highest applied index.
 func (c *Catalog) Applied() uint64 { return c.applied.Load() }
+
+// IndexerVersion is the version of the Indexer that the postings are of.
+func (c *Catalog) IndexerVersion() uint32 { return c.indexer.Version() }
 
 // Totals returns the counts, kept up to date by Apply.
 func (c *Catalog) Totals() Totals { return *c.totals.Load() }
@@ -206,7 +212,7 @@ func (c *Catalog) load() error {
 // names the new version only at the end, so that a crash starts over.
 func (c *Catalog) reindex(m meta) error {
 	const batchRows = 1000
-	if err := c.db.DeleteRange([]byte{rowIndex}, after([]byte{rowIndex}), pebble.NoSync); err != nil {
+	if err := c.db.DeleteRange([]byte{rowIndex}, after([]byte{rowWord}), pebble.NoSync); err != nil {
 		return fmt.Errorf("catalog: drop postings: %w", err)
 	}
 	it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: []byte{rowStudy}, UpperBound: after([]byte{rowStudy})})
@@ -222,7 +228,11 @@ func (c *Catalog) reindex(m meta) error {
 		if err != nil {
 			return err
 		}
-		for _, key := range postings(s, c.indexer) {
+		keys := postings(s, c.indexer)
+		if err := c.words(s, func(key []byte) error { keys = append(keys, key); return nil }); err != nil {
+			return err
+		}
+		for _, key := range keys {
 			if err := batch.Set(key, nil, nil); err != nil {
 				return fmt.Errorf("catalog: write postings: %w", err)
 			}

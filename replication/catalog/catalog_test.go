@@ -48,6 +48,12 @@ func (wordIndexer) Terms(s catalog.StudyRow, add func(index byte, term string)) 
 	}
 }
 
+func (wordIndexer) Words(s catalog.StudyRow, add func(index byte, word string)) {
+	for _, m := range s.Modalities() {
+		add('m', m)
+	}
+}
+
 // tester is what *testing.T and *rapid.T have in common.
 type tester interface {
 	Helper()
@@ -400,6 +406,9 @@ func TestNewIndexerVersionWritesPostingsAnew(t *testing.T) {
 	verify(t, c)
 	v := c.View()
 	defer v.Close()
+	if words, ok, err := v.Words('m', "C", 100); err != nil || !ok || !slices.Equal(words, []string{"CR", "CT"}) {
+		t.Errorf("words %v, %t, %v", words, ok, err)
+	}
 	if terms, ok, err := v.Terms('m', 100, func(string) bool { return true }); err != nil || !ok || len(terms) < 8 {
 		t.Errorf("modalities %v, %t, %v", terms, ok, err)
 	}

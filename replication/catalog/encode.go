@@ -1,6 +1,8 @@
 package catalog
 
 import (
+	"strings"
+
 	"google.golang.org/protobuf/proto"
 
 	"pelago/cluster/fault"
@@ -60,17 +62,17 @@ func toProto(c Command) (*catalogpb.Command, error) {
 	switch c := c.(type) {
 	case *SeriesFact:
 		return &catalogpb.Command{Kind: &catalogpb.Command_Series{Series: &catalogpb.SeriesFact{
-			Origin: c.Origin, Site: c.Site, AsOf: c.AsOf, Study: c.Study, Series: c.Series, Issuer: c.Issuer,
+			Origin: c.Origin, Site: valid(c.Site), AsOf: c.AsOf, Study: c.Study, Series: c.Series, Issuer: valid(c.Issuer),
 			Attributes: c.Attributes, Instances: c.Instances, Bytes: c.Bytes, UidHash: c.UIDHash[:],
 			Classes: c.Classes, Reserved: c.Reserved, Arrived: c.Arrived,
 		}}}, nil
 	case *TombstoneFact:
 		return &catalogpb.Command{Kind: &catalogpb.Command_Tombstone{Tombstone: &catalogpb.TombstoneFact{
-			Study: c.Study, Series: c.Series, Instance: c.Instance, Tick: c.Tick, By: c.By,
+			Study: c.Study, Series: c.Series, Instance: c.Instance, Tick: c.Tick, By: valid(c.By),
 		}}}, nil
 	case *RestoreFact:
 		return &catalogpb.Command{Kind: &catalogpb.Command_Restore{Restore: &catalogpb.RestoreFact{
-			Study: c.Study, Series: c.Series, Instance: c.Instance, Tick: c.Tick, By: c.By,
+			Study: c.Study, Series: c.Series, Instance: c.Instance, Tick: c.Tick, By: valid(c.By),
 		}}}, nil
 	case *RegistryFact:
 		return &catalogpb.Command{Kind: &catalogpb.Command_Registry{Registry: &catalogpb.RegistryFact{
@@ -79,6 +81,9 @@ func toProto(c Command) (*catalogpb.Command, error) {
 	}
 	return nil, fault.New(fault.Unsupported, "catalog: no encoding for command %T", c)
 }
+
+// valid returns text as protobuf takes it: what is no UTF-8 as U+FFFD.
+func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 func fromProto(pb *catalogpb.Command) (Command, error) {
 	switch k := pb.GetKind().(type) {

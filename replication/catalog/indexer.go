@@ -16,6 +16,9 @@ type Indexer interface {
 	// Terms calls add with every index and term of a visible study; the same
 	// pair may come twice. Terms hold no byte below 04.
 	Terms(s StudyRow, add func(index byte, term string))
+	// Words calls add with the words of a visible study that enter an index's
+	// vocabulary. A vocabulary only grows: it says what may be among the terms.
+	Words(s StudyRow, add func(index byte, word string))
 }
 
 // noIndex is the Indexer of catalogues that are only read in order.
@@ -23,6 +26,7 @@ type noIndex struct{}
 
 func (noIndex) Version() uint32                                   { return 0 }
 func (noIndex) Terms(_ StudyRow, _ func(index byte, term string)) {}
+func (noIndex) Words(_ StudyRow, _ func(index byte, word string)) {}
 
 // postings returns the keys under which a study is found, ascending, without
 // duplicates: its patients', and the Indexer's.
@@ -43,6 +47,30 @@ func postings(s *study, ix Indexer) [][]byte {
 	})
 	slices.SortFunc(keys, bytes.Compare)
 	return slices.CompactFunc(keys, bytes.Equal)
+}
+
+// maxVocabulary bounds the words that are remembered as written: more are
+// written again, which changes nothing.
+const maxVocabulary = 1 << 16
+
+// words calls put with the rows of a study's words that are not known to be written.
+func (c *Catalog) words(s *study, put func(key []byte) error) error {
+	if !s.visible() {
+		return nil
+	}
+	var failed error
+	c.indexer.Words(StudyRow{s: s}, func(index byte, word string) {
+		key := string([]byte{rowWord, index}) + word
+		if _, ok := c.vocabulary[key]; ok || failed != nil {
+			return
+		}
+		if len(c.vocabulary) >= maxVocabulary {
+			clear(c.vocabulary)
+		}
+		c.vocabulary[key] = struct{}{}
+		failed = put([]byte(key))
+	})
+	return failed
 }
 
 // diff calls drop for keys that only old has and put for those that only new has.

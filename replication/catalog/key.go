@@ -17,6 +17,7 @@ import (
 //	v hash(8) of series UID            hashes of their studies' UIDs
 //	p hash(8) of patient, order        posting: a patient's studies
 //	x index(1) term 00 order           posting: the Indexer's
+//	y index(1) word                    vocabulary: the Indexer's
 const (
 	rowMeta      = 'M'
 	rowRegistry  = 'g'
@@ -27,6 +28,7 @@ const (
 	rowSeriesUID = 'v'
 	rowPatient   = 'p'
 	rowIndex     = 'x'
+	rowWord      = 'y'
 )
 
 const hashBytes = 8

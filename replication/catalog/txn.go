@@ -319,6 +319,7 @@ func (st *studyState) savePostings() error {
 		st.t.countPosting(key, false)
 		keep(st.t.put(key, []byte{}))
 	})
+	keep(st.t.c.words(st.cur, func(key []byte) error { return st.t.put(key, []byte{}) }))
 	return failed
 }
 

@@ -37,28 +37,71 @@ func (v *View) Close() error {
 type Stream struct {
 	it  *pebble.Iterator
 	key []byte // the prefix, with room for an order
+
+	placed bool  // the iterator stands at, or after, the first key at or above asked
+	ended  bool  // there is none
+	asked  Order // of the last SeekGE
+	at     Order // where the iterator stands
+	steps  int   // how many keys to step over before seeking is tried
 }
+
+// maxSteps bounds the keys that a stream steps over: a step costs a fifth of a seek.
+const maxSteps = 8
 
 func (v *View) stream(prefix []byte) (*Stream, error) {
 	it, err := v.at.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {
 		return nil, fmt.Errorf("catalog: read: %w", err)
 	}
-	s := &Stream{it: it, key: prefix}
+	s := &Stream{it: it, key: append(make([]byte, 0, len(prefix)+OrderBytes), prefix...), steps: maxSteps / 2}
 	v.streams = append(v.streams, s)
 	return s, nil
 }
 
 // SeekGE returns the first order at or above o; false when there is none. It
-// is fastest when o rises.
+// is fastest when o rises: near orders are stepped to, far ones sought.
 func (s *Stream) SeekGE(o Order) (Order, bool, error) {
-	at := len(s.key)
-	for ok := s.it.SeekGE(append(s.key, o[:]...)); ok; ok = s.it.Next() {
-		if key := s.it.Key(); len(key) == at+OrderBytes {
-			return Order(key[at:]), true, nil
+	if s.placed && bytes.Compare(s.asked[:], o[:]) <= 0 {
+		s.asked = o
+		if s.ended || bytes.Compare(o[:], s.at[:]) <= 0 {
+			return s.at, !s.ended, nil
+		}
+		for range s.steps {
+			if !s.take(s.it.Next()) || bytes.Compare(o[:], s.at[:]) <= 0 {
+				s.steps = min(s.steps+1, maxSteps)
+				return s.result()
+			}
+		}
+		// Far: step less the next time, but try again now and then.
+		if s.steps /= 2; s.steps == 0 && s.at[OrderBytes-1]%16 == 0 {
+			s.steps = 2
 		}
 	}
+	s.placed, s.asked = true, o
+	s.take(s.it.SeekGE(append(s.key, o[:]...)))
+	return s.result()
+}
+
+// take notes where the iterator stands, passing over keys that are no postings
+// of the prefix itself.
+func (s *Stream) take(ok bool) bool {
+	at := len(s.key)
+	for ; ok; ok = s.it.Next() {
+		if key := s.it.Key(); len(key) == at+OrderBytes {
+			s.at = Order(key[at:])
+			break
+		}
+	}
+	s.ended = !ok
+	return ok
+}
+
+func (s *Stream) result() (Order, bool, error) {
+	if !s.ended {
+		return s.at, true, nil
+	}
 	if err := s.it.Error(); err != nil {
+		s.placed = false
 		return Order{}, false, fmt.Errorf("catalog: read: %w", err)
 	}
 	return Order{}, false, nil
@@ -208,6 +251,28 @@ func (v *View) Terms(index byte, limit int, keep func(term string) bool) ([]stri
 		return nil, false, fmt.Errorf("catalog: read: %w", err)
 	}
 	return terms, true, nil
+}
+
+// Words returns the words with a prefix of an index's vocabulary, ascending;
+// false when there are more than limit.
+func (v *View) Words(index byte, prefix string, limit int) ([]string, bool, error) {
+	lower := append([]byte{rowWord, index}, prefix...)
+	it, err := v.at.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: after(lower)})
+	if err != nil {
+		return nil, false, fmt.Errorf("catalog: read: %w", err)
+	}
+	defer it.Close()
+	var words []string
+	for it.First(); it.Valid(); it.Next() {
+		if len(words) == limit {
+			return nil, false, nil
+		}
+		words = append(words, string(it.Key()[2:]))
+	}
+	if err := it.Error(); err != nil {
+		return nil, false, fmt.Errorf("catalog: read: %w", err)
+	}
+	return words, true, nil
 }
 
 // Series yields the series of a study that queries may see, by ascending UID.

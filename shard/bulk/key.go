@@ -53,9 +53,6 @@ func parseKey(b []byte) (tableKey, bool) {
 	return tableKey{Space(b[0]), binary.BigEndian.Uint64(b[1:])}, true
 }
 
-// pieces is how many keys a blob of n bytes takes.
-func pieces(n int64) int64 { return (n + pieceBytes - 1) / pieceBytes }
-
 // maxBlobBytes keeps piece numbers within 32 bits.
 const maxBlobBytes = pieceBytes << 31
 

@@ -383,9 +383,9 @@ func FuzzIndex(f *testing.F) {
 	f.Add([]byte(fileMagic + recordMark))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := &Ring{}
-		whole, err := r.index(b)
-		if err == nil && (whole < len(fileMagic) || whole > len(b)) {
-			t.Fatalf("whole up to %d of %d", whole, len(b))
+		err := r.index(bytes.NewReader(b), int64(len(b)))
+		if err == nil && (r.size < int64(len(fileMagic)) || r.size > int64(len(b))) {
+			t.Fatalf("whole up to %d of %d", r.size, len(b))
 		}
 		if rec, ok := parse(b); ok && !bytes.Equal(rec.append(nil), b[:rec.size()]) {
 			t.Fatal("a record changes when it is written again")
@@ -403,7 +403,7 @@ func BenchmarkOpenMillion(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		r := &Ring{}
-		if _, err := r.index(file); err != nil {
+		if err := r.index(bytes.NewReader(file), int64(len(file))); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,13 +1,16 @@
 package keys
 
 import (
+	"bufio"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -30,86 +33,145 @@ type Ring struct {
 	epochs Epochs
 
 	mu      sync.Mutex // held over I/O: the file's order is the index's order
-	file    vfs.File   // to append
-	reader  vfs.File
+	file    vfs.File
 	size    int64 // of the whole records and what lies between them
 	broken  bool  // a write failed: what is on disk behind size is unknown
 	damaged int
-	byID    map[uint64][]int64 // the id's first bytes → offsets
-	byStudy map[uint64][]int64 // a hash of the study → offsets
+	byID    places // by the id's first bytes
+	byStudy places // by a hash of the study
 	closed  bool
+}
+
+// places are offsets of records by 64 bits of what they are looked up by. The
+// newest stands in the map; older ones with the same bits, which are rare, in
+// lists.
+type places struct {
+	newest map[uint64]int64
+	older  map[uint64][]int64
+}
+
+func newPlaces(records int64) places {
+	return places{newest: make(map[uint64]int64, records), older: map[uint64][]int64{}}
+}
+
+func (p *places) add(slot uint64, at int64) {
+	if before, ok := p.newest[slot]; ok {
+		p.older[slot] = append(p.older[slot], before)
+	}
+	p.newest[slot] = at
+}
+
+// all yields the offsets under a slot, the newest first.
+func (p *places) all(slot uint64) iter.Seq[int64] {
+	return func(yield func(int64) bool) {
+		at, ok := p.newest[slot]
+		if !ok || !yield(at) {
+			return
+		}
+		for _, at := range slices.Backward(p.older[slot]) {
+			if !yield(at) {
+				return
+			}
+		}
+	}
 }
 
 // Open reads the ring in the key folder dir, or begins one. fault.Corrupt if the
 // file is not a ring, fault.Unsupported if a newer program wrote it.
 func Open(fs vfs.FS, dir string, epochs Epochs) (*Ring, error) {
 	r := &Ring{fs: fs, dir: dir, epochs: epochs}
-	b, err := r.load()
-	if errors.Is(err, os.ErrNotExist) {
-		b, err = []byte(fileMagic), nil
-		if err := identity.WriteFile(fs, dir, fileName, b); err != nil {
+	name := fs.PathJoin(dir, fileName)
+	if _, err := fs.Stat(name); errors.Is(err, os.ErrNotExist) {
+		if err := identity.WriteFile(fs, dir, fileName, []byte(fileMagic)); err != nil {
 			return nil, diskError(err)
 		}
 	}
+	f, err := fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("keys: %w", err)
 	}
-	whole, err := r.index(b)
+	r.file = f
+	info, err := f.Stat()
+	if err == nil {
+		err = r.index(f, info.Size())
+	}
+	if err == nil && r.size < info.Size() {
+		// what a crash left behind the last whole record was promised to nobody
+		r.broken = true
+		err = r.usableLocked()
+	}
 	if err != nil {
-		return nil, err
-	}
-	// The file is written anew up to its last whole record: what a crash left
-	// behind it was promised to nobody, and a fresh file can be appended to.
-	if err := r.rewrite(b[:whole]); err != nil {
-		return nil, err
+		return nil, errors.Join(err, r.file.Close())
 	}
 	return r, nil
 }
 
-func (r *Ring) load() ([]byte, error) {
-	f, err := r.fs.Open(r.fs.PathJoin(r.dir, fileName))
-	if err != nil {
-		return nil, err
+// index finds every record of a file of length bytes; size is then the end of
+// the last one.
+func (r *Ring) index(f io.ReaderAt, length int64) error {
+	head := make([]byte, len(fileMagic))
+	last := len(head) - 1
+	if length < int64(len(head)) {
+		return fault.New(fault.Corrupt, "keys: %s is not a ring of study keys", fileName)
 	}
-	defer f.Close()
-	b, err := io.ReadAll(f)
-	if err != nil {
-		return nil, fmt.Errorf("keys: %w", err)
+	if err := readFull(f, head, 0); err != nil {
+		return err
 	}
-	return b, nil
-}
-
-// index finds every record and returns where the last one ends.
-func (r *Ring) index(b []byte) (whole int, err error) {
-	last := len(fileMagic) - 1
 	switch {
-	case len(b) <= last || string(b[:last]) != fileMagic[:last]:
-		return 0, fault.New(fault.Corrupt, "keys: %s is not a ring of study keys", fileName)
-	case b[last] != fileMagic[last]:
-		return 0, fault.New(fault.Unsupported, "keys: ring of version %d", b[last])
+	case string(head[:last]) != fileMagic[:last]:
+		return fault.New(fault.Corrupt, "keys: %s is not a ring of study keys", fileName)
+	case head[last] != fileMagic[last]:
+		return fault.New(fault.Unsupported, "keys: ring of version %d", head[last])
 	}
-	r.byID, r.byStudy, r.damaged = map[uint64][]int64{}, map[uint64][]int64{}, 0
-	whole = len(fileMagic)
-	for at := whole; at < len(b); {
-		rec, ok := parse(b[at:])
-		if !ok {
-			at += next(b[at:])
-			continue
+	about := length / (recordBytes + maxUID)
+	r.byID, r.byStudy, r.damaged = newPlaces(about), newPlaces(about), 0
+	r.size = int64(len(head))
+	return scan(f, r.size, length, func(at int64, rec *record, raw []byte) {
+		if rec == nil {
+			return
 		}
-		if at > whole {
+		if at > r.size {
 			r.damaged++ // a rotten run before this record
 		}
-		r.note(&rec, int64(at))
-		at += rec.size()
-		whole = at
+		r.note(rec, at)
+		r.size = at + int64(len(raw))
+	})
+}
+
+// maxUID is the length of a long Study Instance UID.
+const maxUID = 64
+
+// windowBytes is how much of the file is in memory while it is scanned.
+const windowBytes = 1 << 20
+
+// scan reads the file from from to length and calls visit for every record,
+// and, without one, for every run of other bytes. raw is valid during the call.
+func scan(f io.ReaderAt, from, length int64, visit func(at int64, rec *record, raw []byte)) error {
+	buffer := make([]byte, min(windowBytes, length-from))
+	var window []byte
+	for at := from; at < length; {
+		if len(window) < recordBytes+maxStudy && at+int64(len(window)) < length {
+			window = buffer[:min(int64(len(buffer)), length-at)]
+			if err := readFull(f, window, at); err != nil {
+				return err
+			}
+		}
+		rec, ok := parse(window)
+		size := rec.size()
+		if ok {
+			visit(at, &rec, window[:size])
+		} else {
+			size = next(window)
+			visit(at, nil, window[:size])
+		}
+		at, window = at+int64(size), window[size:]
 	}
-	return whole, nil
+	return nil
 }
 
 func (r *Ring) note(rec *record, at int64) {
-	id, study := idSlot(rec.id), studySlot(rec.study)
-	r.byID[id] = append(r.byID[id], at)
-	r.byStudy[study] = append(r.byStudy[study], at)
+	r.byID.add(idSlot(rec.id), at)
+	r.byStudy.add(studySlot(rec.study), at)
 }
 
 func idSlot(id [16]byte) uint64 { return binary.BigEndian.Uint64(id[:]) }
@@ -119,34 +181,51 @@ func studySlot(study string) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// rewrite puts a file of these bytes in place and opens it to append.
-func (r *Ring) rewrite(b []byte) error {
+// rewrite puts a file in place of the ring's: its head and what keep leaves of
+// its records, and opens that.
+func (r *Ring) rewrite(keep func(rec *record) bool) error {
 	temp, name := r.fs.PathJoin(r.dir, fileName+".new"), r.fs.PathJoin(r.dir, fileName)
 	f, err := identity.CreateFile(r.fs, temp)
 	if err != nil {
 		return diskError(err)
 	}
-	_, err = f.Write(append([]byte(nil), b...)) // vfs may change what it is given
+	out := bufio.NewWriterSize(f, windowBytes)
+	_, err = out.WriteString(fileMagic)
+	if err == nil {
+		err = scan(r.file, int64(len(fileMagic)), r.size, func(_ int64, rec *record, raw []byte) {
+			if rec == nil || keep(rec) { // rotten bytes are kept: they may be another's key
+				_, _ = out.Write(raw) // Flush returns the error
+			}
+		})
+	}
+	if err == nil {
+		err = out.Flush()
+	}
 	if err == nil {
 		err = f.Sync()
 	}
-	if err == nil {
-		err = r.fs.Rename(temp, name)
-	}
-	if err == nil {
-		err = identity.SyncDir(r.fs, r.dir)
-	}
-	var reader vfs.File
-	if err == nil {
-		reader, err = r.fs.Open(name)
+	if err = errors.Join(err, f.Close()); err == nil {
+		if err = r.fs.Rename(temp, name); err == nil {
+			err = identity.SyncDir(r.fs, r.dir)
+		}
 	}
 	if err != nil {
-		return errors.Join(diskError(err), f.Close())
+		return diskError(err)
 	}
-	if r.file != nil {
-		_, _ = r.file.Close(), r.reader.Close() // replaced; nothing of them matters any more
+	if f, err = r.fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified); err != nil {
+		return fmt.Errorf("keys: %w", err)
 	}
-	r.file, r.reader, r.size, r.broken = f, reader, int64(len(b)), false
+	_ = r.file.Close() // replaced; nothing of it matters any more
+	r.file = f
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("keys: %w", err)
+	}
+	damaged := r.damaged
+	if err := r.index(f, info.Size()); err != nil {
+		return err
+	}
+	r.damaged, r.broken = damaged, false
 	return nil
 }
 
@@ -216,7 +295,7 @@ func (r *Ring) Key(id [16]byte) (seal.Key, error) {
 	if r.closed {
 		return seal.Key{}, errClosed
 	}
-	for _, at := range r.byID[idSlot(id)] {
+	for at := range r.byID.all(idSlot(id)) {
 		rec, err := r.readLocked(at)
 		if err != nil {
 			return seal.Key{}, err
@@ -248,29 +327,7 @@ func (r *Ring) Forget(studies ...string) error {
 	if len(drop) == 0 {
 		return nil
 	}
-	b := make([]byte, r.size)
-	if err := readFull(r.reader, b, 0); err != nil {
-		return err
-	}
-	kept := append(make([]byte, 0, len(b)), fileMagic...)
-	for at := len(fileMagic); at < len(b); {
-		rec, ok := parse(b[at:])
-		size := rec.size()
-		if !ok {
-			size = next(b[at:])
-		}
-		if !ok || !drop[rec.study] { // rotten bytes are kept: they may be another's key
-			kept = append(kept, b[at:at+size]...)
-		}
-		at += size
-	}
-	if err := r.rewrite(kept); err != nil {
-		return err
-	}
-	damaged := r.damaged
-	_, err := r.index(kept)
-	r.damaged = damaged
-	return err
+	return r.rewrite(func(rec *record) bool { return !drop[rec.study] })
 }
 
 // Close closes the ring.
@@ -281,7 +338,7 @@ func (r *Ring) Close() error {
 		return nil
 	}
 	r.closed = true
-	return errors.Join(r.file.Close(), r.reader.Close())
+	return r.file.Close()
 }
 
 var errClosed = fault.New(fault.Unavailable, "keys: the ring is closed")
@@ -294,11 +351,7 @@ func (r *Ring) usableLocked() error {
 	if !r.broken {
 		return nil
 	}
-	b := make([]byte, r.size)
-	if err := readFull(r.reader, b, 0); err != nil {
-		return err
-	}
-	return r.rewrite(b)
+	return r.rewrite(func(*record) bool { return true })
 }
 
 // addLocked makes, wraps and appends keys, and syncs them once.
@@ -326,7 +379,7 @@ func (r *Ring) addLocked(studies ...string) error {
 	}
 	r.broken = true
 	length := int64(len(b))
-	if _, err := r.file.Write(b); err != nil {
+	if _, err := r.file.WriteAt(b, r.size); err != nil {
 		return diskError(err)
 	}
 	if err := r.file.SyncData(); err != nil {
@@ -346,9 +399,8 @@ func (r *Ring) addLocked(studies ...string) error {
 
 // ofStudyLocked is the newest record of a study.
 func (r *Ring) ofStudyLocked(study string) (record, error) {
-	places := r.byStudy[studySlot(study)]
-	for i := len(places) - 1; i >= 0; i-- {
-		rec, err := r.readLocked(places[i])
+	for at := range r.byStudy.all(studySlot(study)) {
+		rec, err := r.readLocked(at)
 		if err != nil {
 			return record{}, err
 		}
@@ -361,7 +413,7 @@ func (r *Ring) ofStudyLocked(study string) (record, error) {
 
 func (r *Ring) readLocked(at int64) (record, error) {
 	b := make([]byte, min(recordBytes+maxStudy, r.size-at))
-	if err := readFull(r.reader, b, at); err != nil {
+	if err := readFull(r.file, b, at); err != nil {
 		return record{}, err
 	}
 	rec, ok := parse(b)
@@ -388,7 +440,7 @@ func checkStudies(studies ...string) error {
 	return nil
 }
 
-func readFull(f vfs.File, b []byte, at int64) error {
+func readFull(f io.ReaderAt, b []byte, at int64) error {
 	n, err := f.ReadAt(b, at)
 	if n == len(b) {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math/bits"
 
 	"github.com/klauspost/compress/zstd"
 	"pelago/cluster/fault"
@@ -54,14 +55,17 @@ func (c *coder) encoder(effort Effort) *zstd.Encoder {
 		slot, level = &c.fast, zstd.SpeedFastest
 	}
 	if *slot == nil {
-		*slot = newEncoder(level)
+		*slot = newEncoder(level, window)
 	}
 	return *slot
 }
 
-func newEncoder(level zstd.EncoderLevel) *zstd.Encoder {
+// newEncoder returns an encoder for inputs of about size bytes; larger ones are
+// found to repeat less.
+func newEncoder(level zstd.EncoderLevel, size int) *zstd.Encoder {
+	size = max(zstd.MinWindowSize, min(window, 1<<bits.Len(uint(size))))
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1),
-		zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false), zstd.WithWindowSize(window),
+		zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false), zstd.WithWindowSize(size),
 		zstd.WithSingleSegment(true), zstd.WithAllLitEntropyCompression(true))
 	if err != nil {
 		panic("pack: zstd options: " + err.Error()) // constants, all valid

@@ -40,6 +40,9 @@ const (
 	maxChunks    = 1 << 22 // of a pack: 4 TiB
 	maxPackBytes = 1 << 50
 
+	// smallBody is worth no large tables: there are many tiny packs.
+	smallBody = 16 << 10
+
 	// What an entry and a chunk take at most beside the record.
 	entryOverhead = 160
 	chunkOverhead = 16
@@ -64,7 +67,11 @@ func (m *Manifest) AppendBinary(b []byte) ([]byte, error) {
 	start := len(b)
 	b = append(b, magic...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(body)))
-	b = newEncoder(zstd.SpeedDefault).EncodeAll(body, b)
+	level := zstd.SpeedDefault
+	if len(body) < smallBody {
+		level = zstd.SpeedFastest
+	}
+	b = newEncoder(level, len(body)).EncodeAll(body, b)
 	sum := blake3.Sum256(b[start:])
 	return append(b, sum[:]...), nil
 }
