@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"pelago/dimse/dict"
+	"pelago/query/plan"
 )
 
 // document reads a file of the repository.
@@ -44,6 +46,13 @@ func TestConformanceStatementListsWhatIsTaken(t *testing.T) {
 		words = append(words, s.UID)
 	}
 	missing(t, "docs/conformance.md", words)
+}
+
+func TestFormatOfTheIndexesIsThatOfTheirVersion(t *testing.T) {
+	written := fmt.Sprintf("Version %d (`query/plan`)", plan.Indexer{}.Version())
+	if !strings.Contains(document(t, "docs/formats/catalog.md"), written) {
+		t.Errorf("docs/formats/catalog.md does not say %q", written)
+	}
 }
 
 func TestOperationsDescribeEveryCommand(t *testing.T) {
