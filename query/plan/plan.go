@@ -231,42 +231,78 @@ func phonetic(words []string, wild bool) Set {
 	return all
 }
 
+// sound is what is known of the words that a word of a key may stand for: their
+// codes if they are few, else a set.
+type sound struct {
+	codes []string
+	set   Set
+}
+
 // sounding returns the set of names in which every word has one of its codes:
-// its own and those of the longer words that it begins. known are the codes of
-// the words before, nil for a word that may be anything.
-func sounding(words []string, known [][]string) Set {
+// its own and those of the longer words that it begins. known is of the words
+// before.
+func sounding(words []string, known []sound) Set {
 	if len(words) == 0 {
 		return together(known)
 	}
 	return Words{nameCodes, beginning(words[0]), func(longer []string, complete bool) Set {
-		var codes []string
-		if complete && !slices.ContainsFunc(longer, func(l string) bool { return strings.HasSuffix(l, string(cutMark)) }) {
-			for _, w := range append(longer, words[0]) {
-				codes = append(codes, match.FuzzyCodes(w)...)
-			}
-			slices.Sort(codes)
-			if codes = slices.Compact(codes); len(codes) > maxCodes {
-				codes = nil
-			}
+		own := match.FuzzyCodes(words[0])
+		all := slices.Clone(own)
+		for _, w := range longer {
+			all = append(all, match.FuzzyCodes(w)...)
+			complete = complete && !strings.HasSuffix(w, string(cutMark))
 		}
-		return sounding(words[1:], append(slices.Clip(known), codes))
+		slices.Sort(all)
+		all = slices.Compact(all)
+		next := sound{codes: all}
+		if !complete || len(all) > maxCodes {
+			next = sound{set: beginsOrIs(words[0], own)}
+		}
+		return sounding(words[1:], append(slices.Clip(known), next))
 	}}
 }
 
-// maxCodes bounds the codes of one word, and the pairs of two words' codes,
-// that are read side by side.
-const maxCodes = 128
-
-// together returns the set of names that have a code of every list. Two lists
-// are one set of pairs: few names have both codes, many have one of them.
-func together(lists [][]string) Set {
-	lists = slices.DeleteFunc(lists, func(codes []string) bool { return codes == nil })
-	slices.SortFunc(lists, func(a, b []string) int { return cmp.Compare(len(a), len(b)) })
-	if len(lists) == 0 {
+// beginsOrIs returns the set of names with a word that begins with a word, or
+// has one of its codes, without the vocabulary: nil for a single letter.
+func beginsOrIs(word string, codes []string) Set {
+	word = beginning(word)
+	if utf8.RuneCountInString(word) < nameGram-1 {
 		return nil
 	}
+	any := ofCodes(codes)
+	for _, before := range [...]string{string(startMark), "^", " "} {
+		run := []rune(before + word)
+		var all All
+		for i := 0; i+nameGram <= len(run); i++ {
+			all = append(all, Term{nameGrams, string(run[i : i+nameGram])})
+		}
+		any = append(any, all)
+	}
+	return any
+}
+
+const (
+	// maxCodes bounds the codes that a beginning may have: more are no better
+	// than the beginning itself.
+	maxCodes = 24
+	// maxPairs bounds the pairs of two words' codes that are read side by side.
+	maxPairs = 160
+)
+
+// together returns the set of names that have all sounds. Two lists of codes
+// are one set of pairs: few names have both codes, many have one of them.
+func together(sounds []sound) Set {
 	var all All
-	if len(lists) > 1 && len(lists[0])*len(lists[1]) <= maxCodes {
+	var lists [][]string
+	for _, s := range sounds {
+		if s.codes != nil {
+			lists = append(lists, s.codes)
+		} else if s.set != nil {
+			all = append(all, s.set)
+		}
+	}
+	slices.SortStableFunc(lists, func(a, b []string) int { return cmp.Compare(len(a), len(b)) })
+	if len(lists) > 1 && len(lists[0])*len(lists[1]) <= maxPairs {
 		any := Any{Term{codePairs, manyCodes}}
 		for _, a := range lists[0] {
 			for _, b := range lists[1] {
@@ -281,6 +317,9 @@ func together(lists [][]string) Set {
 	}
 	for _, codes := range lists {
 		all = append(all, ofCodes(codes))
+	}
+	if len(all) == 0 {
+		return nil
 	}
 	return all
 }
