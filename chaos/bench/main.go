@@ -57,13 +57,13 @@ func exit(err error) {
 
 // options are the command line.
 type options struct {
-	out, dir, binary, samples, profile string
-	only                               *regexp.Regexp
-	rounds                             int
-	quick, json, list                  bool
-	sustainedTime                      time.Duration
-	sustainedBytes                     int64
-	command                            string // as it was given, for the report
+	out, dir, binary, samples, profile, kept string
+	only                                     *regexp.Regexp
+	rounds                                   int
+	quick, json, list                        bool
+	sustainedTime                            time.Duration
+	sustainedBytes                           int64
+	command                                  string // as it was given, for the report
 }
 
 func parse(args []string, usage io.Writer) (options, error) {
@@ -76,6 +76,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.StringVar(&o.dir, "dir", "", "folder for inputs and data, on the disk to be measured; none: a temporary one, removed at the end")
 	f.StringVar(&o.binary, "pelago", "", "the node's binary; none: build it")
 	f.StringVar(&o.samples, "samples", os.Getenv("PELAGO_SAMPLES"), "folder of real DICOM files; none: ../shared/dicom")
+	f.StringVar(&o.kept, "catalogue", "", "folder to keep the catalogue of many studies in for later runs; none: load it anew, which takes minutes")
 	f.StringVar(&o.profile, "profile", "", "folder to write CPU profiles of the node to")
 	f.StringVar(&only, "only", "", "measure only rows whose name matches this regular expression")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds of each row")

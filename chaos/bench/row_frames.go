@@ -105,6 +105,8 @@ func (b *bench) frameRound(ctx context.Context, s *sheet, round int, images []in
 func rate(ctx context.Context, objects, requests int, size int64, url func(n int) string) (float64, error) {
 	const accept = `multipart/related; type="application/octet-stream"; transfer-syntax=*`
 	var next atomic.Int64
+	client := newClient()
+	defer client.CloseIdleConnections()
 	began := time.Now()
 	group, ctx := errgroup.WithContext(ctx)
 	for range clients {
@@ -114,7 +116,7 @@ func rate(ctx context.Context, objects, requests int, size int64, url func(n int
 				if n >= requests {
 					return nil
 				}
-				if err := fetch(ctx, url(n%objects), accept, size); err != nil {
+				if err := fetch(ctx, client, url(n%objects), accept, size); err != nil {
 					return err
 				}
 			}

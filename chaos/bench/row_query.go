@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -124,6 +125,8 @@ func queries(ctx context.Context, b *bench, s *sheet) (err error) {
 
 // ask measures every shape over both protocols.
 func ask(ctx context.Context, s *sheet, who string, server *peer.Server, p input.Population, count, round int) error {
+	web := newClient()
+	defer web.CloseIdleConnections()
 	for _, sh := range shapes() {
 		if sh.fuzzy && who != pelago {
 			continue
@@ -136,7 +139,7 @@ func ask(ctx context.Context, s *sheet, who string, server *peer.Server, p input
 		for n := range count {
 			keys := sh.keys(p, (round*count+n)*104_729)
 			for protocol, query := range map[string]func() error{
-				qido:  func() error { return askQIDO(ctx, server, keys, sh.fuzzy) },
+				qido:  func() error { return askQIDO(ctx, web, server, keys, sh.fuzzy) },
 				cfind: func() error { return askFind(ctx, client, keys) },
 			} {
 				began := time.Now()
@@ -157,7 +160,7 @@ func ask(ctx context.Context, s *sheet, who string, server *peer.Server, p input
 	return nil
 }
 
-func askQIDO(ctx context.Context, server *peer.Server, keys map[string]string, fuzzy bool) error {
+func askQIDO(ctx context.Context, client *http.Client, server *peer.Server, keys map[string]string, fuzzy bool) error {
 	q := url.Values{"limit": {fmt.Sprint(answers)}}
 	for key, value := range keys {
 		q.Set(key, strings.ReplaceAll(value, `\`, ","))
@@ -165,17 +168,24 @@ func askQIDO(ctx context.Context, server *peer.Server, keys map[string]string, f
 	if fuzzy {
 		q.Set("fuzzymatching", "true")
 	}
-	return fetch(ctx, server.Web+"/studies?"+q.Encode(), "application/dicom+json", 2)
+	return fetch(ctx, client, server.Web+"/studies?"+q.Encode(), "application/dicom+json", 2)
+}
+
+// newClient returns a web client that keeps a connection for each of the
+// parallel clients and asks nobody to compress: neither pixels nor the servers'
+// compressors are what is compared.
+func newClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients, DisableCompression: true}}
 }
 
 // fetch reads an answer to its end; one shorter than least is an error.
-func fetch(ctx context.Context, url, accept string, least int64) error {
+func fetch(ctx context.Context, client *http.Client, url, accept string, least int64) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
 	r.Header.Set("Accept", accept)
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := client.Do(r)
 	if err != nil {
 		return err
 	}
@@ -228,11 +238,21 @@ func askFind(ctx context.Context, client *scu.Client, keys map[string]string) er
 }
 
 // catalogue returns the data directory of a node that knows the many studies,
-// made once.
+// made once: in a run, or for all runs that are given -catalogue.
 func (b *bench) catalogue(ctx context.Context) (string, input.Population, error) {
 	p := input.Population{Seed: seedMany, Size: b.size.studies}
-	dir := filepath.Join(b.dir, "many")
+	home := filepath.Join(b.dir, "many")
+	if b.kept != "" {
+		home = filepath.Join(b.kept, fmt.Sprintf("studies-%d", p.Size))
+	}
+	dir, loaded := filepath.Join(home, "data"), filepath.Join(home, "loaded")
 	_, err := b.inputs.make("many", func(string) (folder, error) {
+		if _, err := os.Stat(loaded); err == nil {
+			return folder{files: p.Size}, nil
+		}
+		if err := errors.Join(os.RemoveAll(home), os.MkdirAll(home, 0o700)); err != nil {
+			return folder{}, err
+		}
 		node, err := b.pelago.Start(ctx, dir) // makes the stores
 		if err != nil {
 			return folder{}, err
@@ -245,14 +265,15 @@ func (b *bench) catalogue(ctx context.Context) (string, input.Population, error)
 			return folder{}, err
 		}
 		b.say("  catalogue of %d studies loaded in %v", p.Size, time.Since(began).Round(time.Second))
-		return folder{files: p.Size}, nil
+		return folder{files: p.Size}, os.WriteFile(loaded, nil, 0o600)
 	})
 	return dir, p, err
 }
 
 // load applies the population's studies to a catalogue.
 func load(ctx context.Context, dir string, p input.Population) (err error) {
-	c, err := catalog.Open(catalog.Options{FS: vfs.Default, Dir: dir, Indexer: plan.Indexer{}})
+	const cache = 1 << 30 // studies of a patient are far apart
+	c, err := catalog.Open(catalog.Options{FS: vfs.Default, Dir: dir, Indexer: plan.Indexer{}, CacheBytes: cache})
 	if err != nil {
 		return err
 	}
