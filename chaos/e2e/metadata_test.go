@@ -157,7 +157,7 @@ func (c *comparison) elements(at string, got, want jsonElement) {
 		return
 	}
 	g, w := c.values(got), c.values(want)
-	same := func(got, want string) bool { return sameValue(got, want, got.VR == "FL") }
+	same := func(g, w string) bool { return sameValue(g, w, got.VR == "FL") }
 	if !slices.EqualFunc(g, w, same) {
 		c.fail("%s is %.200q, dcm2json says %.200q", at, g, w)
 	}
