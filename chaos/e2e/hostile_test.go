@@ -495,12 +495,12 @@ func TestIdleConnectionsDoNotHinderASender(t *testing.T) {
 	n.bounded()
 }
 
-// A 300 MB multi-frame and sixteen associations at once stay in bounds.
+// A 200 MB multi-frame and sixteen associations at once stay in bounds.
 func TestLargeInstancesStayInMemoryBounds(t *testing.T) {
 	n := start(t)
 	large := dimsetest.Instance{
 		SOPClassUID: dimsetest.MultiFrameGrayWord, SOPInstanceUID: "1.2.826.0.1.3680043.10.9995.3", StudyInstanceUID: "1.2.826.0.1.3680043.10.9995.1",
-		SeriesInstanceUID: "1.2.826.0.1.3680043.10.9995.2", PatientID: "LARGE", Modality: "OT", Rows: 1024, Columns: 1024, Frames: 150, Seed: 9,
+		SeriesInstanceUID: "1.2.826.0.1.3680043.10.9995.2", PatientID: "LARGE", Modality: "OT", Rows: 1024, Columns: 1024, Frames: 100, Seed: 9,
 	}
 	in := made(large)
 	n.cstore([]instance{in})

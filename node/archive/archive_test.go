@@ -88,6 +88,60 @@ func TestFullStagingTakesMoreOncePacked(t *testing.T) {
 	b.sound()
 }
 
+// Who still has what a table has lost can send it again: the answer "here
+// already" would make him delete his copy.
+func TestLostInstanceIsTakenAgain(t *testing.T) {
+	fs, keys := vfs.NewMem(), newRing()
+	b := open(t, testOptions(fs, keys))
+	var images []image
+	for n := range 8 {
+		images = append(images, serial(n))
+		b.store(images[n])
+	}
+	b.pack()
+	before := b.sound()
+	b.close()
+	tables, err := fs.List("data/bulk/tables")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tables {
+		if strings.HasSuffix(name, ".sst") {
+			if err := fs.Remove("data/bulk/tables/" + name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b = open(t, testOptions(fs, keys))
+	for _, m := range images {
+		if _, err := b.read(m); !fault.Is(err, fault.Corrupt) {
+			t.Fatalf("%s: %v, want it lost", m.sop, err)
+		}
+	}
+	for _, m := range images {
+		if s := b.store(m); s.Outcome != New {
+			t.Errorf("%s: outcome %d", m.sop, s.Outcome)
+		}
+		b.same(m)
+		if s := b.store(m); s.Outcome != Same {
+			t.Errorf("%s once more: outcome %d", m.sop, s.Outcome)
+		}
+	}
+	b.close()
+	b = open(t, testOptions(fs, keys))
+	for _, m := range images {
+		b.same(m)
+	}
+	b.pack()
+	for _, m := range images {
+		b.same(m)
+	}
+	if after := b.sound(); after.Instances != before.Instances || after.Packs != before.Packs {
+		t.Errorf("verified %d instances in %d packs, before the loss %d in %d", after.Instances, after.Packs, before.Instances, before.Packs)
+	}
+	b.close()
+}
+
 func TestRefusalsStoreNothing(t *testing.T) {
 	b := open(t, testOptions(vfs.NewMem(), newRing()))
 	defer b.close()

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -72,7 +73,7 @@ func (a *Archive) take(ctx context.Context, in Incoming) (Stored, error) {
 		return Stored{}, err
 	}
 	defer release()
-	same, err := a.judge(record)
+	same, err := a.judge(ctx, record)
 	if err != nil {
 		return Stored{}, err
 	}
@@ -261,9 +262,13 @@ func (a *Archive) commit(ctx context.Context, arrival *staging.Arrival, r *archi
 	if err != nil {
 		return err
 	}
+	if r.State == archivepb.State_CANONICAL && r.Against != 0 {
+		a.changing.Lock() // its rows are changed, and its pack left
+		defer a.changing.Unlock()
+	}
 	batch := a.store.NewBatch()
 	defer batch.Close()
-	if err := putInstance(batch, r, durable, stagedLocation(at)); err != nil {
+	if err := errors.Join(a.replaceLost(batch, r), putInstance(batch, r, durable, stagedLocation(at))); err != nil {
 		return err
 	}
 	// Unsynced: the commit frame is what was promised, and replay writes the

@@ -69,7 +69,7 @@ func (p *replayer) put(r *archivepb.Instance, header []byte, at staging.Placed) 
 	}
 	batch := p.a.store.NewBatch()
 	defer batch.Close()
-	if err := putInstance(batch, r, header, stagedLocation(at)); err != nil {
+	if err := errors.Join(p.a.replaceLost(batch, r), putInstance(batch, r, header, stagedLocation(at))); err != nil {
 		return err
 	}
 	return fmtStore(batch.Commit(pebble.NoSync))

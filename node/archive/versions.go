@@ -83,11 +83,13 @@ func (a *Archive) canonical(sop string) ([]version, error) {
 // judge compares an arrival with what is stored under its UID: it returns the
 // stored instance if they are the same bytes, and otherwise sets the state
 // under which the arrival is to be committed. Versions that are deleted do not
-// count: what was deleted in one study may come again in another.
-func (a *Archive) judge(r *archivepb.Instance) (same *version, err error) {
+// count: what was deleted in one study may come again in another. A version
+// whose bytes are lost is no reason to send the same ones away: the arrival takes
+// its place (a canonical one with Against set).
+func (a *Archive) judge(ctx context.Context, r *archivepb.Instance) (same *version, err error) {
 	covered := a.covered(r)
 	prefix := r.Hash[:hashPrefix]
-	var against uint64
+	var against, replaces uint64
 	err = a.eachVersion(r.Sop, func(number uint64, state archivepb.State, hash []byte) error {
 		equal := bytes.Equal(hash, prefix) && state != archivepb.State_DISCARDED
 		if state != archivepb.State_CANONICAL && !equal {
@@ -99,8 +101,18 @@ func (a *Archive) judge(r *archivepb.Instance) (same *version, err error) {
 		}
 		deleted := a.covered(v.Instance)
 		if equal && bytes.Equal(v.Hash, r.Hash) && v.Syntax == r.Syntax && (!deleted || state == archivepb.State_QUARANTINED) {
-			same = &v
-			return errStop
+			gone, err := a.gone(ctx, v.Instance)
+			if err != nil {
+				return err
+			}
+			if !gone {
+				same = &v
+				return errStop
+			}
+			if state == archivepb.State_CANONICAL {
+				replaces = number
+			}
+			return nil
 		}
 		if state == archivepb.State_CANONICAL && !deleted {
 			against = number
@@ -116,8 +128,50 @@ func (a *Archive) judge(r *archivepb.Instance) (same *version, err error) {
 		r.State = archivepb.State_QUARANTINED
 	case against != 0:
 		r.State, r.Against = archivepb.State_QUARANTINED, against
+	case replaces != 0:
+		r.Against = replaces
 	}
 	return nil, nil
+}
+
+// gone reports whether the bytes of an instance are known to be lost: its pack
+// was in a rotten or missing table, or a start found rot in staging and it does
+// not read back from there.
+func (a *Archive) gone(ctx context.Context, r *archivepb.Instance) (bool, error) {
+	location, err := a.location(r.Number)
+	if err != nil {
+		return false, err
+	}
+	if len(location.Pack) == 0 {
+		if len(a.staging.Corruptions()) == 0 {
+			return false, nil
+		}
+		err := a.readBack(ctx, r)
+		if fault.Is(err, fault.Corrupt) {
+			return true, nil
+		}
+		return false, err
+	}
+	id, err := packID(location.Pack)
+	if err != nil {
+		return false, err
+	}
+	p, err := a.pack(id)
+	return err == nil && p.Lost, err
+}
+
+// replaceLost puts into the batch of an arrival that the version it replaces is
+// dropped. It comes before the arrival's own rows, some of which have the same
+// keys.
+func (a *Archive) replaceLost(batch *pebble.Batch, r *archivepb.Instance) error {
+	if r.State != archivepb.State_CANONICAL || r.Against == 0 {
+		return nil
+	}
+	old, location, err := a.held(r.Against)
+	if err != nil || old == nil {
+		return err
+	}
+	return dropInstance(batch, old, location)
 }
 
 // covered reports whether a tombstone names the instance, its series or study.
