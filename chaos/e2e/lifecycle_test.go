@@ -19,7 +19,7 @@ import (
 // refused starts a node that must refuse to, and returns what it said.
 func refused(t *testing.T, o proc.Options) string {
 	t.Helper()
-	if o.Binary = binary; o.Dir == "" {
+	if o.Binary = pelagoBinary; o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
 	n, err := proc.Start(t.Context(), o)

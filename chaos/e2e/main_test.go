@@ -9,8 +9,8 @@ import (
 	"pelago/chaos/proc"
 )
 
-// binary is the pelago that all tests run, built once by TestMain.
-var binary string
+// pelagoBinary is the pelago that all tests run, built once by TestMain.
+var pelagoBinary string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -21,7 +21,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if binary, err = proc.Build(context.Background(), dir); err != nil {
+	if pelagoBinary, err = proc.Build(context.Background(), dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -34,7 +34,7 @@ type node struct {
 func start(t testing.TB, change ...func(*proc.Options)) *node {
 	t.Helper()
 	dir := t.TempDir()
-	o := proc.Options{Binary: binary, Dir: dir, Env: []string{"XDG_CACHE_HOME=" + filepath.Join(dir, "cache")}}
+	o := proc.Options{Binary: pelagoBinary, Dir: dir, Env: []string{"XDG_CACHE_HOME=" + filepath.Join(dir, "cache")}}
 	for _, f := range change {
 		f(&o)
 	}

@@ -3,6 +3,7 @@ package scp
 import (
 	"bytes"
 	"context"
+	"errors"
 
 	"pelago/cluster/fault"
 	"pelago/dimse"
@@ -17,7 +18,7 @@ func (a *association) find(ctx context.Context, r request) error {
 		return sendErr
 	}
 	r.end()
-	if err != nil && context.Cause(ctx) == errCanceled {
+	if err != nil && errors.Is(context.Cause(ctx), errCanceled) {
 		err = errCanceled
 	}
 	if err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Canceled) {

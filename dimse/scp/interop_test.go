@@ -58,9 +58,7 @@ func (m *archive) Find(ctx context.Context, r *FindRequest) (*Matches, error) {
 	return &Matches{Datasets: func(yield func(*dicom.Dataset, error) bool) {
 		for n := range m.matches {
 			if ctx.Err() != nil {
-				m.mu.Lock()
-				m.canceled = true
-				m.mu.Unlock()
+				m.noteCanceled()
 				yield(nil, ctx.Err())
 				return
 			}
@@ -68,10 +66,19 @@ func (m *archive) Find(ctx context.Context, r *FindRequest) (*Matches, error) {
 			d.Set(tagLevel, dict.CS, "STUDY")
 			d.Set(tagStudyUID, dict.UI, fmt.Sprintf("1.2.%d", n))
 			if !yield(d, nil) {
+				if ctx.Err() != nil { // the cancel came while this one was on its way
+					m.noteCanceled()
+				}
 				return
 			}
 		}
 	}}, nil
+}
+
+func (m *archive) noteCanceled() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.canceled = true
 }
 
 // all yields what was stored.

@@ -46,7 +46,7 @@ func (a *association) retrieve(ctx context.Context, r request) error {
 	if errors.Is(err, errPanic) {
 		return err
 	}
-	if err != nil && context.Cause(ctx) == errCanceled {
+	if err != nil && errors.Is(context.Cause(ctx), errCanceled) {
 		err = errCanceled
 	}
 	outcome, comment := p.outcome(r.operation, err)

@@ -39,7 +39,7 @@ func (a *Archive) each(prefix []byte, visit func(key, value []byte) error) error
 // none reports whether there is no row under a prefix.
 func (a *Archive) none(prefix []byte) (bool, error) {
 	err := a.each(prefix, func(_, _ []byte) error { return errStop })
-	if err == errStop {
+	if errors.Is(err, errStop) {
 		return false, nil
 	}
 	return err == nil, err
@@ -65,7 +65,7 @@ func (a *Archive) pages(prefix []byte, visit func(key, value []byte) error) erro
 			}
 			return nil
 		})
-		if err != nil && err != errStop {
+		if err != nil && !errors.Is(err, errStop) {
 			return err
 		}
 		for _, r := range page {

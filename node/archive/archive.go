@@ -94,7 +94,7 @@ func (o *Options) setDefaults() {
 type Archive struct {
 	o       Options
 	log     *slog.Logger
-	real    bool // not a file system in memory
+	onDisk  bool // not a file system in memory
 	space   *space
 	store   *pebble.DB
 	staging *staging.Log
@@ -138,10 +138,10 @@ type Stats struct {
 // staging. Nothing is acknowledged before it has returned.
 func Open(o Options) (_ *Archive, err error) {
 	o.setDefaults()
-	real := o.FS == vfs.Default
+	onDisk := o.FS == vfs.Default
 	o.FS = ordered{o.FS}
 	a := &Archive{
-		o: o, log: o.Log, real: real,
+		o: o, log: o.Log, onDisk: onDisk,
 		kick:    make(chan chan error),
 		codec:   pack.NewCodec(o.ChunkBytes),
 		stopped: make(chan struct{}),
@@ -160,7 +160,7 @@ func Open(o Options) (_ *Archive, err error) {
 	if err = errors.Join(o.FS.MkdirAll(o.Dir, 0o700), syncFolder(o.FS, o.FS.PathDir(o.Dir))); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	if real {
+	if onDisk {
 		if err = removeStages(o.Dir); err != nil {
 			return nil, fmt.Errorf("data directory: %w", err)
 		}

@@ -192,8 +192,8 @@ func linkTree(from, to string) error {
 		if entry.IsDir() {
 			return os.MkdirAll(filepath.Join(to, relative), 0o700)
 		}
-		err = os.Link(name, filepath.Join(to, relative))
-		if errors.Is(err, fs.ErrNotExist) { // a segment that nothing needed any more
+		err = os.Link(name, filepath.Join(to, relative)) //nolint:gosec // both folders are ours alone
+		if errors.Is(err, fs.ErrNotExist) {              // a segment that nothing needed any more
 			return nil
 		}
 		return err
@@ -249,7 +249,7 @@ func (c *copier) file(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	defer in.Close() //nolint:errcheck // only read
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}

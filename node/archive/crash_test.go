@@ -36,6 +36,9 @@ type crash struct {
 	rng   *rand.Rand
 	acked *acked
 
+	// snapshot notes who was promised what, at the moment of the crash.
+	snapshot func()
+
 	once  sync.Once
 	after *vfs.MemFS // what the disk holds then
 	knew  map[string]image
@@ -47,7 +50,7 @@ func (c *crash) MaybeError(op errorfs.Op) error {
 		c.once.Do(func() {
 			// First who was promised what, then the disk: what is acknowledged in
 			// between may be on it, and need not.
-			c.knew = c.acked.copy()
+			c.snapshot()
 			c.after = c.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.rng.IntN(101), RNG: c.rng})
 		})
 	}
@@ -130,7 +133,9 @@ func crashRun(t *testing.T, at int64, seed uint64) int64 {
 }
 
 func newCrash(at int64, seed uint64) *crash {
-	return &crash{mem: vfs.NewCrashableMem(), at: at, rng: rand.New(rand.NewPCG(seed, 7)), acked: &acked{all: map[string]image{}}}
+	c := &crash{mem: vfs.NewCrashableMem(), at: at, rng: rand.New(rand.NewPCG(seed, 7)), acked: &acked{all: map[string]image{}}}
+	c.snapshot = func() { c.knew = c.acked.copy() }
+	return c
 }
 
 // crashOnce crashes at one operation, recovers from what the disk holds, and
@@ -145,7 +150,7 @@ func crashOnce(t *testing.T, at int64, seed uint64) bool {
 		return true // this run took fewer operations
 	}
 	// The recovery may lose power too.
-	again := &crash{mem: c.after, at: 1 + c.rng.Int64N(200), rng: c.rng, acked: c.acked}
+	again := &crash{mem: c.after, at: 1 + c.rng.Int64N(200), rng: c.rng, snapshot: func() {}}
 	b = open(t, testOptions(errorfs.Wrap(c.after, again), keys))
 	recovered(t, b, c.knew, at)
 	b.close()

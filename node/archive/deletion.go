@@ -141,8 +141,11 @@ func (a *Archive) againLeft(ctx context.Context) error {
 			}
 			return nil
 		})
-		if err != nil && err != errStop || len(left) == 0 {
+		if err != nil && !errors.Is(err, errStop) {
 			return err
+		}
+		if len(left) == 0 {
+			return nil
 		}
 		if err := a.again(ctx, left); err != nil {
 			return err

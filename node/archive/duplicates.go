@@ -62,7 +62,7 @@ func (a *Archive) Reviews(after uint64, limit int) ([]Review, error) {
 		all = append(all, review)
 		return nil
 	})
-	if err == errStop {
+	if errors.Is(err, errStop) {
 		err = nil
 	}
 	return all, err
@@ -106,12 +106,12 @@ func (a *Archive) Compare(ctx context.Context, number uint64) (*Difference, erro
 	if err != nil {
 		return nil, err
 	}
-	defer one.Close()
+	defer one.Close() //nolint:errcheck // only read
 	other, err := a.Open(ctx, version{r}.ref())
 	if err != nil {
 		return nil, err
 	}
-	defer other.Close()
+	defer other.Close() //nolint:errcheck // only read
 	d := &Difference{Canonical: one.Ref(), Quarantined: other.Ref()}
 	return d, d.fill(one, other)
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -30,6 +31,12 @@ type ring struct {
 }
 
 func newRing() *ring { return &ring{keys: map[[16]byte]seal.Key{}, of: map[string][16]byte{}} }
+
+func (r *ring) copy() *ring {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return &ring{keys: maps.Clone(r.keys), of: maps.Clone(r.of)}
+}
 
 func (r *ring) ForStudy(study string) ([16]byte, seal.Key, error) {
 	r.mu.Lock()

@@ -39,7 +39,7 @@ func (a *Archive) inflate(r io.Reader, size int64) (*inflated, error) {
 		return nil, fmt.Errorf("inflating: %w", err)
 	}
 	folder := a.o.Dir
-	if !a.real {
+	if !a.onDisk {
 		folder = "" // the archive rests in memory
 	}
 	file, err := os.CreateTemp(folder, inflatePrefix)

@@ -89,7 +89,7 @@ func (a *Archive) list(ctx context.Context, prefix []byte) iter.Seq2[Ref, error]
 			}
 			return nil
 		})
-		if err != nil && err != errStop {
+		if err != nil && !errors.Is(err, errStop) {
 			yield(Ref{}, err)
 		}
 	}
@@ -172,13 +172,13 @@ func (a *Archive) location(number uint64) (*archivepb.Location, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closer.Close()
+	defer closer.Close() //nolint:errcheck // only read
 	var l archivepb.Location
 	return &l, unmarshal(value, &l)
 }
 
 // Open implements [Reads].
-func (a *Archive) Open(_ context.Context, ref Ref) (Instance, error) {
+func (a *Archive) Open(ctx context.Context, ref Ref) (Instance, error) {
 	r, ok, err := a.instance(ref.Number)
 	if err != nil {
 		return nil, err
@@ -186,16 +186,28 @@ func (a *Archive) Open(_ context.Context, ref Ref) (Instance, error) {
 	if !ok || r.Sop != ref.SOP {
 		return nil, fault.New(fault.NotFound, "no such instance")
 	}
-	header, err := a.header(r)
+	header, ok, err := a.get(keyNumber(rowHeader, ref.Number))
 	if err != nil {
 		return nil, err
 	}
-	opened := &opened{archive: a, ref: version{r}.ref(), header: header}
-	copy(opened.hash[:], r.Hash)
-	if opened.stored, opened.close, err = a.bytesOf(r); err != nil {
+	if !ok {
+		return nil, fault.New(fault.NotFound, "no such instance")
+	}
+	return a.open(ctx, r, header)
+}
+
+// open opens an instance whose rows were read.
+func (a *Archive) open(_ context.Context, r *archivepb.Instance, header []byte) (*opened, error) {
+	parsed, err := dicom.ParseHeader(header)
+	if err != nil {
 		return nil, err
 	}
-	return opened, nil
+	one := &opened{archive: a, ref: version{r}.ref(), header: parsed}
+	copy(one.hash[:], r.Hash)
+	if one.stored, one.close, err = a.bytesOf(r); err != nil {
+		return nil, err
+	}
+	return one, nil
 }
 
 // bytesOf opens an instance's bytes wherever they rest. The packer may move

@@ -3,10 +3,10 @@ package archive
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"time"
 
 	"pelago/cluster/fault"
-	"pelago/dimse/dict"
 	"pelago/node/archive/archivepb"
 	"pelago/node/work"
 	"pelago/shard/bulk"
@@ -109,20 +109,30 @@ func (p *packer) packDue(ctx context.Context) error {
 	}
 }
 
-// packAll packs all that is queued.
+// errAside is in the tree of an error about one series, which was set aside:
+// the others can be packed.
+var errAside = errors.New("set aside")
+
+// packAll packs all that is queued. An error about one series comes back once
+// everything else is packed.
 func (p *packer) packAll(ctx context.Context) error {
 	var next []byte
+	var aside error
 	for {
 		l, err := p.lookAt(ctx, next, shrink*p.o.TableBytes, true, p.skip)
 		if err == nil && len(l.bursts) > 0 {
 			err = p.packTable(ctx, l.bursts, false)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, errAside):
+			aside = p.failed(ctx, err)
+			continue // the same part of the queue again, without it
+		case err != nil:
 			return p.failed(ctx, err)
 		}
 		if next = l.next; next == nil {
 			p.oldest = 0
-			return nil
+			return aside
 		}
 	}
 }
@@ -172,8 +182,7 @@ func (p *packer) packTable(ctx context.Context, bursts []burst, hurry bool) erro
 		for numbers := b.numbers; len(numbers) > 0; { // a pack a turn
 			one, n, err := p.packBurst(ctx, table, b.seriesName, numbers, effort)
 			if err != nil {
-				p.setAside(ctx, b, err)
-				return err
+				return p.setAside(ctx, b, err)
 			}
 			numbers = numbers[n:]
 			built = append(built, one)
@@ -191,14 +200,15 @@ func (p *packer) packTable(ctx context.Context, bursts []burst, hurry bool) erro
 
 // setAside sees to it that what cannot be packed does not keep the rest
 // waiting: instances whose staged bytes fail their hash are left out for good,
-// a series with any other fault of its own for a while.
-func (p *packer) setAside(ctx context.Context, b burst, err error) {
+// a series with any other fault of its own for a while. It returns err, with
+// errAside in its tree if it was that.
+func (p *packer) setAside(ctx context.Context, b burst, err error) error {
 	switch fault.KindOf(err) {
 	case fault.Full, fault.Unavailable, fault.Canceled:
-		return // not the series' fault
+		return err // not the series' fault
 	}
 	if ctx.Err() != nil {
-		return
+		return err
 	}
 	found := 0
 	for _, number := range b.numbers {
@@ -215,6 +225,7 @@ func (p *packer) setAside(ctx context.Context, b burst, err error) {
 		p.skip.aside[b.seriesName] = time.Now().Add(asideFor)
 	}
 	p.log.Error("a series is left in staging", "study", b.study, "series", b.series, "corrupt_instances", found, "error", err)
+	return fault.New(fault.KindOf(err), "series %s: %w: %w", b.series, errAside, err)
 }
 
 // packBurst writes one pack from the front of a burst and says how many
@@ -237,6 +248,7 @@ func (p *packer) packBurst(ctx context.Context, table *bulk.Table, of seriesName
 	}
 	sealed := seal.NewWriter(blob, seal.PackKey(study, one.id))
 	writer := p.codec.NewWriter(sealed, one.id)
+	taken := 0
 	for _, number := range numbers {
 		if err := context.Cause(ctx); err != nil {
 			return nil, 0, err
@@ -244,15 +256,19 @@ func (p *packer) packBurst(ctx context.Context, table *bulk.Table, of seriesName
 		if len(one.numbers) > 0 && writer.Bytes() >= p.o.PackBytes {
 			break
 		}
-		if err := p.packInstance(ctx, writer, number, effort); err != nil {
+		taken++
+		packed, err := p.packInstance(ctx, writer, number, effort)
+		if err != nil {
 			return nil, 0, err
 		}
-		one.numbers = append(one.numbers, number)
+		if packed {
+			one.numbers = append(one.numbers, number)
+		}
 	}
 	if err := one.finish(writer, sealed); err != nil {
 		return nil, 0, err
 	}
-	return one, len(one.numbers), blob.Close()
+	return one, taken, blob.Close()
 }
 
 // finish writes the manifest behind the instances and closes the pack.
@@ -287,30 +303,48 @@ func (one *building) finish(writer *pack.Writer, sealed *seal.Writer) error {
 // again: their pixels are most of them.
 const storedAsIs = 64 << 10
 
-func (p *packer) packInstance(ctx context.Context, w *pack.Writer, number uint64, effort pack.Effort) error {
+// packInstance adds an instance to a pack; false when it was dropped since the
+// queue was read.
+func (p *packer) packInstance(ctx context.Context, w *pack.Writer, number uint64, effort pack.Effort) (bool, error) {
+	one, err := p.toPack(ctx, number)
+	if err != nil {
+		if r, _, held := p.held(number); held == nil && r == nil {
+			return false, nil
+		}
+		return false, err
+	}
+	defer one.Close() //nolint:errcheck // only read
+	syntax := one.header.Syntax
+	if syntax.Deflated || syntax.Encapsulated && one.ref.Bytes > storedAsIs {
+		effort = pack.Store
+	}
+	return true, w.Add(one.stored, one.ref.Bytes, one.hash, nativeSamples(one.header), effort, one.record)
+}
+
+// queued is an instance to be packed.
+type queued struct {
+	*opened
+	record []byte // of the manifest
+}
+
+func (p *packer) toPack(ctx context.Context, number uint64) (*queued, error) {
 	r, ok, err := p.instance(number)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !ok {
-		return fault.New(fault.Corrupt, "store: instance %d is queued and has no record", number)
+		return nil, fault.New(fault.Corrupt, "store: instance %d is queued and has no record", number)
 	}
 	header, ok, err := p.get(keyNumber(rowHeader, number))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !ok {
-		return fault.New(fault.Corrupt, "store: instance %d has no header record", number)
+		return nil, fault.New(fault.Corrupt, "store: instance %d has no header record", number)
 	}
-	instance, err := p.Open(ctx, version{r}.ref())
+	one, err := p.open(ctx, r, header)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer instance.Close()
-	syntax, _ := dict.Syntax(r.Syntax)
-	if syntax.Deflated || syntax.Encapsulated && r.Bytes > storedAsIs {
-		effort = pack.Store
-	}
-	record := marshal(&archivepb.Arrival{Instance: r, Header: header})
-	return w.Add(instance.Stored(), r.Bytes, [32]byte(r.Hash), nativeSamples(instance.Header()), effort, record)
+	return &queued{opened: one, record: marshal(&archivepb.Arrival{Instance: r, Header: header})}, nil
 }

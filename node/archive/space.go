@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -31,7 +32,7 @@ func newSpace(o Options) (*space, error) {
 	if s.measure == nil {
 		s.measure = func() (int64, int64, error) {
 			usage, err := o.FS.GetDiskUsage(o.Dir)
-			if err == vfs.ErrUnsupported {
+			if errors.Is(err, vfs.ErrUnsupported) {
 				return 1 << 62, 1 << 62, nil // a file system in memory
 			}
 			if err != nil {

@@ -108,7 +108,7 @@ func (a *Archive) judge(r *archivepb.Instance) (same *version, err error) {
 		return nil
 	})
 	switch {
-	case err == errStop:
+	case errors.Is(err, errStop):
 		return same, nil
 	case err != nil:
 		return nil, err
@@ -365,12 +365,12 @@ func (a *Archive) compare(ctx context.Context, r, against *archivepb.Instance) (
 	if err != nil {
 		return differ, err
 	}
-	defer one.Close()
+	defer one.Close() //nolint:errcheck // only read
 	other, err := a.Open(ctx, version{against}.ref())
 	if err != nil {
 		return differ, err
 	}
-	defer other.Close()
+	defer other.Close() //nolint:errcheck // only read
 	if !one.Header().Syntax.Uncompressed() || !other.Header().Syntax.Uncompressed() {
 		same, err := sameImage(one, other)
 		if err != nil || !same {

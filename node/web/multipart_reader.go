@@ -78,7 +78,7 @@ func (m *multipartReader) fill() bool {
 
 // cutShort is the error of a body that ended where it should not.
 func (m *multipartReader) cutShort() error {
-	if m.err != nil && m.err != io.EOF {
+	if m.err != nil && !errors.Is(m.err, io.EOF) {
 		return m.err
 	}
 	return fault.New(fault.Protocol, "the multipart body is cut short: %w", io.ErrUnexpectedEOF)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -71,7 +72,7 @@ func (b *steadyBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.body.Read(p)
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		// The server goes on to watch the connection for the client's leaving; the
 		// deadline of a body that is over would look like it.
 		_ = b.control.SetReadDeadline(time.Time{})

@@ -17,7 +17,7 @@ const (
 	maxDictionary = 4_000
 	maxAccepted   = 128
 	// maxWords bounds the words of a vocabulary that begin alike.
-	maxWords = 200
+	maxWords = 4_000
 )
 
 // open returns the stream of a plan's sets: nil when no index narrows the query.
@@ -79,6 +79,8 @@ func isSelective(set plan.Set) bool {
 // openSet returns the stream of a set, nil when it does not narrow.
 func openSet(v *catalog.View, set plan.Set) (stream, error) {
 	switch set := set.(type) {
+	case nil:
+		return nil, nil
 	case plan.Term:
 		return v.Postings(set.Index, set.Term)
 	case plan.Patient:
@@ -104,11 +106,11 @@ func openSet(v *catalog.View, set plan.Set) (stream, error) {
 		}
 		return openAny(v, union)
 	case plan.Words:
-		words, ok, err := v.Words(set.Index, set.Prefix, maxWords)
-		if err != nil || !ok {
+		words, complete, err := v.Words(set.Index, set.Prefix, maxWords)
+		if err != nil {
 			return nil, err
 		}
-		return openSet(v, set.Make(words))
+		return openSet(v, set.Make(words, complete))
 	case plan.All:
 		var streams []stream
 		for _, member := range set {

@@ -13,6 +13,7 @@ import (
 const (
 	nameGrams      = 'n' // folded patient names
 	nameCodes      = 'f' // phonetic codes of patient names
+	codePairs      = 'q' // pairs of different codes of one name
 	patientIDGrams = 'i'
 	accessions     = 'a' // whole values
 	accessionGrams = 'c'
@@ -23,7 +24,7 @@ const (
 )
 
 // indexVersion rises whenever terms change for the same study.
-const indexVersion = 2
+const indexVersion = 3
 
 // Lengths of grams, in characters: names repeat a lot, identifiers do not.
 const (
@@ -98,8 +99,12 @@ func addText(t dict.Tag, text string, add func(index byte, term string)) {
 				grams(match.FoldName(group), nameGram, func(g string) { add(nameGrams, g) })
 			}
 		}
-		for _, code := range match.FuzzyCodes(strings.ReplaceAll(text, `\`, "^")) {
-			add(nameCodes, whole(code))
+		for _, v := range strings.Split(text, `\`) {
+			codes := match.FuzzyCodes(v)
+			for _, code := range codes {
+				add(nameCodes, whole(code))
+			}
+			pairs(codes, func(p string) { add(codePairs, p) })
 		}
 	case dict.PatientID:
 		each(text, func(v string) { grams(v, codeGram, func(g string) { add(patientIDGrams, g) }) })
@@ -115,6 +120,35 @@ func addText(t dict.Tag, text string, add func(index byte, term string)) {
 	case dict.ReferringPhysicianName:
 		each(text, func(v string) { add(referrers, whole(foldGroups(v))) })
 	}
+}
+
+// maxPaired bounds the codes of a name that are paired; a name of more is filed
+// under manyCodes, where every search by pairs looks too.
+const (
+	maxPaired = 10
+	manyCodes = string(cutMark)
+)
+
+// pairs calls add with the pairs of a name's codes.
+func pairs(codes []string, add func(string)) {
+	if len(codes) > maxPaired {
+		add(manyCodes)
+		return
+	}
+	for i, a := range codes {
+		for _, b := range codes[i+1:] {
+			add(pair(a, b))
+		}
+	}
+}
+
+// pair returns the term of two codes in either order.
+func pair(a, b string) string {
+	a, b = whole(a), whole(b)
+	if a > b {
+		a, b = b, a
+	}
+	return a + string(startMark) + b
 }
 
 // each calls fn with each value of an attribute, without its padding.

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -39,11 +40,11 @@ type (
 		Keep  func(term string) bool
 	}
 	// Words is the set that Make makes of the words with a prefix in an index's
-	// vocabulary.
+	// vocabulary; of none, and false, when they are too many.
 	Words struct {
 		Index  byte
 		Prefix string
-		Make   func(words []string) Set
+		Make   func(words []string, complete bool) Set
 	}
 	// Patient is a patient's studies.
 	Patient struct{ Key catalog.PatientKey }
@@ -215,25 +216,82 @@ func literals(v string, k match.Key) []string {
 // phonetic returns the set of names in which every word sounds alike or begins
 // a word; with wildcards in the key it may also stand anywhere.
 func phonetic(words []string, wild bool) Set {
+	if !wild {
+		return sounding(words, nil)
+	}
 	var all All
 	for _, w := range words {
-		if !wild {
-			all = append(all, Words{nameCodes, beginning(w), func(longer []string) Set {
-				if slices.ContainsFunc(longer, func(l string) bool { return strings.HasSuffix(l, string(cutMark)) }) {
-					return nil // how it ends, nobody knows
-				}
-				return codes(append(longer, w))
-			}})
-			continue
-		}
 		if standing := infix(w); standing != nil {
-			all = append(all, append(codes([]string{w}), standing))
+			all = append(all, append(ofCodes(match.FuzzyCodes(w)), standing))
 		}
 	}
 	if len(all) == 0 {
 		return nil
 	}
 	return all
+}
+
+// sounding returns the set of names in which every word has one of its codes:
+// its own and those of the longer words that it begins. known are the codes of
+// the words before, nil for a word that may be anything.
+func sounding(words []string, known [][]string) Set {
+	if len(words) == 0 {
+		return together(known)
+	}
+	return Words{nameCodes, beginning(words[0]), func(longer []string, complete bool) Set {
+		var codes []string
+		if complete && !slices.ContainsFunc(longer, func(l string) bool { return strings.HasSuffix(l, string(cutMark)) }) {
+			for _, w := range append(longer, words[0]) {
+				codes = append(codes, match.FuzzyCodes(w)...)
+			}
+			slices.Sort(codes)
+			if codes = slices.Compact(codes); len(codes) > maxCodes {
+				codes = nil
+			}
+		}
+		return sounding(words[1:], append(slices.Clip(known), codes))
+	}}
+}
+
+// maxCodes bounds the codes of one word, and the pairs of two words' codes,
+// that are read side by side.
+const maxCodes = 128
+
+// together returns the set of names that have a code of every list. Two lists
+// are one set of pairs: few names have both codes, many have one of them.
+func together(lists [][]string) Set {
+	lists = slices.DeleteFunc(lists, func(codes []string) bool { return codes == nil })
+	slices.SortFunc(lists, func(a, b []string) int { return cmp.Compare(len(a), len(b)) })
+	if len(lists) == 0 {
+		return nil
+	}
+	var all All
+	if len(lists) > 1 && len(lists[0])*len(lists[1]) <= maxCodes {
+		any := Any{Term{codePairs, manyCodes}}
+		for _, a := range lists[0] {
+			for _, b := range lists[1] {
+				if a == b { // one word may be both
+					any = append(any, Term{nameCodes, whole(a)})
+				} else {
+					any = append(any, Term{codePairs, pair(a, b)})
+				}
+			}
+		}
+		all, lists = append(all, any), lists[2:]
+	}
+	for _, codes := range lists {
+		all = append(all, ofCodes(codes))
+	}
+	return all
+}
+
+// ofCodes returns the set of names that have one of some codes.
+func ofCodes(codes []string) Any {
+	any := make(Any, len(codes))
+	for i, code := range codes {
+		any[i] = Term{nameCodes, whole(code)}
+	}
+	return any
 }
 
 // beginning returns what a word and all that begin with it have in common in a
@@ -245,21 +303,6 @@ func beginning(word string) string {
 		cut--
 	}
 	return word[:cut]
-}
-
-// codes returns the set of names with a word that sounds like one of some.
-func codes(words []string) Any {
-	var any Any
-	seen := map[string]bool{}
-	for _, w := range words {
-		for _, code := range match.FuzzyCodes(w) {
-			if !seen[code] {
-				seen[code] = true
-				any = append(any, Term{nameCodes, whole(code)})
-			}
-		}
-	}
-	return any
 }
 
 // infix returns the set of names that hold a word anywhere.

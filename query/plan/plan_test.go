@@ -32,7 +32,8 @@ func holdsSet(s Set, postings []posting, words []string) bool {
 	case Dictionary:
 		return some(func(p posting) bool { return p.index == s.Index && s.Keep(p.term) })
 	case Words:
-		return holdsSet(s.Make(slices.DeleteFunc(slices.Clone(words), func(w string) bool { return !strings.HasPrefix(w, s.Prefix) })), postings, words)
+		found := slices.DeleteFunc(slices.Clone(words), func(w string) bool { return !strings.HasPrefix(w, s.Prefix) })
+		return holdsSet(s.Make(found, true), postings, words) && holdsSet(s.Make(nil, false), postings, words)
 	case All:
 		return !slices.ContainsFunc(s, func(m Set) bool { return !holdsSet(m, postings, words) })
 	case Any:

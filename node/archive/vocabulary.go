@@ -1,6 +1,3 @@
-// Package archive is where bytes and DICOM meet: it takes instances in, finds
-// and opens them, deletes and restores them, and moves them from staging into
-// packs. Its faces are node/ae (DIMSE) and node/web.
 package archive
 
 import (
