@@ -15,16 +15,15 @@ type Effort uint8
 
 // The efforts.
 const (
-	Best  Effort = iota // MED prediction, byte shuffle, zstd default
-	Fast                // left prediction, byte shuffle, zstd fastest
+	Best  Effort = iota // every chunk's best filter, zstd default
+	Fast                // samples of 16 bits without a choice, zstd fastest
 	Store               // no compression: encapsulated pixel data, deflated data sets
 )
 
 const (
 	// window is zstd's: no chunk is larger.
 	window = ChunkBytes
-	// probeBytes of the middle of a chunk decide whether it is better compressed
-	// as general bytes (masks, drawings, screens): 3 % of the work.
+	// probeBytes of the middle of a chunk decide its filter.
 	probeBytes = 32 << 10
 )
 
@@ -33,6 +32,7 @@ type coder struct {
 	good, fast *zstd.Encoder // made when first used
 	decoder    *zstd.Decoder
 	filterer   filterer
+	huffman    huffman
 	in         []byte // an instance's bytes, or a chunk's compressed ones
 	planes     []byte
 	out        []byte // compressed
@@ -48,7 +48,7 @@ func newCoder() (*coder, error) {
 	return &coder{decoder: d}, nil
 }
 
-// encoder returns the one for an effort: Fast for what hardly repeats.
+// encoder returns the one for an effort.
 func (c *coder) encoder(effort Effort) *zstd.Encoder {
 	slot, level := &c.good, zstd.SpeedDefault
 	if effort == Fast {
@@ -94,45 +94,57 @@ func (c *coder) compress(data []byte, s *Samples, effort Effort) ([]byte, byte) 
 	return c.out, filter
 }
 
-// compressSamples compresses planes of residuals. Planes of interleaved colours
-// often repeat one another and share a frame; others differ in kind: the lowest
-// bytes are noise, in which looking for repetitions is lost time.
+// compressSamples compresses the planes of residuals: each on its own by Huffman
+// codes, or, where colours and drawings repeat, all in one zstd frame.
 func (c *coder) compressSamples(data []byte, s Samples, filter byte, effort Effort) {
 	c.planes = grow(c.planes, len(data))
 	c.filterer.split(c.planes, data, s, filter)
+	c.compressPlanes(s, repeats(filter), effort)
+}
+
+func (c *coder) compressPlanes(s Samples, repeats bool, effort Effort) {
 	c.out = c.out[:0]
-	if s.Stride > 1 || s.Bytes == 1 {
+	if repeats {
 		c.out = c.encoder(effort).EncodeAll(c.planes, c.out)
 		return
 	}
-	plane := len(data) / s.Bytes
-	for j := range s.Bytes {
-		level := effort
-		if j == 0 {
-			level = Fast
-		}
-		c.out = c.encoder(level).EncodeAll(c.planes[j*plane:(j+1)*plane], c.out)
+	plane := len(c.planes) / s.Bytes / s.Stride
+	for at := 0; at < len(c.planes); at += plane {
+		c.out = c.huffman.appendPlane(c.out, c.planes[at:at+plane])
 	}
 }
 
-// choose picks a chunk's filter.
+// choose picks a chunk's filter by trying them on a few rows of its middle. Each
+// but the first, the fastest to read, must win something.
 func (c *coder) choose(data []byte, s Samples, effort Effort) byte {
-	if effort == Fast {
-		return filterLeft
+	if effort == Fast && s.direct() {
+		return filterGradient
 	}
-	filter := byte(filterMED)
 	row := s.rowBytes()
 	count := max(1, min(len(data), probeBytes)/row)
 	at := (len(data)/row - count) / 2 * row
 	probe := data[at : at+count*row]
-	if crossesZero(probe, s) {
-		filter = filterMEDSigned
-	}
+
+	filter := byte(filterGradient)
 	c.compressSamples(probe, s, filter, Fast)
-	predicted := len(c.out)
+	least := len(c.out)
+
+	med := byte(filterMED)
+	if crossesZero(probe, s) {
+		med = filterMEDSigned
+	}
+	c.compressSamples(probe, s, med, Fast)
+	if len(c.out) < least-least/64 {
+		filter, least = med, len(c.out)
+	}
+
+	c.compressPlanes(s, true, Fast)
+	if len(c.out) < least-least/32 {
+		filter, least = med+(filterMEDRepeats-filterMED), len(c.out)
+	}
 	c.out = c.encoder(Fast).EncodeAll(probe, c.out[:0])
-	if len(c.out) < predicted-predicted/8 {
-		return filterBytes
+	if len(c.out) < least-least/8 {
+		filter = filterBytes
 	}
 	return filter
 }
@@ -167,10 +179,27 @@ func (c *coder) decompress(dst, compressed []byte, filter byte, s *Samples) erro
 		return c.inflate(dst, compressed)
 	}
 	c.planes = grow(c.planes, len(dst))
-	if err := c.inflate(c.planes, compressed); err != nil {
+	if err := c.decompressPlanes(compressed, filter, *s); err != nil {
 		return err
 	}
 	c.filterer.join(dst, c.planes, *s, filter)
+	return nil
+}
+
+func (c *coder) decompressPlanes(compressed []byte, filter byte, s Samples) error {
+	if repeats(filter) {
+		return c.inflate(c.planes, compressed)
+	}
+	plane := len(c.planes) / s.Bytes / s.Stride
+	for at := 0; at < len(c.planes); at += plane {
+		var err error
+		if compressed, err = c.huffman.readPlane(c.planes[at:at+plane], compressed); err != nil {
+			return err
+		}
+	}
+	if len(compressed) > 0 {
+		return errLength
+	}
 	return nil
 }
 

@@ -4,8 +4,10 @@
 // staging, where the bytes wait, and shard/seal, which encrypts what it writes.
 //
 // It parses no DICOM: whoever adds an instance tells by [Samples] how its native
-// pixel data lies. Those chunks are whole rows, predicted from their neighbours,
-// split into planes of equal significance and compressed; everything else is
+// pixel data lies. Those chunks are whole rows: samples are predicted from their
+// neighbours (filter.go, predict.go; predict16.go for nearly all there is), the
+// residuals split into planes of equal significance, which are Huffman coded
+// (huffman.go) or, where they repeat, compressed by zstd. Everything else is
 // general bytes. What does not shrink is kept as it is.
 //
 // Invariants:

@@ -33,6 +33,10 @@ func (s Samples) usable(size int64) bool {
 // rowBytes is the length of a row.
 func (s Samples) rowBytes() int { return s.Width * s.Bytes }
 
+// direct reports whether samples are the common kind: 16 bits in little endian,
+// neighbours side by side.
+func (s Samples) direct() bool { return s.Bytes == 2 && s.Stride == 1 && !s.BigEndian }
+
 // sample is the unsigned integer that holds a sample.
 type sample interface{ ~uint8 | ~uint16 | ~uint32 }
 
@@ -46,7 +50,13 @@ func load[T sample](dst []T, src []byte, step int, bigEndian bool, bias T) {
 			d[i] = src[i*step] ^ b
 		}
 	case []uint16:
-		load16(d, src, step, bigEndian, uint16(bias))
+		for i := range d {
+			v := binary.LittleEndian.Uint16(src[i*step*2:])
+			if bigEndian {
+				v = v<<8 | v>>8
+			}
+			d[i] = v ^ uint16(bias)
+		}
 	case []uint32:
 		for i := range d {
 			v := binary.LittleEndian.Uint32(src[i*step*4:])
@@ -55,24 +65,6 @@ func load[T sample](dst []T, src []byte, step int, bigEndian bool, bias T) {
 			}
 			d[i] = v ^ uint32(bias)
 		}
-	}
-}
-
-// load16 is the common case: one loop for neighbours in little endian.
-func load16(dst []uint16, src []byte, step int, bigEndian bool, bias uint16) {
-	if step == 1 && !bigEndian {
-		src = src[:2*len(dst)]
-		for i := range dst {
-			dst[i] = binary.LittleEndian.Uint16(src[2*i:2*i+2]) ^ bias
-		}
-		return
-	}
-	for i := range dst {
-		v := binary.LittleEndian.Uint16(src[i*step*2:])
-		if bigEndian {
-			v = v<<8 | v>>8
-		}
-		dst[i] = v ^ bias
 	}
 }
 
@@ -85,7 +77,13 @@ func store[T sample](dst []byte, src []T, step int, bigEndian bool, bias T) {
 			dst[i*step] = v ^ b
 		}
 	case []uint16:
-		store16(dst, s, step, bigEndian, uint16(bias))
+		for i, v := range s {
+			v ^= uint16(bias)
+			if bigEndian {
+				v = v<<8 | v>>8
+			}
+			binary.LittleEndian.PutUint16(dst[i*step*2:], v)
+		}
 	case []uint32:
 		for i, v := range s {
 			v ^= uint32(bias)
@@ -95,28 +93,5 @@ func store[T sample](dst []byte, src []T, step int, bigEndian bool, bias T) {
 				binary.LittleEndian.PutUint32(dst[i*step*4:], v)
 			}
 		}
-	}
-}
-
-func store16(dst []byte, src []uint16, step int, bigEndian bool, bias uint16) {
-	if step == 1 && !bigEndian {
-		dst = dst[:2*len(src)]
-		whole := len(src) &^ 3 // four at a time: most of what is read comes through here
-		for i := 0; i < whole; i += 4 {
-			four := src[i : i+4 : i+4]
-			binary.LittleEndian.PutUint64(dst[2*i:2*i+8], uint64(four[0]^bias)|uint64(four[1]^bias)<<16|uint64(four[2]^bias)<<32|uint64(four[3]^bias)<<48)
-		}
-		dst, src = dst[2*whole:], src[whole:]
-		for i, v := range src {
-			binary.LittleEndian.PutUint16(dst[2*i:2*i+2], v^bias)
-		}
-		return
-	}
-	for i, v := range src {
-		v ^= bias
-		if bigEndian {
-			v = v<<8 | v>>8
-		}
-		binary.LittleEndian.PutUint16(dst[i*step*2:], v)
 	}
 }
