@@ -210,7 +210,7 @@ func TestAComparisonThatWasCutShortIsMadeAtTheNextStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	record.Bytes, record.Hash = tee.bytes, tee.hash.Sum(nil)
-	if _, err := b.judge(record); err != nil {
+	if _, err := b.judge(context.Background(), record); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.commit(context.Background(), arrival, record, header); err != nil {
