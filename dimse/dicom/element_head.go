@@ -2,6 +2,7 @@ package dicom
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 
 	"pelago/dimse/dict"
@@ -121,7 +122,7 @@ func isUpper(c byte) bool { return c >= 'A' && c <= 'Z' }
 
 // short turns the end of the bytes into errShort: it came where more was due.
 func short(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return errShort
 	}
 	return err

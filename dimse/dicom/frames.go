@@ -1,7 +1,6 @@
 package dicom
 
 import (
-	"encoding/binary"
 	"math/bits"
 	"sort"
 
@@ -191,7 +190,7 @@ func (h *Header) longs(t dict.Tag) []uint64 {
 	if e == nil || len(e.Value)&7 != 0 {
 		return nil
 	}
-	var o binary.ByteOrder = order(h.Dataset.Syntax.BigEndian)
+	o := order(h.Dataset.Syntax.BigEndian)
 	v := make([]uint64, len(e.Value)/8)
 	for i := range v {
 		v[i] = o.Uint64(e.Value[8*i:])

@@ -60,7 +60,7 @@ func (g *grammar) dataset(d *Dataset, lv *level, end int64, closed bool) error {
 			switch {
 			case lv.depth > 0:
 				return short(err)
-			case err != io.EOF:
+			case !errors.Is(err, io.EOF):
 				if err := g.padding(err); err != nil {
 					return err
 				}

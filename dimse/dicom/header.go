@@ -76,7 +76,7 @@ func ReadHeader(r io.Reader, syntax dict.TransferSyntax, limits Limits) (*Header
 // atEnd fails unless the stream has ended.
 func atEnd(s *source) error {
 	switch _, err := s.peek(1); {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return nil
 	case err != nil:
 		return err

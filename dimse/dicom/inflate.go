@@ -2,6 +2,7 @@ package dicom
 
 import (
 	"bufio"
+	"errors"
 	"io"
 
 	"github.com/klauspost/compress/flate"
@@ -35,7 +36,7 @@ type counter struct {
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		c.err = err
 	}
 	return n, err
@@ -65,7 +66,7 @@ func (i *inflater) Read(p []byte) (int, error) {
 		err = fault.New(fault.Invalid, "dicom: deflated data set inflates beyond the limit")
 	case i.out > maxRatio*(i.in.n+16):
 		err = fault.New(fault.Invalid, "dicom: deflated data set inflates more than deflate can")
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		err = i.end()
 	case err != nil && i.in.err != nil:
 		err = i.in.err
@@ -73,7 +74,7 @@ func (i *inflater) Read(p []byte) (int, error) {
 		err = fault.New(fault.Invalid, "dicom: deflated data set is broken: %w", err)
 	}
 	i.err = err
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		n = 0
 	}
 	return n, err

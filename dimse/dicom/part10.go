@@ -3,6 +3,7 @@ package dicom
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"io"
 	"strings"
 
@@ -37,7 +38,7 @@ func OpenFile(r io.Reader) (Meta, io.Reader, error) {
 	var m Meta
 	b, err := in.Peek(preambleBytes + 4)
 	switch {
-	case err != nil && err != io.EOF:
+	case err != nil && !errors.Is(err, io.EOF):
 		return m, nil, err
 	case len(b) == preambleBytes+4 && string(b[preambleBytes:]) == "DICM" && !plausibleStart(b):
 		in.Discard(preambleBytes + 4) // peeked: it is there

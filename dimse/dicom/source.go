@@ -52,7 +52,7 @@ func (s *source) peekMore(n int) ([]byte, error) {
 		}
 	}
 	switch {
-	case s.err != nil && s.err != io.EOF:
+	case s.err != nil && !errors.Is(s.err, io.EOF):
 		return nil, s.err
 	case s.pos == s.end:
 		return nil, io.EOF
@@ -146,7 +146,7 @@ func (s *source) some(n int64) (int, error) {
 		}
 	}
 	if s.pos == s.end {
-		if s.err != nil && s.err != io.EOF {
+		if s.err != nil && !errors.Is(s.err, io.EOF) {
 			return 0, s.err
 		}
 		return 0, errShort

@@ -104,7 +104,7 @@ func (p *parser) document() (*dicom.Dataset, error) {
 	var ds *dicom.Dataset
 	for {
 		t, err := p.token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			if ds == nil {
 				return nil, invalid("no NativeDicomModel")
 			}
@@ -134,7 +134,7 @@ func (p *parser) document() (*dicom.Dataset, error) {
 func (p *parser) child() (*xml.StartElement, error) {
 	for {
 		t, err := p.token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil, invalid("ends early")
 		}
 		if err != nil {
@@ -154,7 +154,7 @@ func (p *parser) text() (string, error) {
 	var b strings.Builder
 	for {
 		t, err := p.token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return "", invalid("ends early")
 		}
 		if err != nil {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"strconv"
 
 	"pelago/dimse/dicom"
@@ -40,7 +41,7 @@ func (t *scan) first(row catalog.StudyRow, i int, best **matched) error {
 		*best = &m
 		return next{}
 	})
-	if _, ok := err.(next); ok {
+	if errors.As(err, &next{}) {
 		return nil
 	}
 	return err

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"time"
 
@@ -47,7 +48,7 @@ func (s *search) matches(ctx context.Context) iter.Seq2[*dicom.Dataset, error] {
 			return nil
 		}
 		err := s.run(ctx, emit)
-		if _, enough := err.(stop); err != nil && !enough {
+		if err != nil && !errors.As(err, &stop{}) {
 			if ctx.Err() != nil {
 				err = fault.New(fault.KindOf(ctx.Err()), "query: %w", ctx.Err())
 			}

@@ -100,11 +100,11 @@ func openSet(v *catalog.View, set plan.Set) (stream, error) {
 		if err != nil || !ok || len(terms) > maxAccepted {
 			return nil, err
 		}
-		any := make(plan.Any, len(terms))
+		union := make(plan.Any, len(terms))
 		for i, t := range terms {
-			any[i] = plan.Term{Index: set.Index, Term: t}
+			union[i] = plan.Term{Index: set.Index, Term: t}
 		}
-		return openAny(v, any)
+		return openAny(v, union)
 	case plan.Words:
 		words, complete, err := v.Words(set.Index, set.Prefix, maxWords)
 		if err != nil {

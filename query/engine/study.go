@@ -44,7 +44,7 @@ func (t *scan) study(row catalog.StudyRow) error {
 			}
 			return err
 		})
-		if _, ok := err.(next); ok {
+		if errors.As(err, &next{}) {
 			return nil
 		}
 		if err != nil {

@@ -43,7 +43,7 @@ func compileNumbers(r *rule, keys *dicom.Dataset, el *dicom.Element) error {
 	t := &numberTest{vr: r.key.VR}
 	for at := 0; at < len(el.Value); at += size {
 		i, f := number(el.Value[at:at+size], r.key.VR, keys.Syntax.BigEndian)
-		text := ""
+		var text string
 		switch r.key.VR {
 		case dict.FL, dict.FD:
 			t.floats = append(t.floats, f)

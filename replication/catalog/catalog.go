@@ -270,3 +270,12 @@ func get(r pebble.Reader, key []byte) ([]byte, error) {
 	row := append([]byte{}, v...)
 	return row, errors.Join(closer.Close())
 }
+
+// Checkpoint makes a copy of the catalogue in a folder that must not exist, on
+// the same file system: its tables are links.
+func (c *Catalog) Checkpoint(dir string) error {
+	if err := c.db.Checkpoint(dir, pebble.WithFlushedWAL()); err != nil {
+		return fmt.Errorf("catalog: checkpoint: %w", err)
+	}
+	return nil
+}

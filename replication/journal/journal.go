@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -140,6 +141,22 @@ func (j *Journal) Dirty(number uint64, study, series string) {
 	}
 }
 
+// Again says that a series' fact must be made anew although no instance came:
+// after a deletion, or an operator's decision. It never blocks on I/O. What it
+// names is not announced again by a later start: the caller remembers it until
+// Settle has returned.
+func (j *Journal) Again(study, series string) {
+	now := time.Now()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	// No local number: the cursor does not wait for it.
+	due := j.series.mark(seriesName{study, series}, math.MaxUint64, now)
+	if j.wakeAt.IsZero() || due.Before(j.wakeAt) {
+		j.wakeAt = due
+		j.poke()
+	}
+}
+
 // poke wakes Run.
 func (j *Journal) poke() {
 	select {
@@ -156,35 +173,49 @@ func (j *Journal) Flush() {
 	j.poke()
 }
 
-// Settle returns once everything named by Dirty before the call is applied.
+// Settle returns once everything named by Dirty before the call is applied, and
+// what the Source held beyond the durable cursor when Run began.
 // What the Source could not tell is an error, and is tried again later.
 func (j *Journal) Settle(ctx context.Context) error {
 	j.mu.Lock()
+	defer j.mu.Unlock()
+	// What a start must announce is named only once Run has gone through it.
+	if err := j.awaitLocked(ctx, func() bool { return j.announced }); err != nil {
+		return err
+	}
 	sequence := j.series.force()
-	for first := true; ; first = false {
-		settled, err := j.series.settled(sequence)
-		if settled && err != nil {
-			err = fault.New(fault.Unavailable, "journal: a series cannot be announced: %w", err)
-		}
-		if settled || j.ended != nil {
-			if !settled {
-				err = j.ended
-			}
-			j.mu.Unlock()
-			return err
+	j.poke()
+	var failed error
+	if err := j.awaitLocked(ctx, func() (settled bool) {
+		settled, failed = j.series.settled(sequence)
+		return settled
+	}); err != nil {
+		return err
+	}
+	if failed != nil {
+		return fault.New(fault.Unavailable, "journal: a series cannot be announced: %w", failed)
+	}
+	return nil
+}
+
+// awaitLocked waits until done reports true after something has landed, ctx
+// ends, or Run has.
+func (j *Journal) awaitLocked(ctx context.Context, done func() bool) error {
+	for !done() {
+		if j.ended != nil {
+			return j.ended
 		}
 		changed := j.changed
-		if first {
-			j.poke()
-		}
 		j.mu.Unlock()
 		select {
 		case <-ctx.Done():
+			j.mu.Lock()
 			return fault.New(fault.KindOf(ctx.Err()), "journal: settle: %w", ctx.Err())
 		case <-changed:
 		}
 		j.mu.Lock()
 	}
+	return nil
 }
 
 // maxAppend bounds one Append: it is one batch.

@@ -185,6 +185,36 @@ func TestSettleIsNotStarvedByThoseWhoKeepStoring(t *testing.T) {
 	}
 }
 
+func TestAgainMakesAFactWithoutMovingTheCursor(t *testing.T) {
+	fs := vfs.NewMem()
+	n, s := openNode(t, fs), newSource()
+	stop := n.run(t, s)
+	n.j.Dirty(s.store("1.2", "1.2.3"), "1.2", "1.2.3")
+	late := s.store("1.3", "1.3.1") // its Dirty is still to come
+	s.mu.Lock()
+	s.count[seriesName{"1.2", "1.2.3"}] = 7 // a decision or a deletion
+	s.mu.Unlock()
+	n.j.Again("1.2", "1.2.3")
+	if err := n.j.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := instances(t, n.c, "1.2"); got != 7 {
+		t.Errorf("%d instances are known, want 7", got)
+	}
+	stop()
+	n.close(t)
+	// A start announces what came and was never named.
+	n = openNode(t, fs)
+	defer n.close(t)
+	defer n.run(t, s)()
+	if err := n.j.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := instances(t, n.c, "1.3"); got != 1 {
+		t.Errorf("instance %d, stored and not named: %d are known", late, got)
+	}
+}
+
 func TestAppendAnswersEachCommand(t *testing.T) {
 	n, s := openNode(t, vfs.NewMem()), newSource()
 	defer n.close(t)

@@ -37,6 +37,7 @@ func (j *Journal) Run(ctx context.Context, s Source) (err error) {
 	}
 	j.mu.Lock()
 	j.announced = true
+	j.notifyLocked()
 	j.mu.Unlock()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -75,8 +76,7 @@ func (j *Journal) end(err error) {
 		close(r.done)
 	}
 	j.requests = nil
-	close(j.changed)
-	j.changed = make(chan struct{})
+	j.notifyLocked()
 }
 
 // announce marks what the Source holds beyond the durable cursor, and sends it
@@ -173,9 +173,14 @@ func (j *Journal) round(ctx context.Context, s Source) (more bool, err error) {
 		}
 	}
 	j.series.land(time.Now())
+	j.notifyLocked()
+	return more, nil
+}
+
+// notifyLocked wakes whoever waits for something to land.
+func (j *Journal) notifyLocked() {
 	close(j.changed)
 	j.changed = make(chan struct{})
-	return more, nil
 }
 
 // takeRequests returns requests that fit one batch, at least one if there is any.

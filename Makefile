@@ -1,0 +1,60 @@
+# Pelago: everything that is done with the tree, by name. 'make help' lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+export CGO_ENABLED ?= 0
+GO      ?= go
+BIN     := bin/pelago
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LINT    := $(GO) tool -modfile=.ci/lint/go.mod golangci-lint
+FUZZTIME ?= 60s
+# Packages that run goroutines against each other; the rest is covered by 'test'.
+RACE := ./dimse/assoc ./dimse/scp ./dimse/scu ./node/... ./replication/... ./query/... ./shard/...
+
+.PHONY: help build run demo test race lint fuzz interop bench cover generate clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+build: ## build bin/pelago, static
+	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN) ./cmd/pelago
+
+run: build ## start one node for real use (data in ./pelago-data)
+	exec $(BIN) serve
+
+demo: build ## start a node, store, find and open real images, stay up (DEMO_EXIT=1: end by itself)
+	exec $(BIN) demo $(if $(DEMO_EXIT),--exit)
+
+test: ## every test, fuzz targets on their seeds
+	$(GO) test -timeout 20m ./...
+
+race: ## the tests of the concurrent packages under the race detector
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m $(RACE)
+
+lint: ## vet, gofmt and the pinned linters
+	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi
+	$(GO) vet ./...
+	$(LINT) run ./...
+
+fuzz: ## every fuzz target for FUZZTIME (60s) each
+	@for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+interop: ## only the tests against dcmtk and Orthanc
+	$(GO) test -count=1 -run 'Dcmtk|DCMTK|Orthanc' ./...
+
+bench: build ## the figures of docs/benchmarks.md, each beside its peer in one run
+	$(GO) run ./chaos/bench -out docs/benchmarks.md
+
+cover: ## test coverage by package
+	$(GO) test -coverprofile=bin/cover.out ./... && $(GO) tool cover -func=bin/cover.out | tail -1
+
+generate: ## generated tables and protobuf (needs protoc)
+	$(GO) generate ./...
+
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pelago/chaos/bench/peer"
+	"pelago/dimse/dimsetest"
+	"pelago/dimse/dimsetest/samples"
+)
+
+func TestMain(m *testing.M) {
+	if was, err := peer.Helper(os.Args); was {
+		exit(err)
+	}
+	os.Exit(m.Run())
+}
+
+// TestEveryRowMeasuresEverything runs each row with small inputs against the
+// real peers: every line must come out with a figure, whatever it is.
+func TestEveryRowMeasuresEverything(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts many servers")
+	}
+	for _, tool := range []string{"storescu", "getscu", "movescu", "storescp", "Orthanc", "gcc"} {
+		dimsetest.Tool(t, tool)
+	}
+	if _, err := os.Stat(peer.OrthancPlugin); err != nil {
+		t.Skipf("SKIPPED: Orthanc's DICOMweb plugin is not installed: %v", err)
+	}
+	corpus := samples.Dir(t)
+	binary := filepath.Join(t.TempDir(), "pelago")
+	if out, err := exec.Command("go", "build", "-o", binary, "pelago/cmd/pelago").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	for _, r := range rows() {
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			o, err := parse([]string{
+				"-quick", "-rounds", "1", "-json", "-only", "^" + r.name + "$", "-dir", t.TempDir(), "-pelago", binary, "-samples", corpus,
+			}, os.Stderr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.out = filepath.Join(t.TempDir(), "benchmarks.md")
+			var stdout, stderr bytes.Buffer
+			if err := run(t.Context(), o, &stdout, &stderr); err != nil {
+				t.Fatalf("%v\n%s", err, stderr.String())
+			}
+			checkReport(t, r, stdout.Bytes(), o.out)
+		})
+	}
+}
+
+func checkReport(t *testing.T, r row, printed []byte, file string) {
+	t.Helper()
+	var got report
+	if err := json.Unmarshal(printed, &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Rows) != 1 || got.Rows[0].Error != "" {
+		t.Fatalf("report: %s", printed)
+	}
+	for _, l := range got.Rows[0].Lines {
+		if l.Missing != "" || len(l.Outcomes) == 0 {
+			t.Errorf("%s: not measured: %s", l.What, l.Missing)
+		}
+		for _, o := range l.Outcomes {
+			if math.IsNaN(o.Median) || math.IsInf(o.Median, 0) || o.Median < 0 {
+				t.Errorf("%s: %v", l.What, o.Median)
+			}
+		}
+	}
+	table, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range r.lines {
+		if !strings.Contains(string(table), "| "+l.what+" |") {
+			t.Errorf("the table lacks %q", l.what)
+		}
+	}
+}
+
+func TestRatiosAreTakenWithinRounds(t *testing.T) {
+	s := &sheet{}
+	for _, v := range []struct{ ours, theirs float64 }{{10, 5}, {100, 20}, {30, 10}} {
+		s.add("m", "/s", pelago, v.ours)
+		s.add("m", "/s", shipped, v.theirs)
+	}
+	for _, test := range []struct {
+		name  string
+		check check
+		want  outcome
+	}{
+		{"rates: ours over theirs", check{atLeast, shipped, 3}, outcome{shipped, 3, 2, 5, 3, 3, true}},
+		{"rates: short of the limit", check{atLeast, shipped, 3.5}, outcome{shipped, 3, 2, 5, 3.5, 3, false}},
+		{"times: theirs over ours", check{faster, shipped, 0.5}, outcome{shipped, 1.0 / 3, 0.2, 0.5, 0.5, 3, false}},
+		{"bounds: ours alone", check{most, "", 30}, outcome{"", 30, 10, 100, 30, 3, true}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := test.check.judge(s.metric("m"))
+			if err != nil || got != test.want {
+				t.Errorf("got %+v, %v; want %+v", got, err, test.want)
+			}
+		})
+	}
+	if _, err := (check{atLeast, nethttp, 1}).judge(s.metric("m")); err == nil {
+		t.Error("a competitor that was not measured was judged")
+	}
+	if _, err := (check{most, "", 1}).judge(nil); err == nil {
+		t.Error("a metric that was not measured was judged")
+	}
+}
+
+func TestPercentiles(t *testing.T) {
+	var hundred []float64
+	for n := range 100 {
+		hundred = append(hundred, float64(100-n))
+	}
+	for _, test := range []struct {
+		values []float64
+		p      float64
+		want   float64
+	}{
+		{hundred, 99, 99}, {hundred, 50, 50.5}, {[]float64{3, 1, 2}, 50, 2}, {[]float64{7}, 99, 7},
+	} {
+		if got := percentile(test.values, test.p); got != test.want {
+			t.Errorf("p%v of %d values: %v, want %v", test.p, len(test.values), got, test.want)
+		}
+	}
+}
+
+func TestFailedRowIsReportedNotHidden(t *testing.T) {
+	var r report
+	broken := row{name: "broken", lines: []line{{"something", "m", "≥ 2×", []check{{atLeast, shipped, 2}}}}}
+	r.add(broken, &sheet{}, fmt.Errorf("no disk"), 0)
+	if text := string(r.markdown()); !strings.Contains(text, "not measured: no disk | ") || !strings.Contains(text, "broken ended early: no disk") {
+		t.Errorf("the report hides the failure:\n%s", text)
+	}
+}
+
+func TestBucketTakesWhatStorescuSends(t *testing.T) {
+	dimsetest.Tool(t, "storescu")
+	b := &bench{size: quick}
+	b.inputs.dir = t.TempDir()
+	files, err := b.tiny(seedTiny, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "bucket")
+	server, err := peer.Bucket{Syncing: true}.Start(context.Background(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.StoreSCU(t.Context(), nil, files.paths...); err != nil {
+		t.Error(err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+	info, err := os.Stat(dir + ".bucket")
+	if err != nil || info.Size() < files.bytes/2 {
+		t.Errorf("the bucket holds %v (%v) of %d bytes sent", info, err, files.bytes)
+	}
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// starts measures how long a node takes to be ready, and what it holds in
+// memory once it has answered.
+func starts(ctx context.Context, b *bench, s *sheet) error {
+	s.note("from the start of the process to the first 200 of /readyz; the binary and the files are in the page cache")
+	dir, p, err := b.catalogue(ctx)
+	if err != nil {
+		return err
+	}
+	for round := range b.rounds {
+		began := time.Now()
+		node, err := b.pelago.Start(ctx, dir)
+		if err != nil {
+			return err
+		}
+		s.add("start", "s", pelago, time.Since(began).Seconds())
+		err = ask(ctx, &sheet{}, pelago, node, p, b.size.queries, round)
+		resident, peak, memoryErr := node.Memory()
+		s.add("resident", "MB", pelago, float64(resident)/1e6)
+		s.add("resident at most", "MB", pelago, float64(peak)/1e6)
+		if err := errors.Join(err, memoryErr, node.Stop()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

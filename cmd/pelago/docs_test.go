@@ -1,0 +1,179 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+
+	"pelago/dimse/dict"
+	"pelago/query/plan"
+)
+
+// document reads a file of the repository.
+func document(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", "..", filepath.FromSlash(name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// missing reports the words that a document does not hold in backquotes.
+func missing(t *testing.T, name string, words []string) {
+	t.Helper()
+	if len(words) == 0 {
+		t.Fatalf("nothing to look for in %s", name)
+	}
+	text := document(t, name)
+	for _, word := range words {
+		if !strings.Contains(text, "`"+word+"`") {
+			t.Errorf("%s does not mention `%s`", name, word)
+		}
+	}
+}
+
+func TestConformanceStatementListsWhatIsTaken(t *testing.T) {
+	words := dict.StorageClasses()
+	for _, s := range dict.Syntaxes() {
+		words = append(words, s.UID)
+	}
+	missing(t, "docs/conformance.md", words)
+}
+
+func TestFormatOfTheIndexesIsThatOfTheirVersion(t *testing.T) {
+	written := fmt.Sprintf("Version %d (`query/plan`)", plan.Indexer{}.Version())
+	if !strings.Contains(document(t, "docs/formats/catalog.md"), written) {
+		t.Errorf("docs/formats/catalog.md does not say %q", written)
+	}
+}
+
+func TestOperationsDescribeEveryCommand(t *testing.T) {
+	parser, err := kong.New(&cli{}, kong.Name("pelago"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first []string // cells of tables
+	for row := range strings.Lines(document(t, "docs/operations.md")) {
+		if cells := strings.Split(row, "|"); len(cells) > 2 {
+			first = append(first, cells[1])
+		}
+	}
+	if len(parser.Model.Children) == 0 {
+		t.Fatal("no commands")
+	}
+	for _, command := range parser.Model.Children {
+		if !slices.ContainsFunc(first, func(cell string) bool { return strings.Contains(cell, "`"+command.Name+"`") }) {
+			t.Errorf("docs/operations.md has no row for `%s`", command.Name)
+		}
+	}
+}
+
+func TestOperationsDescribeEveryMetric(t *testing.T) {
+	var words []string
+	for _, name := range []string{"cmd/pelago/report.go", "node/admin/metrics.go"} {
+		for _, found := range regexp.MustCompile(`"(pelago_[a-z_]+)"`).FindAllStringSubmatch(document(t, name), -1) {
+			words = append(words, found[1])
+		}
+	}
+	if len(words) < 10 {
+		t.Fatalf("only %d metrics found", len(words))
+	}
+	missing(t, "docs/operations.md", words)
+}
+
+func TestDependenciesAreListedWithTheirVersions(t *testing.T) {
+	required, _, _ := strings.Cut(document(t, "go.mod"), ")")
+	rows := document(t, "docs/dependencies.md")
+	modules := regexp.MustCompile(`(?m)^\t(\S+) (v\S+)`).FindAllStringSubmatch(required, -1)
+	if len(modules) < 5 {
+		t.Fatalf("go.mod: %d direct dependencies found", len(modules))
+	}
+	for _, m := range modules {
+		if !strings.Contains(rows, "| `"+m[1]+"` | "+m[2]+" |") {
+			t.Errorf("docs/dependencies.md has no row for %s at %s", m[1], m[2])
+		}
+	}
+	for _, row := range regexp.MustCompile("(?m)^\\| `(\\S+\\.\\S+/\\S+|pgregory\\S+)` \\| v").FindAllStringSubmatch(rows, -1) {
+		if !slices.ContainsFunc(modules, func(m []string) bool { return m[1] == row[1] }) {
+			t.Errorf("docs/dependencies.md lists %s, which go.mod does not require directly", row[1])
+		}
+	}
+}
+
+// markdown lists README.md and the like, and everything under docs/.
+func markdown(t *testing.T) []string {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	files, err := filepath.Glob(filepath.Join(root, "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir(filepath.Join(root, "docs"), func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && filepath.Ext(name) == ".md" {
+			files = append(files, name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func TestLinksBetweenDocumentsLead(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading := regexp.MustCompile(`(?m)^#+ (.*)$`)
+	drop := regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+	anchors := func(text string) []string {
+		var all []string
+		for _, h := range heading.FindAllStringSubmatch(text, -1) {
+			all = append(all, strings.ReplaceAll(drop.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-"))
+		}
+		return all
+	}
+	links := 0
+	for _, name := range markdown(t) {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range link.FindAllStringSubmatch(string(b), -1) {
+			target, anchor, _ := strings.Cut(found[1], "#")
+			if strings.Contains(target, "://") {
+				continue
+			}
+			links++
+			file, text := name, string(b)
+			if target != "" {
+				file = filepath.Join(filepath.Dir(name), filepath.FromSlash(target))
+				info, err := os.Stat(file)
+				if err != nil {
+					t.Errorf("%s: link to %s: %v", name, found[1], err)
+					continue
+				}
+				if info.IsDir() || anchor == "" {
+					continue
+				}
+				other, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				text = string(other)
+			}
+			if !slices.Contains(anchors(text), anchor) {
+				t.Errorf("%s: link to %s: %s has no such heading", name, found[1], file)
+			}
+		}
+	}
+	if links < 20 {
+		t.Errorf("only %d links were looked at", links)
+	}
+}

@@ -1,0 +1,90 @@
+// Command pelago is a federated picture archive: the node of a hospital site,
+// and the commands by which an operator works with it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"pelago/cluster/fault"
+)
+
+// version is set when a release is built.
+var version = "unknown"
+
+// cli is the command line; kong reads the tags.
+type cli struct {
+	Serve     serveCommand     `cmd:"" help:"Run a node."`
+	Status    statusCommand    `cmd:"" help:"Show a node's state."`
+	Find      findCommand      `cmd:"" help:"Search for patients' studies, series or instances."`
+	Import    importCommand    `cmd:"" help:"Store files, folders, zip archives and DICOMDIR media."`
+	Export    exportCommand    `cmd:"" help:"Write studies out as DICOM files."`
+	Verify    verifyCommand    `cmd:"" help:"Re-read everything, check every hash and reference, report."`
+	AE        aeCommand        `cmd:"" name:"ae" help:"List and edit the registered application entities."`
+	Echo      echoCommand      `cmd:"" help:"Ask a registered AE for C-ECHO."`
+	Conflicts conflictsCommand `cmd:"" help:"List, compare and decide quarantined instances."`
+	Delete    deleteCommand    `cmd:"" help:"Delete a study, series or instance (restorable for the delete grace)."`
+	Undelete  undeleteCommand  `cmd:"" help:"Take a deletion back."`
+	Backup    backupCommand    `cmd:"" help:"Copy a running node's data to a directory."`
+	Restore   restoreCommand   `cmd:"" help:"Make a data directory from a backup."`
+	Demo      demoCommand      `cmd:"" help:"Start a node, store, find and open images, and stay up."`
+	Config    configCommand    `cmd:"" help:"Check or print the configuration."`
+	Version   versionCommand   `cmd:"" help:"Print the version."`
+}
+
+// env is what commands may touch of the world.
+type env struct {
+	ctx            context.Context
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	environ        []string
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(&env{ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ()}, os.Args[1:]))
+}
+
+// Exit codes: 0 done, 1 failed, 2 the command line is wrong.
+func run(e *env, args []string) (code int) {
+	var c cli
+	exited := -1
+	parser, err := kong.New(&c,
+		kong.Name("pelago"),
+		kong.Description("A federated picture archive (PACS). Every site runs a node."),
+		kong.UsageOnError(),
+		kong.Writers(e.stdout, e.stderr),
+		kong.Exit(func(n int) { exited = n }),
+		kong.Bind(e),
+	)
+	if err != nil {
+		panic(err) // the tags above are wrong
+	}
+	parsed, err := parser.Parse(args)
+	if exited >= 0 { // --help
+		return exited
+	}
+	if err != nil {
+		fmt.Fprintf(e.stderr, "pelago: %v\n", err)
+		return 2
+	}
+	if err := parsed.Run(e); err != nil {
+		if errors.Is(err, context.Canceled) {
+			return 1
+		}
+		fmt.Fprintf(e.stderr, "pelago: %v\n", err)
+		if fault.Is(err, fault.Invalid) {
+			return 2
+		}
+		return 1
+	}
+	return 0
+}

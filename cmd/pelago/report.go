@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"pelago/cluster/fault"
+	"pelago/node/admin"
+	"pelago/node/archive"
+)
+
+// status answers GET /api/status for a network of one.
+func (n *node) status(context.Context) (*admin.Status, error) {
+	usage, err := n.archive.Usage()
+	if err != nil {
+		return nil, err
+	}
+	quarantined, err := n.archive.Quarantined()
+	if err != nil {
+		return nil, err
+	}
+	totals := n.archive.Catalog().Totals()
+	used := usage.Staging + usage.Bulk
+	return &admin.Status{
+		Network: n.id, Site: n.config.Site, Node: n.id, Leader: n.id,
+		AppliedIndex: n.archive.Catalog().Applied(),
+		Sites: []admin.Site{{Name: n.config.Site, State: "alive", Nodes: []admin.Node{{
+			ID: n.id, Address: n.config.Peer.Listen, State: "alive",
+			CapacityBytes: usage.Size, UsedBytes: used,
+		}}}},
+		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
+		// In a network of one no site may be lost, and every study is committed
+		// as far as the network promises: fsynced.
+		ProtectedStudies: totals.Studies, SurvivesSites: 0,
+		PendingJournal: n.archive.Journal().Pending(),
+		Version:        version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
+		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, FreeBytes: usage.Free,
+		Quarantined: quarantined, PendingCommitment: n.face.Pending(),
+		Tasks: []admin.Task{},
+	}, nil
+}
+
+// protection answers GET /api/studies/{uid}/protection: in a network of one a
+// study rests on this node alone.
+func (n *node) protection(ctx context.Context, study string) (*admin.Protection, error) {
+	if _, err := n.archive.Catalog().Study(study); err != nil {
+		return nil, err
+	}
+	packs, err := n.archive.Packs(ctx, study)
+	if err != nil {
+		return nil, err
+	}
+	p := &admin.Protection{State: "local", Packs: []admin.Pack{}}
+	for _, one := range packs {
+		state := "present"
+		if one.Lost {
+			state, p.State = "lost", "lost"
+		}
+		p.Packs = append(p.Packs, admin.Pack{ID: one.ID, K: 1, Shards: []admin.Shard{{
+			Site: n.config.Site, Node: n.id, State: state,
+		}}})
+	}
+	return p, nil
+}
+
+func (n *node) backup(ctx context.Context, dir string, progress func(done, total uint64)) error {
+	if dir == n.config.Data {
+		return fault.New(fault.Invalid, "a backup needs a directory of its own")
+	}
+	return n.archive.Backup(ctx, dir, progress)
+}
+
+// gauges registers what is read when Prometheus asks.
+func (n *node) gauges() {
+	m := n.metrics
+	usage := func(read func(archive.Usage) int64) func() float64 {
+		return func() float64 {
+			u, err := n.archive.Usage()
+			if err != nil {
+				return -1
+			}
+			return float64(read(u))
+		}
+	}
+	m.Gauge("pelago_staging_bytes", "Bytes that arrivals occupy before they are packed.", usage(func(u archive.Usage) int64 { return u.Staging }))
+	m.Gauge("pelago_bulk_bytes", "Bytes of packs at rest.", usage(func(u archive.Usage) int64 { return u.Bulk }))
+	m.Gauge("pelago_free_bytes", "Bytes free on the data directory's file system.", usage(func(u archive.Usage) int64 { return u.Free }))
+	m.Gauge("pelago_studies", "Studies in the catalogue.", func() float64 { return float64(n.archive.Catalog().Totals().Studies) })
+	m.Gauge("pelago_instances", "Instances in the catalogue.", func() float64 { return float64(n.archive.Catalog().Totals().Instances) })
+	m.Gauge("pelago_journal_pending", "Facts not yet in the catalogue.", func() float64 { return float64(n.archive.Journal().Pending()) })
+	m.Gauge("pelago_associations", "Associations that are open.", func() float64 { return float64(n.dimse.Associations()) })
+	m.Gauge("pelago_commitments_pending", "Storage commitment requests without a delivered result.", func() float64 { return float64(n.face.Pending()) })
+	s := n.archive.Counters()
+	for _, c := range []struct {
+		name, help string
+		read       func() uint64
+	}{
+		{"pelago_stored_total", "Instances stored.", s.Stored.Load},
+		{"pelago_stored_same_total", "Arrivals that were here already.", s.Same.Load},
+		{"pelago_renditions_total", "Arrivals that decode to what was here.", s.Renditions.Load},
+		{"pelago_quarantined_total", "Arrivals quarantined.", s.Quarantined.Load},
+		{"pelago_refused_total", "Arrivals refused.", s.Refused.Load},
+		{"pelago_received_bytes_total", "Bytes of data sets stored.", s.BytesIn.Load},
+		{"pelago_packed_instances_total", "Instances packed.", s.PackedInstances.Load},
+		{"pelago_packed_raw_bytes_total", "Their bytes as received.", s.PackedRaw.Load},
+		{"pelago_packed_bytes_total", "Their bytes at rest.", s.PackedBytes.Load},
+		{"pelago_pack_errors_total", "Failed attempts at packing.", s.PackErrors.Load},
+	} {
+		m.Counter(c.name, c.help, func() float64 { return float64(c.read()) })
+	}
+}

@@ -1,0 +1,219 @@
+package assoc
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"pelago/cluster/fault"
+	"pelago/dimse/command"
+	"pelago/dimse/pdu"
+)
+
+const (
+	// sendSmall is the send buffer of an association that has sent no large data
+	// set: commands and query responses.
+	sendSmall = 4 << 10
+
+	// sendGrowth is how much the send buffer grows at a time.
+	sendGrowth = 4
+
+	// maxEmptyReads is how often a source may give nothing before it counts as
+	// broken, as in bufio.
+	maxEmptyReads = 100
+)
+
+// output is the send buffer. It belongs to whoever holds the right to write.
+type output struct {
+	buf   []byte // a P-DATA-TF being made, head included
+	ahead []byte // at most one byte read ahead of the PDU, to know its end
+	sent  bool   // a PDU of the current message is out
+	torn  bool   // a PDU went out in part: the stream has no boundary any more
+}
+
+// Send sends one message; data may be nil. PDUs fill the peer's maximum
+// length and each goes out in one write; a small command and its data set share
+// a PDU where they fit.
+//
+// data is read while the right to send is held. If it fails before anything was
+// sent, the association goes on; later, nothing can repair the message and the
+// association is aborted (see Done). The same holds for the end of ctx.
+func (a *Association) Send(ctx context.Context, contextID byte, command []byte, data io.Reader) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	if a.accepted[contextID] == 0 {
+		return fault.New(fault.Unsupported, "presentation context %d was not accepted", contextID)
+	}
+	if err := a.claim(ctx, a.writing); err != nil {
+		return err
+	}
+	stop := a.watch(ctx)
+	err := a.send(contextID, command, data)
+	<-a.writing
+	err = a.ended(err)
+	if late := a.unwatch(stop); err == nil {
+		err = late
+	}
+	return err
+}
+
+// send sends one message. The caller has the right to write.
+func (a *Association) send(contextID byte, set []byte, data io.Reader) error {
+	if len(set) > command.MaxBytes {
+		return fault.New(fault.Invalid, "a command set of %d bytes is longer than %d", len(set), command.MaxBytes)
+	}
+	o := &a.out
+	o.begin()
+	o.sent, o.ahead = false, o.ahead[:0]
+	for {
+		n := min(len(set), o.room(a.sendMax))
+		last := n == len(set)
+		o.buf = pdu.AppendDataHeader(o.buf, pdu.DataHeader{Length: uint32(n), Context: contextID, Command: true, Last: last})
+		o.buf = append(o.buf, set[:n]...)
+		set = set[n:]
+		if last {
+			break
+		}
+		if err := a.flush(); err != nil {
+			return err
+		}
+	}
+	if data == nil {
+		return a.flush()
+	}
+	for last := false; !last; {
+		if o.room(a.sendMax) < min(leastShare, a.sendMax/2) {
+			if err := a.flush(); err != nil {
+				return err
+			}
+		}
+		at := len(o.buf)
+		o.buf = pdu.AppendDataHeader(o.buf, pdu.DataHeader{})
+		room := a.sendMax - (at - pdu.HeaderBytes) - pdu.DataHeaderBytes
+		var err error
+		if last, err = o.take(data, room); err != nil {
+			return a.sourceFailed(err)
+		}
+		n := len(o.buf) - at - pdu.DataHeaderBytes
+		pdu.PutDataHeader(o.buf[at:], pdu.DataHeader{Length: uint32(n), Context: contextID, Last: last})
+		if err := a.flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leastShare is how many bytes of a data set must fit behind a command for the
+// two to share a PDU.
+const leastShare = 256
+
+// sourceFailed handles an error of the reader that gives the data set.
+func (a *Association) sourceFailed(err error) error {
+	err = fmt.Errorf("reading the data set to send: %w", err)
+	if !a.out.sent {
+		return err
+	}
+	_, _ = a.happen(evt15, &ending{err: err, abort: Aborted{Source: abortByUser}})
+	return err
+}
+
+// begin starts a PDU.
+func (o *output) begin() {
+	if o.buf == nil {
+		o.buf = make([]byte, 0, sendSmall)
+	}
+	o.buf = pdu.AppendHeader(o.buf[:0], pdu.Header{Type: pdu.TypeData})
+}
+
+// room is how many bytes a further fragment of the PDU may have; even, since
+// fragments are (PS3.8 Annex E), and negative when not even its head fits.
+func (o *output) room(limit int) int {
+	return (limit - (len(o.buf) - pdu.HeaderBytes) - pdu.DataHeaderBytes) &^ 1
+}
+
+// take reads up to room bytes of data into the PDU, and reports whether that
+// is its end, for which it reads a byte ahead.
+func (o *output) take(data io.Reader, room int) (bool, error) {
+	end := len(o.buf) + room&^1
+	o.buf = append(o.buf, o.ahead...)
+	o.ahead = o.ahead[:0]
+	for empty := 0; ; {
+		if len(o.buf) == cap(o.buf) {
+			size := min(cap(o.buf)*sendGrowth, end+1)
+			o.buf = append(make([]byte, 0, size), o.buf...)
+		}
+		n, err := data.Read(o.buf[len(o.buf):min(cap(o.buf), end+1)])
+		if n < 0 || n > cap(o.buf)-len(o.buf) {
+			return false, fmt.Errorf("the reader returned an impossible count %d", n)
+		}
+		o.buf = o.buf[:len(o.buf)+n]
+		if len(o.buf) > end {
+			o.ahead = append(o.ahead, o.buf[end])
+			o.buf = o.buf[:end]
+			if err != nil && err != io.EOF {
+				return false, err
+			}
+			return false, nil
+		}
+		switch {
+		case err == io.EOF:
+			return true, nil
+		case err != nil:
+			return false, err
+		case n > 0:
+			empty = 0
+		default:
+			if empty++; empty == maxEmptyReads {
+				return false, io.ErrNoProgress
+			}
+		}
+	}
+}
+
+// flush sends the PDU that was made, and begins the next.
+func (a *Association) flush() error {
+	o := &a.out
+	pdu.PutHeader(o.buf, pdu.Header{Type: pdu.TypeData, Length: uint32(len(o.buf) - pdu.HeaderBytes)})
+	a.mu.Lock()
+	_, err := a.happenLocked(evt9, nil) // DT-1, AR-7
+	a.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	o.sent = true
+	if err := a.write(o.buf); err != nil {
+		return err
+	}
+	o.begin()
+	return nil
+}
+
+// write writes one PDU, in one write unless the peer is so slow that a
+// deadline passes with only a part gone. The caller has the right to write.
+func (a *Association) write(b []byte) error {
+	for whole := len(b); ; {
+		a.mu.Lock()
+		err := a.cause
+		if err == nil {
+			now := time.Now()
+			a.active = now
+			err = a.conn.SetWriteDeadline(now.Add(a.config.Stall))
+		}
+		a.mu.Unlock()
+		if err != nil {
+			return a.lost(err, "writing")
+		}
+		n, err := a.conn.Write(b)
+		b = b[n:]
+		if len(b) == 0 {
+			return nil
+		}
+		a.out.torn = len(b) < whole
+		if n == 0 || !isTimeout(err) {
+			return a.lost(err, "writing")
+		}
+		// Slow, but alive: the deadline is for the rest.
+	}
+}

@@ -1,0 +1,76 @@
+package admin
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Metrics are the node's own measurements in a registry of their own.
+type Metrics struct {
+	registry *prometheus.Registry
+	took     *prometheus.HistogramVec
+	bytes    *prometheus.CounterVec
+}
+
+// NewMetrics returns an empty registry with the process's own figures.
+func NewMetrics() *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "pelago_request_seconds", Help: "Time that requests took, by face, operation and status.",
+			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 60, 600},
+		}, []string{"face", "operation", "status"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pelago_request_bytes_total", Help: "Bytes of data sets and bodies moved, by face and operation.",
+		}, []string{"face", "operation"}),
+	}
+	m.registry.MustRegister(m.took, m.bytes,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Gauge adds a figure that is read when asked for.
+func (m *Metrics) Gauge(name, help string, read func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
+}
+
+// Counter adds a figure that only grows and is read when asked for.
+func (m *Metrics) Counter(name, help string, read func() float64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, read))
+}
+
+// Face observes the requests of one face.
+type Face struct {
+	m    *Metrics
+	name string
+	hex  bool // statuses are DIMSE's
+}
+
+// DIMSE observes DIMSE operations; statuses are in hexadecimal.
+func (m *Metrics) DIMSE() Face { return Face{m, "dimse", true} }
+
+// Web observes web requests.
+func (m *Metrics) Web() Face { return Face{m, "web", false} }
+
+// Observe reports one finished request.
+func (f Face) Observe(operation string, status int, took time.Duration, bytes int64) {
+	text := strconv.Itoa(status)
+	if f.hex {
+		text = strconv.FormatUint(uint64(status), 16)
+		for len(text) < 4 {
+			text = "0" + text
+		}
+	}
+	f.m.took.WithLabelValues(f.name, operation, text).Observe(took.Seconds())
+	f.m.bytes.WithLabelValues(f.name, operation).Add(float64(max(bytes, 0)))
+}
+
+// Handler serves the registry to Prometheus.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}

@@ -1,0 +1,83 @@
+package admin
+
+// Status is the answer of GET /api/status.
+type Status struct {
+	Network          string  `json:"network"`
+	Site             string  `json:"site"`
+	Node             string  `json:"node"`
+	Leader           string  `json:"leader"`
+	AppliedIndex     uint64  `json:"applied_index"`
+	StalenessSeconds float64 `json:"staleness_seconds"`
+	Sites            []Site  `json:"sites"`
+	Patients         uint64  `json:"patients"`
+	Studies          uint64  `json:"studies"`
+	Series           uint64  `json:"series"`
+	Instances        uint64  `json:"instances"`
+	ProtectedStudies uint64  `json:"protected_studies"`
+	PendingJournal   uint64  `json:"pending_journal"`
+	LayoutVersion    uint64  `json:"layout_version"`
+	SurvivesSites    int     `json:"survives_sites"`
+	Repair           Repair  `json:"repair"`
+
+	Version           string `json:"version"`
+	UptimeSeconds     int64  `json:"uptime_seconds"`
+	AE                string `json:"ae"`
+	StagingBytes      int64  `json:"staging_bytes"`
+	BulkBytes         int64  `json:"bulk_bytes"`
+	FreeBytes         int64  `json:"free_bytes"`
+	Quarantined       int    `json:"quarantined"`
+	PendingCommitment int    `json:"pending_commitment"`
+	Tasks             []Task `json:"tasks"`
+}
+
+// Site is a hospital in the status.
+type Site struct {
+	Name  string `json:"name"`
+	State string `json:"state"`
+	Nodes []Node `json:"nodes"`
+}
+
+// Node is a node in the status.
+type Node struct {
+	ID            string `json:"id"`
+	Address       string `json:"address"`
+	State         string `json:"state"`
+	CapacityBytes int64  `json:"capacity_bytes"`
+	UsedBytes     int64  `json:"used_bytes"`
+}
+
+// Repair is the repair line's length.
+type Repair struct {
+	Queued  int `json:"queued"`
+	Running int `json:"running"`
+}
+
+// Task is a background task.
+type Task struct {
+	Name  string `json:"name"`
+	State string `json:"state"`
+	Error string `json:"error,omitempty"`
+}
+
+// Protection is the answer of GET /api/studies/{uid}/protection.
+type Protection struct {
+	State         string `json:"state"` // local, sealing, protected, degraded, lost
+	SurvivesSites int    `json:"survives_sites"`
+	Packs         []Pack `json:"packs"`
+}
+
+// Pack is a pack of a study, or what of the study is still in staging.
+type Pack struct {
+	ID     string  `json:"id"`
+	K      int     `json:"k"`
+	M      int     `json:"m"`
+	Shards []Shard `json:"shards"`
+}
+
+// Shard is where one of a pack's shards rests.
+type Shard struct {
+	Index int    `json:"index"`
+	Site  string `json:"site"`
+	Node  string `json:"node"`
+	State string `json:"state"`
+}

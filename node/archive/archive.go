@@ -1,0 +1,414 @@
+package archive
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"pelago/cluster/fault"
+	"pelago/dimse/dicom"
+	"pelago/node/archive/archivepb"
+	"pelago/node/staging"
+	"pelago/query/plan"
+	"pelago/replication/catalog"
+	"pelago/replication/journal"
+	"pelago/shard/bulk"
+	"pelago/shard/pack"
+	"pelago/shard/seal"
+)
+
+// Keys is the ring of study keys as the archive uses it.
+type Keys interface {
+	// ForStudy returns the study's key, making one, durably, when there is none.
+	ForStudy(study string) (id [16]byte, key seal.Key, err error)
+	// Prepare makes the keys that studies lack, durably, all at once.
+	Prepare(studies ...string) error
+	// Key returns a key by its id.
+	Key(id [16]byte) (seal.Key, error)
+	// Forget drops all keys of studies, so that their packs are noise.
+	Forget(studies ...string) error
+}
+
+// Options are what an archive is made of.
+type Options struct {
+	FS     vfs.FS
+	Dir    string // the data directory
+	Node   string // this node's id
+	Site   string // this site's name; the issuer of Patient IDs that name none
+	Keys   Keys
+	Log    *slog.Logger
+	Limits dicom.Limits
+
+	StagingBytes int64         // most that staging may hold; 8 GiB
+	TableBytes   int64         // packs gather to about this before a table is written; 256 MiB
+	PackBytes    int64         // a pack is closed beyond it; 64 MiB after compression
+	Quiet        time.Duration // a series without arrivals for this long may be packed; 30 s
+	Age          time.Duration // … or when its first arrival is this old; 120 s
+	Gather       time.Duration // a table is written, full or not, once a pack waited this long; 15 min
+	Grace        time.Duration // deleted objects can be restored for this long; 30 days
+	Patience     time.Duration // arrivals wait this long for room in staging; 20 s; negative: not at all
+	Ballast      int64         // bytes of the disk that stay free; the larger of 1 GiB and 1 %
+	CacheBytes   int64         // block cache of store/ and bulk/ each; 64 MiB
+	ChunkBytes   int64         // cache of decoded chunks of packs; 224 MiB
+
+	// Fatal is told, once, why the process must end: a failed write or fsync
+	// (DESIGN §4, Errors).
+	Fatal func(error)
+	// Free returns the bytes free on the data directory's file system, and its
+	// size; nil: statfs.
+	Free func() (free, size int64, err error)
+}
+
+func (o *Options) setDefaults() {
+	def := func(v *int64, d int64) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&o.StagingBytes, 8<<30)
+	def(&o.TableBytes, 256<<20)
+	def(&o.PackBytes, 64<<20)
+	def(&o.CacheBytes, 64<<20)
+	def(&o.ChunkBytes, 224<<20)
+	def((*int64)(&o.Quiet), int64(30*time.Second))
+	def((*int64)(&o.Age), int64(120*time.Second))
+	def((*int64)(&o.Gather), int64(15*time.Minute))
+	def((*int64)(&o.Patience), int64(defaultPatience))
+	def((*int64)(&o.Grace), int64(30*24*time.Hour))
+	if o.Limits == (dicom.Limits{}) {
+		o.Limits = dicom.DefaultLimits
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Archive is one node's archive.
+type Archive struct {
+	o       Options
+	log     *slog.Logger
+	onDisk  bool // not a file system in memory
+	space   *space
+	store   *pebble.DB
+	staging *staging.Log
+	bulk    *bulk.Store
+	catalog *catalog.Catalog
+	journal *journal.Journal
+
+	number    atomic.Uint64 // the last local number given out
+	visible   atomic.Uint64 // the highest whose arrival is durable and has its rows
+	arrival   inflight      // SOP Instance UIDs on their way in
+	packs     packCache
+	codec     *pack.Codec // one for all packs, so that readers share decoded chunks
+	stats     Stats
+	kick      chan chan error // Pack asks the packer
+	hurry     chan struct{}   // arrivals wait for the packer; capacity 1
+	stuck     atomic.Bool     // the packer's last table failed: waiting for it is no use
+	stopped   chan struct{}   // the packer has ended
+	unsettled []uint64        // versions to be compared by Run; not touched after Open by others
+
+	// still is held while bytes are moved or dropped: by the packer for a table,
+	// by a purge for a slice, by a backup while it takes hold of all files. It is
+	// taken before changing, and held over I/O: that is its purpose.
+	still sync.Mutex
+	// changing is held by whoever changes the state or the place of an instance
+	// that was committed before, from reading its rows to the synced commit of
+	// the new ones. Arrivals do not take it unless their UID is known.
+	changing sync.Mutex
+
+	fatalOnce sync.Once
+	fatal     chan struct{}
+	fatalErr  error // set before fatal is closed
+}
+
+// Stats are counters for metrics; all only ever grow.
+type Stats struct {
+	Stored, Same, Renditions, Quarantined, Refused atomic.Uint64
+	BytesIn                                        atomic.Uint64
+	PackedInstances, PackedRaw, PackedBytes        atomic.Uint64
+	PackErrors                                     atomic.Uint64
+	Held                                           atomic.Uint64 // arrivals that waited for room in staging
+}
+
+// Open opens the archive under o.Dir, creating what is missing, and replays
+// staging. Nothing is acknowledged before it has returned.
+func Open(o Options) (_ *Archive, err error) {
+	o.setDefaults()
+	onDisk := o.FS == vfs.Default
+	o.FS = ordered{o.FS}
+	a := &Archive{
+		o: o, log: o.Log, onDisk: onDisk,
+		kick:    make(chan chan error),
+		hurry:   make(chan struct{}, 1),
+		codec:   pack.NewCodec(o.ChunkBytes),
+		stopped: make(chan struct{}),
+		fatal:   make(chan struct{}),
+	}
+	a.arrival.waiting = map[string]chan struct{}{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close())
+		}
+	}()
+	if a.space, err = newSpace(o); err != nil {
+		return nil, err
+	}
+	// Nothing in a folder is durable before the folder's own name is.
+	if err = errors.Join(o.FS.MkdirAll(o.Dir, 0o700), syncFolder(o.FS, o.FS.PathDir(o.Dir))); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if onDisk {
+		if err = removeStages(o.Dir); err != nil {
+			return nil, fmt.Errorf("data directory: %w", err)
+		}
+	}
+	if a.store, err = openStore(o, o.FS.PathJoin(o.Dir, "store"), a.die); err != nil {
+		return nil, err
+	}
+	if a.catalog, err = catalog.Open(a.catalogAt(o.FS.PathJoin(o.Dir, "catalog"))); err != nil {
+		return nil, fmt.Errorf("catalogue: %w", err)
+	}
+	if a.journal, err = journal.Open(a.store, a.catalog); err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	if err = a.openBulk(); err != nil {
+		return nil, err
+	}
+	if err = a.openStaging(); err != nil {
+		return nil, err
+	}
+	if err = a.dropEmpty(); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func (a *Archive) catalogAt(path string) catalog.Options {
+	return catalog.Options{FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes, Indexer: plan.Indexer{}}
+}
+
+func (a *Archive) bulkAt(path string) bulk.Options {
+	return bulk.Options{
+		FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes,
+		Reserve: a.space.reserveToFree, Lost: a.lost, Fatal: a.die, Log: a.log,
+	}
+}
+
+// openStore opens the Pebble of instance records, work queues and journal.
+func openStore(o Options, path string, die func(error)) (*pebble.DB, error) {
+	cache := pebble.NewCache(o.CacheBytes)
+	defer cache.Unref()
+	options := &pebble.Options{
+		FS:                         o.FS,
+		Cache:                      cache,
+		FormatMajorVersion:         pebble.FormatNewest,
+		MemTableSize:               32 << 20,
+		Logger:                     pebbleLogger{log: o.Log, name: "store", die: die},
+		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
+	}
+	options.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionBalanced })
+	for i := range options.Levels {
+		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	options.TargetFileSizes[0] = 16 << 20 // 2 MiB, the default, costs an fsync each
+	db, err := pebble.Open(path, options)
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	return db, nil
+}
+
+// openBulk opens bulk/ and drops the tables that a crash left behind between
+// their ingestion and the rows that would have named their packs. Only the
+// packer makes hot tables, one at a time, in ascending order, so a table above
+// the adopted one has never been referred to.
+func (a *Archive) openBulk() error {
+	var err error
+	a.bulk, err = bulk.Open(a.bulkAt(a.o.FS.PathJoin(a.o.Dir, "bulk")))
+	if err != nil {
+		return fmt.Errorf("bulk: %w", err)
+	}
+	adopted, err := a.adopted()
+	if err != nil {
+		return err
+	}
+	var left []bulk.Ref
+	if err := a.bulk.Refs(bulk.Hot, func(r bulk.Ref) error {
+		if r.Table > adopted {
+			left = append(left, r)
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("bulk: %w", err)
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	a.log.Info("dropping packs that a crash left unfinished; their instances are still in staging", "packs", len(left))
+	return a.bulk.Delete(left...)
+}
+
+func (a *Archive) adopted() (uint64, error) {
+	value, ok, err := a.get([]byte{rowAdopted})
+	if err != nil || !ok {
+		return 0, err
+	}
+	if len(value) != 8 {
+		return 0, fault.New(fault.Corrupt, "store: adopted row of %d bytes", len(value))
+	}
+	return binary.BigEndian.Uint64(value), nil
+}
+
+// segmentShare is how many segments staging is made of at least. A segment goes
+// when nothing in it is needed any more, but not while it is written to: a log
+// of few segments would stay full although all of it is packed.
+const segmentShare = 8
+
+// openStaging replays the segments: rows that a crash kept from store/ are
+// written again, and arrivals whose bytes rest in a pack are let go.
+func (a *Archive) openStaging() error {
+	if err := a.lastNumber(); err != nil {
+		return err
+	}
+	// The log syncs its own folder; that the folder has a name is ours to sync.
+	dir := a.o.FS.PathJoin(a.o.Dir, "staging")
+	if err := errors.Join(a.o.FS.MkdirAll(dir, 0o700), syncFolder(a.o.FS, a.o.Dir)); err != nil {
+		return fmt.Errorf("staging: %w", err)
+	}
+	replay := replayer{a: a, dropped: map[uint64]bool{}}
+	log, err := staging.Open(staging.Options{
+		FS: a.o.FS, Dir: dir,
+		SegmentBytes: min(staging.DefaultSegmentBytes, a.o.StagingBytes/segmentShare),
+		MaxBytes:     a.o.StagingBytes, Reserve: a.space.reserve,
+	}, replay.arrival)
+	if err != nil {
+		return fmt.Errorf("staging: %w", err)
+	}
+	a.staging = log
+	a.visible.Store(a.number.Load())
+	for _, c := range log.Corruptions() {
+		a.log.Error("staging holds a corrupt frame; it is kept for inspection", "segment", c.Segment, "offset", c.Offset, "reason", c.Reason)
+	}
+	return replay.finish()
+}
+
+// lastNumber finds the highest local number that has a row.
+func (a *Archive) lastNumber() error {
+	it, err := a.store.NewIter(&pebble.IterOptions{LowerBound: []byte{rowInstance}, UpperBound: []byte{rowInstance + 1}})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	if it.Last() && len(it.Key()) == 9 {
+		a.number.Store(binary.BigEndian.Uint64(it.Key()[1:]))
+	}
+	return it.Error()
+}
+
+// die ends the archive: an error after which nothing may be acknowledged.
+func (a *Archive) die(err error) {
+	a.fatalOnce.Do(func() {
+		a.fatalErr = err
+		close(a.fatal)
+		if a.o.Fatal != nil {
+			a.o.Fatal(err)
+		}
+	})
+}
+
+// Close closes the stores; Run must have returned.
+func (a *Archive) Close() error {
+	var errs []error
+	if a.staging != nil {
+		errs = append(errs, a.staging.Close())
+	}
+	if a.bulk != nil {
+		errs = append(errs, a.bulk.Close())
+	}
+	if a.catalog != nil {
+		errs = append(errs, a.catalog.Close())
+	}
+	if a.store != nil {
+		errs = append(errs, a.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Catalog is the node's catalogue, for the query engine and the registry.
+func (a *Archive) Catalog() *catalog.Catalog { return a.catalog }
+
+// Journal is where changes of the catalogue go in.
+func (a *Archive) Journal() *journal.Journal { return a.journal }
+
+// Counters returns the archive's statistics.
+func (a *Archive) Counters() *Stats { return &a.stats }
+
+// Usage is what the archive occupies, in bytes.
+type Usage struct {
+	Staging, StagingLive, StagingMost int64
+	Bulk                              int64
+	Free, Size                        int64 // of the file system
+	Ballast                           int64
+}
+
+// Usage measures it.
+func (a *Archive) Usage() (Usage, error) {
+	var u Usage
+	u.Staging, u.StagingLive = a.staging.Bytes()
+	u.StagingMost = a.o.StagingBytes
+	u.Bulk = a.bulk.Bytes()
+	var err error
+	u.Free, u.Size, err = a.space.free()
+	u.Ballast = a.space.ballast(u.Size)
+	return u, err
+}
+
+// lost is bulk's report that ranges are rotten or missing: their packs are
+// marked, durably, before the range is excised.
+func (a *Archive) lost(refs []bulk.Ref, cause error) {
+	lost := map[bulk.Ref]bool{}
+	for _, r := range refs {
+		lost[r] = true
+	}
+	batch := a.store.NewBatch()
+	defer batch.Close()
+	marked := 0
+	err := a.each([]byte{rowPack}, func(key, value []byte) error {
+		var p archivepb.Pack
+		if err := unmarshal(value, &p); err != nil {
+			a.log.Error("a pack's record does not parse", "pack", hex.EncodeToString(key[1:]), "error", err)
+			return nil // verify names it; the others are to be marked
+		}
+		if !lost[packRef(&p)] || p.Lost {
+			return nil
+		}
+		p.Lost = true
+		marked++
+		return batch.Set(key, marshal(&p), nil)
+	})
+	err = errors.Join(err, batch.Commit(pebble.Sync))
+	a.log.Error("packs lost to a rotten or missing table", "packs", marked, "cause", cause, "error", err)
+	a.packs.drop()
+}
+
+func packRef(p *archivepb.Pack) bulk.Ref {
+	return bulk.Ref{Space: bulk.Space(p.Space), Table: p.Table, Blob: p.Blob, Bytes: p.BlobBytes}
+}
+
+func packID(b []byte) (pack.ID, error) {
+	var id pack.ID
+	if len(b) != len(id) {
+		return id, fault.New(fault.Corrupt, "store: pack id of %d bytes", len(b))
+	}
+	copy(id[:], b)
+	return id, nil
+}

@@ -1,0 +1,188 @@
+package archive
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"pelago/cluster/fault"
+)
+
+// crashPoints is how many crashes TestNoAcknowledgedInstanceIsLostByACrash
+// goes through; CRASH_POINTS asks for more.
+func crashPoints(t *testing.T) int {
+	if n, err := strconv.Atoi(os.Getenv("CRASH_POINTS")); err == nil {
+		return n
+	}
+	if testing.Short() {
+		return 10
+	}
+	return 40
+}
+
+// crash is a file system that loses power at one of its operations.
+type crash struct {
+	mem   *vfs.MemFS
+	at    int64 // the operation at which the power goes
+	ops   atomic.Int64
+	rng   *rand.Rand
+	acked *acked
+
+	// snapshot notes who was promised what, at the moment of the crash.
+	snapshot func()
+
+	once  sync.Once
+	after *vfs.MemFS // what the disk holds then
+	knew  map[string]image
+}
+
+// MaybeError implements [errorfs.Injector]: it injects nothing, but counts.
+func (c *crash) MaybeError(op errorfs.Op) error {
+	if c.ops.Add(1) == c.at {
+		c.once.Do(func() {
+			// First who was promised what, then the disk: what is acknowledged in
+			// between may be on it, and need not.
+			c.snapshot()
+			c.after = c.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.rng.IntN(101), RNG: c.rng})
+		})
+	}
+	return nil
+}
+
+func (c *crash) String() string { return fmt.Sprintf("crash at operation %d", c.at) }
+
+// acked are the instances that senders were told are stored.
+type acked struct {
+	mu  sync.Mutex
+	all map[string]image
+}
+
+func (a *acked) add(m image) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.all[m.sop] = m
+}
+
+func (a *acked) copy() map[string]image {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := make(map[string]image, len(a.all))
+	for k, v := range a.all {
+		all[k] = v
+	}
+	return all
+}
+
+// busy stores images from several senders at once and packs meanwhile.
+func busy(t *testing.T, b *bench, a *acked, from, images int) {
+	t.Helper()
+	var wg sync.WaitGroup
+	const senders = 4
+	for s := range senders {
+		wg.Go(func() {
+			for n := from + s; n < from+images; n += senders {
+				m := serial(n)
+				if _, err := b.Store(context.Background(), m.incoming(m.encode(t))); err != nil {
+					t.Errorf("store: %v", err)
+					return
+				}
+				a.add(m)
+			}
+		})
+	}
+	wg.Go(func() {
+		for range 3 {
+			if err := b.Pack(context.Background()); err != nil {
+				t.Errorf("pack: %v", err)
+			}
+		}
+	})
+	wg.Wait()
+}
+
+func TestNoAcknowledgedInstanceIsLostByACrash(t *testing.T) {
+	// One undisturbed run tells how many operations there are to crash at.
+	total := crashRun(t, 0, 1)
+	if total < 100 {
+		t.Fatalf("only %d file system operations", total)
+	}
+	points := crashPoints(t)
+	for i := range points {
+		at := 1 + int64(i)*total/int64(points)
+		if !crashOnce(t, at, uint64(i)) {
+			return
+		}
+	}
+}
+
+// crashRun runs the workload to its end and returns the operations it took.
+func crashRun(t *testing.T, at int64, seed uint64) int64 {
+	c := newCrash(at, seed)
+	b := open(t, testOptions(errorfs.Wrap(c.mem, c), newRing()))
+	busy(t, b, c.acked, 0, 40)
+	b.close()
+	return c.ops.Load()
+}
+
+func newCrash(at int64, seed uint64) *crash {
+	c := &crash{mem: vfs.NewCrashableMem(), at: at, rng: rand.New(rand.NewPCG(seed, 7)), acked: &acked{all: map[string]image{}}}
+	c.snapshot = func() { c.knew = c.acked.copy() }
+	return c
+}
+
+// crashOnce crashes at one operation, recovers from what the disk holds, and
+// crashes once more during the recovery.
+func crashOnce(t *testing.T, at int64, seed uint64) bool {
+	keys := newRing()
+	c := newCrash(at, seed)
+	b := open(t, testOptions(errorfs.Wrap(c.mem, c), keys))
+	busy(t, b, c.acked, 0, 40)
+	b.close()
+	if c.after == nil {
+		return true // this run took fewer operations
+	}
+	// The recovery may lose power too.
+	again := &crash{mem: c.after, at: 1 + c.rng.Int64N(200), rng: c.rng, snapshot: func() {}}
+	b = open(t, testOptions(errorfs.Wrap(c.after, again), keys))
+	recovered(t, b, c.knew, at)
+	b.close()
+	if again.after != nil {
+		b = open(t, testOptions(again.after, keys))
+		recovered(t, b, c.knew, at)
+		busy(t, b, &acked{all: map[string]image{}}, 1000, 8)
+		b.sound()
+		b.close()
+	}
+	if t.Failed() {
+		t.Logf("crash at operation %d, seed %d", at, seed)
+	}
+	return !t.Failed()
+}
+
+// recovered checks that everything acknowledged is there, and nothing by half.
+func recovered(t *testing.T, b *bench, knew map[string]image, at int64) {
+	t.Helper()
+	for _, m := range knew {
+		b.same(m)
+	}
+	for n := range 40 {
+		m := serial(n)
+		if _, promised := knew[m.sop]; promised {
+			continue
+		}
+		if _, err := b.read(m); err == nil {
+			b.same(m)
+		} else if !fault.Is(err, fault.NotFound) {
+			t.Errorf("%s, never acknowledged: %v", m.sop, err)
+		}
+	}
+	b.sound()
+}

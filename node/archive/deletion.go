@@ -1,0 +1,154 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"pelago/cluster/fault"
+	"pelago/replication/catalog"
+)
+
+// ErrDeleted is in the tree of the error about an instance that a tombstone
+// covers.
+var ErrDeleted = errors.New("deleted")
+
+// Delete commits a tombstone for a study, or with series and instance for less.
+// Everything under it disappears from queries and retrieves at once and can be
+// restored until the delete grace has passed.
+func (a *Archive) Delete(ctx context.Context, study, series, instance, by string) error {
+	found := false
+	for _, err := range a.Select(ctx, study, series, instance) {
+		if err != nil {
+			return err
+		}
+		found = true
+		break
+	}
+	if !found || study == "" {
+		return fault.New(fault.NotFound, "no such study, series or instance")
+	}
+	return a.changeTombstone(ctx, &catalog.TombstoneFact{
+		Study: study, Series: series, Instance: instance, Tick: time.Now().Unix(), By: by,
+	}, study, series)
+}
+
+// Restore takes a tombstone back within the delete grace.
+func (a *Archive) Restore(ctx context.Context, study, series, instance, by string) error {
+	tombstone, ok := a.catalog.Deleted(study, series, instance)
+	if !ok || tombstone.Study != study || tombstone.Series != series || tombstone.Instance != instance {
+		return fault.New(fault.NotFound, "no tombstone for just that object")
+	}
+	now := time.Now()
+	if now.Sub(time.Unix(tombstone.Tick, 0)) > a.o.Grace {
+		return fault.New(fault.NotFound, "deleted more than %s ago", a.o.Grace)
+	}
+	return a.changeTombstone(ctx, &catalog.RestoreFact{
+		Study: study, Series: series, Instance: instance, Tick: now.Unix(), By: by,
+	}, study, series)
+}
+
+// changeTombstone commits a tombstone or takes one back, and has the facts of
+// the series under it made anew: their counts are what a retrieve would send.
+// That they must be is durable first.
+func (a *Archive) changeTombstone(ctx context.Context, command catalog.Command, study, series string) error {
+	changed, err := a.seriesOf(study, series)
+	if err != nil {
+		return err
+	}
+	batch := a.store.NewBatch()
+	defer batch.Close()
+	for _, name := range changed {
+		if err := batch.Set(keyAgain(name), nil, nil); err != nil {
+			return err
+		}
+	}
+	if err := batch.Commit(pebble.Sync); err != nil {
+		return fmtStore(err)
+	}
+	results, err := a.journal.Append(ctx, command)
+	if err := errors.Join(append(results, err)...); err != nil {
+		return err
+	}
+	return a.again(ctx, changed)
+}
+
+// seriesOf lists the series of a study that canonical instances are in, or just
+// the one.
+func (a *Archive) seriesOf(study, series string) ([]seriesName, error) {
+	if series != "" {
+		return []seriesName{{study, series}}, nil
+	}
+	var all []seriesName
+	prefix := keySeries(study, "", "")
+	it, err := a.store.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return nil, fmtStore(err)
+	}
+	defer it.Close()
+	for ok := it.First(); ok; {
+		uids, _, fine := splitUIDs(it.Key()[1:], 3)
+		if !fine {
+			return nil, errSeriesRow()
+		}
+		all = append(all, seriesName{study, uids[1]})
+		ok = it.SeekGE(after(keySeries(study, uids[1], "")))
+	}
+	return all, fmtStore(it.Error())
+}
+
+func errSeriesRow() error {
+	return fault.New(fault.Corrupt, "store: a series row that does not parse")
+}
+
+// again has the facts of series made anew, whose rowAgain rows are durable, and
+// returns once the catalogue has them.
+func (a *Archive) again(ctx context.Context, changed []seriesName) error {
+	if len(changed) == 0 {
+		return nil
+	}
+	for _, name := range changed {
+		a.journal.Again(name.study, name.series)
+	}
+	if err := a.journal.Settle(ctx); err != nil {
+		return err // done again at the next start
+	}
+	batch := a.store.NewBatch()
+	defer batch.Close()
+	for _, name := range changed {
+		if err := batch.Delete(keyAgain(name), nil); err != nil {
+			return err
+		}
+	}
+	// Unsynced: to make a fact twice is harmless.
+	return fmtStore(batch.Commit(pebble.NoSync))
+}
+
+// againLeft has those facts made anew that the end of the last process left.
+func (a *Archive) againLeft(ctx context.Context) error {
+	for {
+		var left []seriesName
+		err := a.each([]byte{rowAgain}, func(key, _ []byte) error {
+			uids, _, ok := splitUIDs(key[1:], 2)
+			if !ok {
+				return fault.New(fault.Corrupt, "store: a row of a fact to be made anew that does not parse")
+			}
+			left = append(left, seriesName{uids[0], uids[1]})
+			if len(left) == pageRows {
+				return errStop
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errStop) {
+			return err
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		if err := a.again(ctx, left); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,41 @@
+package archive
+
+import (
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// rowFace begins the rows that a face keeps in store/ for work of its own that
+// must survive a crash: k name 0 key → value.
+const rowFace = 'k'
+
+// Rows is one face's durable rows: small things, such as storage commitment
+// requests that wait for their result.
+type Rows struct {
+	a      *Archive
+	prefix []byte
+}
+
+// Rows returns the rows under a name, which is fixed for ever once released.
+func (a *Archive) Rows(name string) *Rows {
+	return &Rows{a: a, prefix: appendUID([]byte{rowFace}, name)}
+}
+
+func (r *Rows) key(key string) []byte { return append(append([]byte(nil), r.prefix...), key...) }
+
+// Put writes a row and returns once it is durable.
+func (r *Rows) Put(key string, value []byte) error {
+	return r.a.store.Set(r.key(key), value, pebble.Sync)
+}
+
+// Get reads a row.
+func (r *Rows) Get(key string) (value []byte, ok bool, err error) { return r.a.get(r.key(key)) }
+
+// Delete drops a row, durably.
+func (r *Rows) Delete(key string) error { return r.a.store.Delete(r.key(key), pebble.Sync) }
+
+// Each visits the rows in key order; the value is valid during the call.
+func (r *Rows) Each(visit func(key string, value []byte) error) error {
+	return r.a.each(r.prefix, func(key, value []byte) error {
+		return visit(string(key[len(r.prefix):]), value)
+	})
+}

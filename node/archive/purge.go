@@ -1,0 +1,208 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"pelago/node/archive/archivepb"
+	"pelago/replication/catalog"
+)
+
+const (
+	// purgeEvery is how often objects past their grace are looked for.
+	purgeEvery = time.Hour
+	// purgeSlice is how many instances go at a time: the packer and backups wait
+	// for so many and no more.
+	purgeSlice = 500
+	// purgeMargin is how much longer than the grace an object is kept, so that a
+	// restoration at the last moment is through before the purge looks.
+	purgeMargin = 10 * time.Minute
+)
+
+// purge frees the bytes of what was deleted, or discarded by an operator, more
+// than the grace before now. Tombstones stay for ever. Nothing goes for any
+// other reason.
+func (a *Archive) purge(ctx context.Context, now time.Time) error {
+	for tombstone, err := range a.catalog.Tombstones(ctx) {
+		if err != nil {
+			return err
+		}
+		if now.Sub(time.Unix(tombstone.Tick, 0)) <= a.o.Grace+purgeMargin {
+			continue
+		}
+		if err := a.purgeObject(ctx, tombstone); err != nil {
+			return err
+		}
+	}
+	return errors.Join(a.purgeDiscarded(ctx, now), a.forget(ctx))
+}
+
+// purgeObject frees what a tombstone covers: its canonical instances and their
+// renditions. Quarantined versions wait for an operator.
+func (a *Archive) purgeObject(ctx context.Context, of *catalog.TombstoneFact) error {
+	prefix := keySeries(of.Study, of.Series, of.Instance)
+	for {
+		var due []uint64
+		for ref, err := range a.list(ctx, prefix) {
+			if err != nil {
+				return err
+			}
+			if due, err = a.withRenditions(due, ref); err != nil {
+				return err
+			}
+			if len(due) >= purgeSlice {
+				break
+			}
+		}
+		gone, err := a.purgeInstances(due)
+		if err != nil || gone == 0 {
+			return err
+		}
+	}
+}
+
+// withRenditions appends an instance's number and those of its renditions.
+func (a *Archive) withRenditions(due []uint64, ref Ref) ([]uint64, error) {
+	due = append(due, ref.Number)
+	err := a.eachVersion(ref.SOP, func(number uint64, state archivepb.State, _ []byte) error {
+		if state != archivepb.State_RENDITION {
+			return nil
+		}
+		v, err := a.record(number)
+		if err == nil && v.Against == ref.Number && a.covered(v.Instance) {
+			due = append(due, number)
+		}
+		return err
+	})
+	return due, err
+}
+
+// purgeDiscarded frees what operators discarded.
+func (a *Archive) purgeDiscarded(ctx context.Context, now time.Time) error {
+	var due []uint64
+	flush := func() error {
+		_, err := a.purgeInstances(due)
+		due = due[:0]
+		return err
+	}
+	err := a.pages([]byte{rowDiscard}, func(key, _ []byte) error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		v, err := a.record(numberOf(key))
+		if err != nil {
+			return err
+		}
+		if now.Sub(time.UnixMicro(v.Decided)) <= a.o.Grace+purgeMargin {
+			return nil
+		}
+		if due = append(due, v.Number); len(due) < purgeSlice {
+			return nil
+		}
+		return flush()
+	})
+	return errors.Join(err, flush())
+}
+
+// purgeInstances drops instances with one synced batch, and then gives their
+// bytes up. It returns how many it dropped: those that a tombstone covers at
+// this moment, or that are discarded.
+func (a *Archive) purgeInstances(numbers []uint64) (gone int, err error) {
+	if len(numbers) == 0 {
+		return 0, nil
+	}
+	a.still.Lock()
+	defer a.still.Unlock()
+	left, err := a.purgeRows(numbers)
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for _, at := range left {
+		if len(at.Pack) == 0 {
+			errs = append(errs, a.release(at))
+		}
+	}
+	return len(left), errors.Join(errors.Join(errs...), a.dropEmpty())
+}
+
+// purgeRows commits the dropping of instances and returns where their bytes
+// rested.
+func (a *Archive) purgeRows(numbers []uint64) (left []*archivepb.Location, err error) {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	batch := a.store.NewBatch()
+	defer batch.Close()
+	for _, number := range numbers {
+		r, at, err := a.held(number)
+		if err != nil {
+			return nil, err
+		}
+		if r == nil || r.State != archivepb.State_DISCARDED && !a.covered(r) {
+			continue
+		}
+		left = append(left, at)
+		if err := errors.Join(
+			dropInstance(batch, r, at),
+			batch.Set(keyForget(r.Study), nil, nil),
+		); err != nil {
+			return nil, err
+		}
+	}
+	return left, fmtStore(batch.Commit(pebble.Sync))
+}
+
+// forget drops the keys of purged studies of which nothing is left
+// (crypto-shredding). Quarantined versions and renditions rest under the same
+// key, so a study may wait for years; it is named durably until then.
+func (a *Archive) forget(ctx context.Context) error {
+	a.still.Lock()
+	defer a.still.Unlock()
+	gone := map[string]bool{}
+	err := a.each([]byte{rowForget}, func(key, _ []byte) error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		uids, _, ok := splitUIDs(key[1:], 1)
+		if !ok {
+			return nil
+		}
+		for _, prefix := range [][]byte{keySeries(uids[0], "", ""), appendUID([]byte{rowQueue}, uids[0])} {
+			if none, err := a.none(prefix); err != nil || !none {
+				return err
+			}
+		}
+		gone[uids[0]] = true
+		return nil
+	})
+	if err != nil || len(gone) == 0 {
+		return err
+	}
+	if err := a.each([]byte{rowPack}, func(_, value []byte) error {
+		var p archivepb.Pack
+		if err := unmarshal(value, &p); err != nil {
+			return err
+		}
+		delete(gone, p.Study)
+		return nil
+	}); err != nil || len(gone) == 0 {
+		return err
+	}
+	batch := a.store.NewBatch()
+	defer batch.Close()
+	studies := make([]string, 0, len(gone))
+	for study := range gone {
+		studies = append(studies, study)
+		if err := batch.Delete(keyForget(study), nil); err != nil {
+			return err
+		}
+	}
+	a.packs.drop()
+	if err := a.o.Keys.Forget(studies...); err != nil {
+		return err
+	}
+	return fmtStore(batch.Commit(pebble.Sync))
+}

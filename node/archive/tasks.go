@@ -1,0 +1,66 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"pelago/cluster/fault"
+	"pelago/node/work"
+)
+
+// reclaimEvery is how often tables are looked through for those that are worth
+// being rewritten without their dead.
+const reclaimEvery = 10 * time.Minute
+
+// Tasks is the archive's background work, in starting order. Without it
+// instances are taken in and served, but not found, packed or purged.
+func (a *Archive) Tasks() []work.Task {
+	again := &work.Restart{}
+	return []work.Task{
+		{Name: "disk_watch", Run: a.watch},
+		{Name: "journal", Run: func(ctx context.Context, _ *work.Progress) error { return a.journal.Run(ctx, facts{a}) }},
+		{Name: "finish_left", Run: a.finishLeft, Restart: again},
+		{Name: "pack", Run: a.runPacker},
+		{Name: "purge", Restart: again, Run: work.Every(purgeEvery, func(ctx context.Context, _ *work.Progress) error {
+			return a.purge(ctx, time.Now())
+		})},
+		{Name: "reclaim", Restart: again, Run: work.Every(reclaimEvery, a.reclaim)},
+	}
+}
+
+// Run runs the archive's tasks alone until ctx ends or the node must end; it
+// returns when all its goroutines have. It is called once, and not together
+// with [Archive.Tasks].
+func (a *Archive) Run(ctx context.Context) error {
+	return work.New(a.log, a.Tasks()...).Run(ctx)
+}
+
+// watch returns when nothing may be acknowledged any more.
+func (a *Archive) watch(ctx context.Context, _ *work.Progress) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-a.staging.Failed():
+		a.die(fault.New(fault.Unavailable, "staging: a write or fsync failed"))
+	case <-a.fatal:
+	}
+	return a.fatalErr
+}
+
+// finishLeft finishes what the end of the last process cut short.
+func (a *Archive) finishLeft(ctx context.Context, _ *work.Progress) error {
+	return errors.Join(a.againLeft(ctx), a.settleLeft(ctx))
+}
+
+// reclaim rewrites tables of which much is dead. It needs no lock: bulk keeps
+// every reference good meanwhile.
+func (a *Archive) reclaim(ctx context.Context, p *work.Progress) error {
+	freed, err := a.bulk.Reclaim(ctx)
+	p.Add(freed)
+	if fault.Is(err, fault.Full) {
+		p.Note(err) // there is no room to make room; tables that die wholly still go
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,89 @@
+package archive
+
+import (
+	"context"
+	"io"
+	"iter"
+
+	"pelago/dimse/dicom"
+)
+
+// Sender is who an instance came from, and what that implies.
+type Sender struct {
+	CallingAE string
+	Remote    string // address
+	User      string // web login, if any
+	Issuer    string // default issuer of Patient ID; "" = the site's
+	Charset   string // character set assumed where (0008,0005) is absent; "" = none
+}
+
+// Incoming is one instance to store.
+type Incoming struct {
+	Sender   Sender
+	Syntax   string    // transfer syntax UID of Body
+	Class    string    // Affected SOP Class UID of the command; "" = not stated
+	Instance string    // Affected SOP Instance UID; "" = not stated
+	Study    string    // STOW to a study: must agree; "" = any
+	Body     io.Reader // the data set without group 0002, as it comes
+}
+
+// Outcome says what became of an arrival.
+type Outcome uint8
+
+const (
+	New         Outcome = iota // stored
+	Same                       // we had it, bit for bit or in canonical form; one copy
+	Rendition                  // an encapsulated re-send that decodes to what we had; kept beside it
+	Quarantined                // other content under a known UID, or deleted: kept, an operator decides
+)
+
+// Stored is the receipt of an arrival: durable when returned.
+type Stored struct {
+	Ref
+	Outcome  Outcome
+	Deleted  bool     // Quarantined because a tombstone covers it
+	Patient  string   // Patient ID, for the audit trail only
+	Warnings []string // for STOW's (0008,1196) and the log; no patient data
+}
+
+// Ref names a stored instance; Number is this node's local number.
+type Ref struct {
+	Study, Series, SOP string
+	Class              string
+	Syntax             string
+	Number             uint64
+	Bytes              int64 // as stored
+}
+
+// Instance is an opened instance.
+type Instance interface {
+	Ref() Ref
+	Header() *dicom.Header
+	// Stored reads the data set as received (deflated if it came so).
+	Stored() io.ReaderAt
+	// Values reads it in the coordinates of Header: inflated if it came deflated.
+	Values() (io.ReaderAt, error)
+	Hash() [32]byte // BLAKE3 of Stored
+	io.Closer
+}
+
+// Reads is what retrieval faces use of the archive. Implemented by *Archive.
+type Reads interface {
+	// Select yields the instances of a study, a series or an instance (lower
+	// UIDs empty widen), in ascending UID order; only canonical ones, none that a
+	// tombstone covers. With study empty, series or instance UIDs alone are looked
+	// up. fault.NotFound is the first yield when there are none.
+	Select(ctx context.Context, study, series, instance string) iter.Seq2[Ref, error]
+	// Open opens one; fault.NotFound, fault.Corrupt, fault.Unavailable.
+	Open(ctx context.Context, ref Ref) (Instance, error)
+	// Headers opens only the header record, which costs no pixel data read.
+	Headers(ctx context.Context, ref Ref) (*dicom.Header, error)
+}
+
+// Writes is what storing faces use of the archive. Implemented by *Archive.
+type Writes interface {
+	// Store takes one instance in and returns once it is durable.
+	// fault.Invalid, Mismatch, Unsupported, Full; the body is read to its end
+	// or left where the failure was.
+	Store(ctx context.Context, in Incoming) (Stored, error)
+}

@@ -1,0 +1,173 @@
+// Package datadir is the outside of a data directory: who may open it (one
+// process at a time), which version of Pelago wrote it, and where the node that
+// runs on it can be reached.
+package datadir
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"pelago/cluster/fault"
+)
+
+// Version is the format of the data directory that this code writes, and the
+// highest that it opens (docs/formats.md).
+const Version = 1
+
+// The files of a data directory that this package owns.
+const (
+	lockFile    = "lock"
+	versionFile = "version"
+	nodeFile    = "node.json"
+)
+
+// Dir is a data directory held by this process.
+type Dir struct {
+	path string
+	lock *os.File
+}
+
+// Open locks the directory, creating it if need be, and checks its version.
+// fault.Unavailable: another process holds it. fault.Unsupported: a newer
+// Pelago wrote it. fault.Invalid: it holds something else.
+func Open(path string) (*Dir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fault.New(fault.Unavailable, "data directory %s is in use by another process: %w", path, err)
+	}
+	d := &Dir{path: path, lock: lock}
+	if err := d.checkVersion(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// checkVersion reads the version, or writes it into an empty directory.
+func (d *Dir) checkVersion() error {
+	name := filepath.Join(d.path, versionFile)
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := d.checkEmpty(); err != nil {
+			return err
+		}
+		return writeSynced(name, fmt.Appendf(nil, "pelago %d\n", Version))
+	}
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	var version int
+	if _, err := fmt.Sscanf(strings.TrimSpace(string(b[:min(len(b), 64)])), "pelago %d", &version); err != nil || version < 1 {
+		return fault.New(fault.Invalid, "data directory %s: its version file does not parse", d.path)
+	}
+	if version > Version {
+		return fault.New(fault.Unsupported,
+			"data directory %s was written by a newer Pelago (format %d, this one knows %d): nothing was touched", d.path, version, Version)
+	}
+	return nil
+}
+
+// checkEmpty refuses to make an archive inside a directory of something else.
+func (d *Dir) checkEmpty() error {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() != lockFile && e.Name() != "lost+found" {
+			return fault.New(fault.Invalid, "directory %s is not empty and holds no Pelago data", d.path)
+		}
+	}
+	return nil
+}
+
+// writeSynced writes a file whole or not at all.
+func writeSynced(name string, b []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(name), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) //nolint:errcheck // gone after the rename
+	_, err = tmp.Write(b)
+	err = errors.Join(err, tmp.Sync(), tmp.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), name); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(name))
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Path is the directory.
+func (d *Dir) Path() string { return d.path }
+
+// Node is where the node that runs on a data directory can be reached.
+type Node struct {
+	PID  int    `json:"pid"`
+	HTTP string `json:"http"` // base URL of the web face
+	AE   string `json:"ae"`
+	// Addresses in use, as listened on.
+	DICOM string `json:"dicom"`
+	// Token lets whoever can read the data directory administer the node.
+	Token string `json:"token"`
+}
+
+// Announce writes where the node is; commands given --data read it.
+func (d *Dir) Announce(n Node) error {
+	b, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	return writeSynced(filepath.Join(d.path, nodeFile), b)
+}
+
+// Find reads where the node of a data directory is; fault.Unavailable when none
+// runs on it.
+func Find(path string) (Node, error) {
+	var n Node
+	b, err := os.ReadFile(filepath.Join(path, nodeFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return n, fault.New(fault.Unavailable, "no node runs on data directory %s", path)
+	}
+	if err != nil {
+		return n, err
+	}
+	if err := json.Unmarshal(b, &n); err != nil {
+		return n, fault.New(fault.Invalid, "data directory %s: %s does not parse: %w", path, nodeFile, err)
+	}
+	return n, nil
+}
+
+// Close gives the directory up.
+func (d *Dir) Close() error {
+	err := os.Remove(filepath.Join(d.path, nodeFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, d.lock.Close())
+}

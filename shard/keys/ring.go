@@ -1,0 +1,460 @@
+package keys
+
+import (
+	"bufio"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"pelago/cluster/fault"
+	"pelago/cluster/identity"
+	"pelago/shard/seal"
+)
+
+// Epochs are the network's keys that wrap study keys; *identity.Node has them.
+type Epochs interface {
+	Epoch(number uint32) ([32]byte, error)
+	Current() uint32
+}
+
+// Ring holds the study keys.
+type Ring struct {
+	fs     vfs.FS
+	dir    string
+	epochs Epochs
+
+	mu      sync.Mutex // held over I/O: the file's order is the index's order
+	file    vfs.File
+	size    int64 // of the whole records and what lies between them
+	broken  bool  // a write failed: what is on disk behind size is unknown
+	damaged int
+	byID    places // by the id's first bytes
+	byStudy places // by a hash of the study
+	closed  bool
+}
+
+// places are offsets of records by 64 bits of what they are looked up by. The
+// newest stands in the map; older ones with the same bits, which are rare, in
+// lists.
+type places struct {
+	newest map[uint64]int64
+	older  map[uint64][]int64
+}
+
+func newPlaces(records int64) places {
+	return places{newest: make(map[uint64]int64, records), older: map[uint64][]int64{}}
+}
+
+func (p *places) add(slot uint64, at int64) {
+	if before, ok := p.newest[slot]; ok {
+		p.older[slot] = append(p.older[slot], before)
+	}
+	p.newest[slot] = at
+}
+
+// all yields the offsets under a slot, the newest first.
+func (p *places) all(slot uint64) iter.Seq[int64] {
+	return func(yield func(int64) bool) {
+		at, ok := p.newest[slot]
+		if !ok || !yield(at) {
+			return
+		}
+		for _, at := range slices.Backward(p.older[slot]) {
+			if !yield(at) {
+				return
+			}
+		}
+	}
+}
+
+// Open reads the ring in the key folder dir, or begins one. fault.Corrupt if the
+// file is not a ring, fault.Unsupported if a newer program wrote it.
+func Open(fs vfs.FS, dir string, epochs Epochs) (*Ring, error) {
+	r := &Ring{fs: fs, dir: dir, epochs: epochs}
+	name := fs.PathJoin(dir, fileName)
+	if _, err := fs.Stat(name); errors.Is(err, os.ErrNotExist) {
+		if err := identity.WriteFile(fs, dir, fileName, []byte(fileMagic)); err != nil {
+			return nil, diskError(err)
+		}
+	}
+	f, err := fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+	r.file = f
+	info, err := f.Stat()
+	if err == nil {
+		err = r.index(f, info.Size())
+	}
+	if err == nil && r.size < info.Size() {
+		// what a crash left behind the last whole record was promised to nobody
+		r.broken = true
+		err = r.usableLocked()
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.file.Close())
+	}
+	return r, nil
+}
+
+// index finds every record of a file of length bytes; size is then the end of
+// the last one.
+func (r *Ring) index(f io.ReaderAt, length int64) error {
+	head := make([]byte, len(fileMagic))
+	last := len(head) - 1
+	if length < int64(len(head)) {
+		return fault.New(fault.Corrupt, "keys: %s is not a ring of study keys", fileName)
+	}
+	if err := readFull(f, head, 0); err != nil {
+		return err
+	}
+	switch {
+	case string(head[:last]) != fileMagic[:last]:
+		return fault.New(fault.Corrupt, "keys: %s is not a ring of study keys", fileName)
+	case head[last] != fileMagic[last]:
+		return fault.New(fault.Unsupported, "keys: ring of version %d", head[last])
+	}
+	about := length / (recordBytes + maxUID)
+	r.byID, r.byStudy, r.damaged = newPlaces(about), newPlaces(about), 0
+	r.size = int64(len(head))
+	return scan(f, r.size, length, func(at int64, rec *record, raw []byte) {
+		if rec == nil {
+			return
+		}
+		if at > r.size {
+			r.damaged++ // a rotten run before this record
+		}
+		r.note(rec, at)
+		r.size = at + int64(len(raw))
+	})
+}
+
+// maxUID is the length of a long Study Instance UID.
+const maxUID = 64
+
+// windowBytes is how much of the file is in memory while it is scanned.
+const windowBytes = 1 << 20
+
+// scan reads the file from from to length and calls visit for every record,
+// and, without one, for every run of other bytes. raw is valid during the call.
+func scan(f io.ReaderAt, from, length int64, visit func(at int64, rec *record, raw []byte)) error {
+	buffer := make([]byte, min(windowBytes, length-from))
+	var window []byte
+	for at := from; at < length; {
+		if len(window) < recordBytes+maxStudy && at+int64(len(window)) < length {
+			window = buffer[:min(int64(len(buffer)), length-at)]
+			if err := readFull(f, window, at); err != nil {
+				return err
+			}
+		}
+		rec, ok := parse(window)
+		size := rec.size()
+		if ok {
+			visit(at, &rec, window[:size])
+		} else {
+			size = next(window)
+			visit(at, nil, window[:size])
+		}
+		at, window = at+int64(size), window[size:]
+	}
+	return nil
+}
+
+func (r *Ring) note(rec *record, at int64) {
+	r.byID.add(idSlot(rec.id), at)
+	r.byStudy.add(studySlot(rec.study), at)
+}
+
+func idSlot(id [16]byte) uint64 { return binary.BigEndian.Uint64(id[:]) }
+
+func studySlot(study string) uint64 {
+	sum := sha256.Sum256([]byte(study))
+	return binary.BigEndian.Uint64(sum[:])
+}
+
+// rewrite puts a file in place of the ring's: its head and what keep leaves of
+// its records, and opens that.
+func (r *Ring) rewrite(keep func(rec *record) bool) error {
+	temp, name := r.fs.PathJoin(r.dir, fileName+".new"), r.fs.PathJoin(r.dir, fileName)
+	f, err := identity.CreateFile(r.fs, temp)
+	if err != nil {
+		return diskError(err)
+	}
+	out := bufio.NewWriterSize(f, windowBytes)
+	_, err = out.WriteString(fileMagic)
+	if err == nil {
+		err = scan(r.file, int64(len(fileMagic)), r.size, func(_ int64, rec *record, raw []byte) {
+			if rec == nil || keep(rec) { // rotten bytes are kept: they may be another's key
+				_, _ = out.Write(raw) // Flush returns the error
+			}
+		})
+	}
+	if err == nil {
+		err = out.Flush()
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		if err = r.fs.Rename(temp, name); err == nil {
+			err = identity.SyncDir(r.fs, r.dir)
+		}
+	}
+	if err != nil {
+		return diskError(err)
+	}
+	if f, err = r.fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified); err != nil {
+		return fmt.Errorf("keys: %w", err)
+	}
+	_ = r.file.Close() // replaced; nothing of it matters any more
+	r.file = f
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("keys: %w", err)
+	}
+	damaged := r.damaged
+	if err := r.index(f, info.Size()); err != nil {
+		return err
+	}
+	r.damaged, r.broken = damaged, false
+	return nil
+}
+
+// Damaged is how many runs of rotten bytes were met at Open.
+func (r *Ring) Damaged() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.damaged
+}
+
+// ForStudy returns the study's key, making one, durably, when there is none. Of
+// several it is the newest.
+func (r *Ring) ForStudy(study string) (id [16]byte, key seal.Key, err error) {
+	if err := checkStudies(study); err != nil {
+		return id, key, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.usableLocked(); err != nil {
+		return id, key, err
+	}
+	rec, err := r.ofStudyLocked(study)
+	if fault.Is(err, fault.NotFound) {
+		if err := r.addLocked(study); err != nil {
+			return id, key, err
+		}
+		rec, err = r.ofStudyLocked(study)
+	}
+	if err != nil {
+		return id, key, err
+	}
+	key, err = r.unwrap(rec)
+	return rec.id, key, err
+}
+
+// Prepare makes the keys that studies lack, with one sync for all of them.
+func (r *Ring) Prepare(studies ...string) error {
+	if err := checkStudies(studies...); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.usableLocked(); err != nil {
+		return err
+	}
+	var lacking []string
+	seen := map[string]bool{}
+	for _, study := range studies {
+		if seen[study] {
+			continue
+		}
+		seen[study] = true
+		if _, err := r.ofStudyLocked(study); fault.Is(err, fault.NotFound) {
+			lacking = append(lacking, study)
+		} else if err != nil {
+			return err
+		}
+	}
+	return r.addLocked(lacking...)
+}
+
+// Key returns a key by its id; fault.NotFound for one that is unknown or was
+// forgotten.
+func (r *Ring) Key(id [16]byte) (seal.Key, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return seal.Key{}, errClosed
+	}
+	for at := range r.byID.all(idSlot(id)) {
+		rec, err := r.readLocked(at)
+		if err != nil {
+			return seal.Key{}, err
+		}
+		if rec.id == id {
+			return r.unwrap(rec)
+		}
+	}
+	return seal.Key{}, fault.New(fault.NotFound, "keys: no such study key")
+}
+
+// Forget drops all keys of studies, durably, so that their packs are noise:
+// the file is written anew without them. Old copies of the file, in backups or
+// in blocks that the disk has not reused, still hold them.
+func (r *Ring) Forget(studies ...string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.usableLocked(); err != nil {
+		return err
+	}
+	drop := map[string]bool{}
+	for _, study := range studies {
+		if _, err := r.ofStudyLocked(study); err == nil {
+			drop[study] = true
+		} else if !fault.Is(err, fault.NotFound) {
+			return err
+		}
+	}
+	if len(drop) == 0 {
+		return nil
+	}
+	return r.rewrite(func(rec *record) bool { return !drop[rec.study] })
+}
+
+// Close closes the ring.
+func (r *Ring) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	return r.file.Close()
+}
+
+var errClosed = fault.New(fault.Unavailable, "keys: the ring is closed")
+
+// usableLocked makes the file one that can be appended to after a failed write.
+func (r *Ring) usableLocked() error {
+	if r.closed {
+		return errClosed
+	}
+	if !r.broken {
+		return nil
+	}
+	return r.rewrite(func(*record) bool { return true })
+}
+
+// addLocked makes, wraps and appends keys, and syncs them once.
+func (r *Ring) addLocked(studies ...string) error {
+	if len(studies) == 0 {
+		return nil
+	}
+	number := r.epochs.Current()
+	epoch, err := r.epochs.Epoch(number)
+	if err != nil {
+		return err
+	}
+	var b []byte
+	records := make([]record, len(studies))
+	for i, study := range studies {
+		rec := &records[i]
+		rec.study, rec.epoch = study, number
+		rand.Read(rec.id[:])
+		wrapped, err := seal.Wrap(epoch, rec.id, seal.NewKey())
+		if err != nil {
+			return err
+		}
+		copy(rec.wrapped[:], wrapped)
+		b = rec.append(b)
+	}
+	r.broken = true
+	length := int64(len(b))
+	if _, err := r.file.WriteAt(b, r.size); err != nil {
+		return diskError(err)
+	}
+	if err := r.file.SyncData(); err != nil {
+		return diskError(err)
+	}
+	r.broken = false
+	for i := range records {
+		r.note(&records[i], r.size)
+		r.size += int64(records[i].size())
+		length -= int64(records[i].size())
+	}
+	if length != 0 {
+		panic("keys: a record has another size than it says")
+	}
+	return nil
+}
+
+// ofStudyLocked is the newest record of a study.
+func (r *Ring) ofStudyLocked(study string) (record, error) {
+	for at := range r.byStudy.all(studySlot(study)) {
+		rec, err := r.readLocked(at)
+		if err != nil {
+			return record{}, err
+		}
+		if rec.study == study {
+			return rec, nil
+		}
+	}
+	return record{}, fault.New(fault.NotFound, "keys: no key for the study")
+}
+
+func (r *Ring) readLocked(at int64) (record, error) {
+	b := make([]byte, min(recordBytes+maxStudy, r.size-at))
+	if err := readFull(r.file, b, at); err != nil {
+		return record{}, err
+	}
+	rec, ok := parse(b)
+	if !ok {
+		return rec, fault.New(fault.Corrupt, "keys: the record at %d is rotten", at)
+	}
+	return rec, nil
+}
+
+func (r *Ring) unwrap(rec record) (seal.Key, error) {
+	epoch, err := r.epochs.Epoch(rec.epoch)
+	if err != nil {
+		return seal.Key{}, err
+	}
+	return seal.Unwrap(epoch, rec.id, rec.wrapped[:])
+}
+
+func checkStudies(studies ...string) error {
+	for _, study := range studies {
+		if len(study) == 0 || len(study) > maxStudy {
+			return fault.New(fault.Invalid, "keys: a study's name of %d bytes", len(study))
+		}
+	}
+	return nil
+}
+
+func readFull(f io.ReaderAt, b []byte, at int64) error {
+	n, err := f.ReadAt(b, at)
+	if n == len(b) {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return fault.New(fault.Corrupt, "keys: the ring ends at %d", at+int64(n))
+	}
+	return fmt.Errorf("keys: read: %w", err)
+}
+
+// diskError gives a failed write its kind.
+func diskError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fault.New(fault.Full, "keys: write: %w", err)
+	}
+	return fmt.Errorf("keys: write: %w", err)
+}
