@@ -55,6 +55,7 @@ type Options struct {
 	Age          time.Duration // … or when its first arrival is this old; 120 s
 	Gather       time.Duration // a table is written, full or not, once a pack waited this long; 15 min
 	Grace        time.Duration // deleted objects can be restored for this long; 30 days
+	Patience     time.Duration // arrivals wait this long for room in staging; 20 s; negative: not at all
 	Ballast      int64         // bytes of the disk that stay free; the larger of 1 GiB and 1 %
 	CacheBytes   int64         // block cache of store/ and bulk/ each; 64 MiB
 	ChunkBytes   int64         // cache of decoded chunks of packs; 224 MiB
@@ -81,6 +82,7 @@ func (o *Options) setDefaults() {
 	def((*int64)(&o.Quiet), int64(30*time.Second))
 	def((*int64)(&o.Age), int64(120*time.Second))
 	def((*int64)(&o.Gather), int64(15*time.Minute))
+	def((*int64)(&o.Patience), int64(defaultPatience))
 	def((*int64)(&o.Grace), int64(30*24*time.Hour))
 	if o.Limits == (dicom.Limits{}) {
 		o.Limits = dicom.DefaultLimits
@@ -109,6 +111,8 @@ type Archive struct {
 	codec     *pack.Codec // one for all packs, so that readers share decoded chunks
 	stats     Stats
 	kick      chan chan error // Pack asks the packer
+	hurry     chan struct{}   // arrivals wait for the packer; capacity 1
+	stuck     atomic.Bool     // the packer's last table failed: waiting for it is no use
 	stopped   chan struct{}   // the packer has ended
 	unsettled []uint64        // versions to be compared by Run; not touched after Open by others
 
@@ -132,6 +136,7 @@ type Stats struct {
 	BytesIn                                        atomic.Uint64
 	PackedInstances, PackedRaw, PackedBytes        atomic.Uint64
 	PackErrors                                     atomic.Uint64
+	Held                                           atomic.Uint64 // arrivals that waited for room in staging
 }
 
 // Open opens the archive under o.Dir, creating what is missing, and replays
@@ -143,6 +148,7 @@ func Open(o Options) (_ *Archive, err error) {
 	a := &Archive{
 		o: o, log: o.Log, onDisk: onDisk,
 		kick:    make(chan chan error),
+		hurry:   make(chan struct{}, 1),
 		codec:   pack.NewCodec(o.ChunkBytes),
 		stopped: make(chan struct{}),
 		fatal:   make(chan struct{}),

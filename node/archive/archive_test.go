@@ -62,7 +62,7 @@ func TestWhatIsStoredComesBackByteForByteFromStagingAndFromPacks(t *testing.T) {
 // What is packed makes room, however small staging is.
 func TestFullStagingTakesMoreOncePacked(t *testing.T) {
 	o := testOptions(vfs.NewMem(), newRing())
-	o.StagingBytes = 1 << 20
+	o.StagingBytes, o.Patience = 1<<20, -1
 	b := open(t, o)
 	defer b.close()
 	n, times := 0, 0
@@ -140,6 +140,47 @@ func TestLostInstanceIsTakenAgain(t *testing.T) {
 		t.Errorf("verified %d instances in %d packs, before the loss %d in %d", after.Instances, after.Packs, before.Instances, before.Packs)
 	}
 	b.close()
+}
+
+// Senders are slowed, not refused, while the packer keeps up.
+func TestCrowdedStagingHoldsArrivals(t *testing.T) {
+	o := testOptions(vfs.NewMem(), newRing())
+	o.StagingBytes, o.Patience = 1<<20, time.Hour
+	b := open(t, o)
+	defer b.close()
+	for n := range 200 { // 29 KB each: several times what staging holds
+		m := serial(n)
+		m.side = 120
+		if _, err := b.Store(t.Context(), m.incoming(m.encode(t))); err != nil {
+			t.Fatalf("instance %d: %v", n, err)
+		}
+	}
+	if b.Counters().Held.Load() == 0 {
+		t.Error("nothing had to wait: the test proves nothing")
+	}
+	b.sound()
+}
+
+// Waiting for a packer that fails would only be slow.
+func TestNobodyWaitsForAStuckPacker(t *testing.T) {
+	o := testOptions(vfs.NewMem(), newRing())
+	o.StagingBytes, o.Patience = 1<<20, time.Hour
+	b := open(t, o)
+	defer b.close()
+	b.still.Lock() // no table is made
+	b.stuck.Store(true)
+	defer b.still.Unlock()
+	for n := 0; ; n++ {
+		m := serial(n)
+		m.side = 120
+		_, err := b.Store(t.Context(), m.incoming(m.encode(t)))
+		if fault.Is(err, fault.Full) {
+			return
+		}
+		if err != nil {
+			t.Fatalf("instance %d: %v", n, err)
+		}
+	}
 }
 
 func TestRefusalsStoreNothing(t *testing.T) {

@@ -48,6 +48,9 @@ func (a *Archive) take(ctx context.Context, in Incoming) (Stored, error) {
 	if err != nil {
 		return Stored{}, err
 	}
+	if err := a.awaitRoom(ctx); err != nil {
+		return Stored{}, err
+	}
 	arrival, err := a.staging.Begin()
 	if err != nil {
 		return Stored{}, err

@@ -51,6 +51,8 @@ func (a *Archive) runPacker(ctx context.Context, progress *work.Progress) error 
 			return ctx.Err()
 		case <-tick.C:
 			progress.Note(p.packDue(ctx)) // counted and logged, and tried again
+		case <-a.hurry:
+			progress.Note(p.packDue(ctx))
 		case answer := <-a.kick:
 			answer <- p.packAll(ctx)
 		}
@@ -85,7 +87,7 @@ func (p *packer) packDue(ctx context.Context) error {
 		total, live := p.staging.Bytes()
 		enough := shrink * p.o.TableBytes
 		now := time.Now()
-		pressed := total > p.o.StagingBytes/2 && (live >= enough/4 || now.Sub(p.table) >= pressedEvery)
+		pressed := total > p.o.StagingBytes/2 && (live >= enough/4 || now.Sub(p.table) >= pressedEvery || p.crowded())
 		if live == 0 || !pressed && live < enough && p.oldest != 0 && !waited(p.oldest, now, p.o.Gather) {
 			return nil
 		}
@@ -138,6 +140,9 @@ func (p *packer) packAll(ctx context.Context) error {
 }
 
 func (p *packer) failed(ctx context.Context, err error) error {
+	if !errors.Is(err, errAside) {
+		p.stuck.Store(true)
+	}
 	if ctx.Err() == nil {
 		p.stats.PackErrors.Add(1)
 		p.log.Error("packing failed; the instances stay in staging", "error", err, "kind", fault.KindOf(err).String())
@@ -195,7 +200,11 @@ func (p *packer) packTable(ctx context.Context, bursts []burst, hurry bool) erro
 	if len(refs) != len(built) {
 		return fault.New(fault.Corrupt, "bulk: %d blobs for %d packs", len(refs), len(built))
 	}
-	return p.adopt(built, refs)
+	if err := p.adopt(built, refs); err != nil {
+		return err
+	}
+	p.stuck.Store(false)
+	return nil
 }
 
 // setAside sees to it that what cannot be packed does not keep the rest
