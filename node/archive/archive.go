@@ -193,7 +193,7 @@ func Open(o Options) (_ *Archive, err error) {
 }
 
 func (a *Archive) catalogAt(path string) catalog.Options {
-	return catalog.Options{FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes, Indexer: plan.Indexer{}}
+	return catalog.Options{FS: watched{a.o.FS, path, a.die}, Dir: path, CacheBytes: a.o.CacheBytes, Indexer: plan.Indexer{}}
 }
 
 func (a *Archive) bulkAt(path string) bulk.Options {
@@ -208,7 +208,7 @@ func openStore(o Options, path string, die func(error)) (*pebble.DB, error) {
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref()
 	options := &pebble.Options{
-		FS:                         o.FS,
+		FS:                         watched{o.FS, path, die},
 		Cache:                      cache,
 		FormatMajorVersion:         pebble.FormatNewest,
 		MemTableSize:               32 << 20,
