@@ -15,7 +15,6 @@ const (
 	nameCodes      = 'f' // phonetic codes of patient names
 	codePairs      = 'q' // pairs of different codes of one name
 	patientIDGrams = 'i'
-	accessions     = 'a' // whole values
 	accessionGrams = 'c'
 	studyIDs       = 'k' // whole values
 	modalities     = 'm' // dictionary
@@ -24,7 +23,7 @@ const (
 )
 
 // indexVersion rises whenever terms change for the same study.
-const indexVersion = 3
+const indexVersion = 4
 
 // Lengths of grams, in characters: names repeat a lot, identifiers do not.
 const (
@@ -109,10 +108,7 @@ func addText(t dict.Tag, text string, add func(index byte, term string)) {
 	case dict.PatientID:
 		each(text, func(v string) { grams(v, codeGram, func(g string) { add(patientIDGrams, g) }) })
 	case dict.AccessionNumber:
-		each(text, func(v string) {
-			add(accessions, whole(v))
-			grams(v, codeGram, func(g string) { add(accessionGrams, g) })
-		})
+		each(text, func(v string) { grams(v, codeGram, func(g string) { add(accessionGrams, g) }) })
 	case dict.StudyID:
 		each(text, func(v string) { add(studyIDs, whole(v)) })
 	case dict.StudyDescription:

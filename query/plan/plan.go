@@ -118,10 +118,7 @@ func forKey(k match.Key, o Options) Set {
 	case dict.PatientID:
 		return patterns(k, patientIDGrams, codeGram)
 	case dict.AccessionNumber:
-		if k.Kind == match.Wildcard {
-			return patterns(k, accessionGrams, codeGram)
-		}
-		return terms(k.Values, accessions)
+		return patterns(k, accessionGrams, codeGram)
 	case dict.StudyID:
 		if k.Kind == match.Wildcard {
 			return dictionary(k, studyIDs)

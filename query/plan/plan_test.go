@@ -134,7 +134,7 @@ func TestPlanOfEachShape(t *testing.T) {
 		{"one letter is a prefix of grams", dict.PatientName, "s*", []Set{Any{Prefix{nameGrams, "\x04S"}}}},
 		{"delimiters before a wildcard do not count", dict.PatientName, "LI^*", []Set{name("\x04LI")}},
 		{"an exact id is a patient", dict.PatientID, "P1", []Set{Patient{catalog.PatientKey{Issuer: "NORTH", ID: "P1"}}}},
-		{"an exact accession is one term", dict.AccessionNumber, "A1", []Set{Any{Term{accessions, "A1"}}}},
+		{"an exact accession is anchored at both ends", dict.AccessionNumber, "A12", []Set{Any{All{Term{accessionGrams, "\x04A12"}, Term{accessionGrams, "A12\x05"}}}}},
 		{"UIDs are looked up", dict.StudyInstanceUID, `1.2\1.3`, []Set{Studies{[]string{"1.2", "1.3"}}}},
 		{"modalities are terms", dict.ModalitiesInStudy, `CT\MR`, []Set{Any{Term{modalities, "CT"}, Term{modalities, "MR"}}}},
 		{"too little is nothing", dict.PatientID, "*1*", nil},

@@ -92,7 +92,7 @@ func (t *txn) seriesFact(f *SeriesFact) (result, err error) {
 	}
 	o := origin{
 		node: f.Origin, site: f.Site, asOf: f.AsOf, issuer: f.Issuer, attrs: as, instances: f.Instances,
-		bytes: f.Bytes, uidHash: f.UIDHash, classes: f.Classes, reserved: f.Reserved, arrived: f.Arrived,
+		bytes: f.Bytes, uidHash: [uidHashBytes]byte(f.UIDHash[:uidHashBytes]), classes: f.Classes, reserved: f.Reserved, arrived: f.Arrived,
 	}
 	if as.text(codePatientID) == "" {
 		o.issuer = ""

@@ -9,6 +9,10 @@ import (
 
 const seriesVersion = 1
 
+// uidHashBytes is how much of SeriesFact.UIDHash a record keeps, the first half
+// of it: enough to tell equal sets of instances from others.
+const uidHashBytes = 16
+
 // origin is what one node said of a series.
 type origin struct {
 	node, site string
@@ -17,7 +21,7 @@ type origin struct {
 	attrs      attrs // of all levels
 	instances  uint64
 	bytes      uint64
-	uidHash    [32]byte
+	uidHash    [uidHashBytes]byte
 	classes    []string
 	reserved   bool
 	arrived    int64
@@ -59,7 +63,7 @@ type counts struct {
 
 func (x *series) counts() counts {
 	var c counts
-	var hash *[32]byte
+	var hash *[uidHashBytes]byte
 	for i := range x.origins {
 		o := &x.origins[i]
 		if o.instances == 0 {
@@ -186,7 +190,7 @@ func decodeSeries(b []byte, uid string, s *study) (*series, error) {
 			d.fail()
 		}
 		o.instances, o.bytes = d.uvarint(), d.uvarint()
-		copy(o.uidHash[:], d.take(32))
+		copy(o.uidHash[:], d.take(uidHashBytes))
 		o.classes, o.reserved = d.strings(), d.byte() != 0
 		o.arrived = d.varint()
 		x.origins = append(x.origins, o)

@@ -23,8 +23,10 @@ const (
 const (
 	// window is zstd's: no chunk is larger.
 	window = ChunkBytes
-	// probeBytes of the middle of a chunk decide its filter.
-	probeBytes = 32 << 10
+	// An eighth of a chunk, from its middle and within these limits, decides its
+	// filter.
+	minProbe = 8 << 10
+	maxProbe = 32 << 10
 )
 
 // coder is the memory to compress and decompress one chunk at a time.
@@ -121,7 +123,7 @@ func (c *coder) choose(data []byte, s Samples, effort Effort) byte {
 		return filterGradient
 	}
 	row := s.rowBytes()
-	count := max(1, min(len(data), probeBytes)/row)
+	count := max(1, min(len(data), max(minProbe, min(maxProbe, len(data)/8)))/row)
 	at := (len(data)/row - count) / 2 * row
 	probe := data[at : at+count*row]
 

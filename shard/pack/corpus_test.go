@@ -71,14 +71,15 @@ func layout(b []byte) (Samples, bool) {
 	return s, s.usable(int64(len(b))) && s.Length >= minSampled
 }
 
-// Real CT and MR rest in at most 0.4 of their bytes, manifest included, and
-// restore bit for bit.
-func TestRealImagesRestInFourTenths(t *testing.T) {
+// Real CT and MR rest in at most 0.31 of their bytes, 0.34 in haste, manifest
+// included, and restore bit for bit.
+func TestRealImagesRestInAThird(t *testing.T) {
 	for _, effort := range []Effort{Best, Fast} {
 		ct := packImages(t, "CT", effort, 0.35, "ct/", "enhanced-ct/")
 		mr := packImages(t, "MR", effort, 0.5, "mr/", "enhanced-mr/")
 		both := [2]int64{ct[0] + mr[0], ct[1] + mr[1]}
-		if both[1]*10 > both[0]*4 {
+		limit := map[Effort]int64{Best: 31, Fast: 34}[effort]
+		if corpusStep == 1 && both[1]*100 > both[0]*limit {
 			t.Errorf("effort %d: %d of %d bytes of CT and MR remain", effort, both[1], both[0])
 		}
 	}

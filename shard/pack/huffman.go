@@ -85,8 +85,11 @@ func (h *huffman) gather(plane []byte, there int) {
 		at := i * 8 * groupBytes
 		for ; m != 0; m &= m - 1 {
 			from := at + bits.TrailingZeros8(m)*groupBytes
-			n := copy(rest[:groupBytes], plane[from:])
-			clear(rest[n:groupBytes])
+			if from+groupBytes <= len(plane) {
+				binary.LittleEndian.PutUint64(rest, binary.LittleEndian.Uint64(plane[from:]))
+			} else {
+				clear(rest[copy(rest, plane[from:]):])
+			}
 			rest = rest[groupBytes:]
 		}
 	}
@@ -161,7 +164,11 @@ func (h *huffman) fill(plane []byte) {
 		}
 		for ; m != 0; m &= m - 1 {
 			to := at + bits.TrailingZeros8(m)*groupBytes
-			copy(plane[to:min(to+groupBytes, len(plane))], rest[:groupBytes])
+			if to+groupBytes <= len(plane) {
+				binary.LittleEndian.PutUint64(plane[to:], binary.LittleEndian.Uint64(rest))
+			} else {
+				copy(plane[to:], rest)
+			}
 			rest = rest[groupBytes:]
 		}
 	}

@@ -130,6 +130,9 @@ func TestEveryLayoutRestoresItsBytes(t *testing.T) {
 	for _, width := range []int{1, 7, 64, 513} {
 		for _, size := range []int{1, 2, 4} {
 			for _, stride := range []int{1, 3, 4} {
+				if corpusStep > 1 && stride == 3 && width != 7 {
+					continue // the race detector is slow, and finds nothing in a third colour
+				}
 				for variant := range 4 {
 					s := Samples{Width: width * stride, Bytes: size, Stride: stride, BigEndian: variant&1 == 1}
 					rows := 5000/(width*stride*size) + 3

@@ -18,53 +18,54 @@ func setAt(row []byte, i int, x uint16)      { binary.LittleEndian.PutUint16(row
 func get(b *[32]byte, i int) uint16    { return binary.LittleEndian.Uint16(b[2*i : 2*i+2]) }
 func put(b *[32]byte, i int, x uint16) { binary.LittleEndian.PutUint16(b[2*i:2*i+2], x) }
 
-// residual16 joins the digits of a residual; digits parts them.
+// residual16 joins the digits of a residual; digits parts them, whatever is above
+// its 16 bits.
 func residual16(lo, hi byte) uint16 { return uint16(int16(int8(lo))) + uint16(hi)<<8 }
-func digits(r uint16) (lo, hi byte) { return byte(r), byte((r + 0x80) >> 8) }
+func digits(r uint32) (lo, hi byte) { return byte(r), byte((r + 0x80) >> 8) }
 
 // gradientSplit16 writes the digits of a row's residuals; above is the row before.
 func gradientSplit16(lo, hi, row, above []byte) {
 	n := len(lo)
-	last := uint16(0) // the left neighbour's difference to the row above
+	last := uint32(0) // the left neighbour's difference to the row above
 	i := 0
 	for ; i+16 <= n; i += 16 {
 		l, h, x, b := digits16(lo, i), digits16(hi, i), sixteen(row, i), sixteen(above, i)
-		d0 := get(x, 0) - get(b, 0)
+		d0 := uint32(get(x, 0)) - uint32(get(b, 0))
 		l[0], h[0] = digits(d0 - last)
-		d1 := get(x, 1) - get(b, 1)
+		d1 := uint32(get(x, 1)) - uint32(get(b, 1))
 		l[1], h[1] = digits(d1 - d0)
-		d2 := get(x, 2) - get(b, 2)
+		d2 := uint32(get(x, 2)) - uint32(get(b, 2))
 		l[2], h[2] = digits(d2 - d1)
-		d3 := get(x, 3) - get(b, 3)
+		d3 := uint32(get(x, 3)) - uint32(get(b, 3))
 		l[3], h[3] = digits(d3 - d2)
-		d4 := get(x, 4) - get(b, 4)
+		d4 := uint32(get(x, 4)) - uint32(get(b, 4))
 		l[4], h[4] = digits(d4 - d3)
-		d5 := get(x, 5) - get(b, 5)
+		d5 := uint32(get(x, 5)) - uint32(get(b, 5))
 		l[5], h[5] = digits(d5 - d4)
-		d6 := get(x, 6) - get(b, 6)
+		d6 := uint32(get(x, 6)) - uint32(get(b, 6))
 		l[6], h[6] = digits(d6 - d5)
-		d7 := get(x, 7) - get(b, 7)
+		d7 := uint32(get(x, 7)) - uint32(get(b, 7))
 		l[7], h[7] = digits(d7 - d6)
-		d8 := get(x, 8) - get(b, 8)
+		d8 := uint32(get(x, 8)) - uint32(get(b, 8))
 		l[8], h[8] = digits(d8 - d7)
-		d9 := get(x, 9) - get(b, 9)
+		d9 := uint32(get(x, 9)) - uint32(get(b, 9))
 		l[9], h[9] = digits(d9 - d8)
-		d10 := get(x, 10) - get(b, 10)
+		d10 := uint32(get(x, 10)) - uint32(get(b, 10))
 		l[10], h[10] = digits(d10 - d9)
-		d11 := get(x, 11) - get(b, 11)
+		d11 := uint32(get(x, 11)) - uint32(get(b, 11))
 		l[11], h[11] = digits(d11 - d10)
-		d12 := get(x, 12) - get(b, 12)
+		d12 := uint32(get(x, 12)) - uint32(get(b, 12))
 		l[12], h[12] = digits(d12 - d11)
-		d13 := get(x, 13) - get(b, 13)
+		d13 := uint32(get(x, 13)) - uint32(get(b, 13))
 		l[13], h[13] = digits(d13 - d12)
-		d14 := get(x, 14) - get(b, 14)
+		d14 := uint32(get(x, 14)) - uint32(get(b, 14))
 		l[14], h[14] = digits(d14 - d13)
-		d15 := get(x, 15) - get(b, 15)
+		d15 := uint32(get(x, 15)) - uint32(get(b, 15))
 		l[15], h[15] = digits(d15 - d14)
 		last = d15
 	}
 	for ; i < n; i++ {
-		d := at(row, i) - at(above, i)
+		d := uint32(at(row, i)) - uint32(at(above, i))
 		lo[i], hi[i] = digits(d - last)
 		last = d
 	}
@@ -157,8 +158,7 @@ func medSplit16[T sample16](lo, hi, row, above []byte) {
 	}
 	for ; i < n; i++ {
 		x, b := at(row, i), int32(T(at(above, i)))
-		r := x - uint16(med(a, b, c))
-		lo[i], hi[i] = digits(r)
+		lo[i], hi[i] = digits(uint32(x) - uint32(med(a, b, c)))
 		a, c = int32(T(x)), b
 	}
 }
@@ -170,8 +170,7 @@ func medSplit16[T sample16](lo, hi, row, above []byte) {
 func medSplitSixteen[T sample16](lo, hi *[16]byte, row, above *[32]byte, a, c int32) (_, _ int32) {
 	for k := range lo {
 		x, b := get(row, k), int32(T(get(above, k)))
-		r := x - uint16(med(a, b, c))
-		lo[k], hi[k] = digits(r)
+		lo[k], hi[k] = digits(uint32(x) - uint32(med(a, b, c)))
 		a, c = int32(T(x)), b
 	}
 	return a, c
