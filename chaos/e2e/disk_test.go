@@ -1,12 +1,12 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -34,14 +34,13 @@ func smallDisk(t *testing.T, mib int) string {
 }
 
 // Storing on a full disk is refused with A700 and 507; everything else goes on,
-// and storing too as soon as there is room. Both the ballast that the node keeps
-// free and a disk that is full to the last byte are met.
+// and storing too as soon as there is room.
 func TestFullDisk(t *testing.T) {
-	for name, ballast := range map[string]string{"with the ballast kept": "32MiB", "to the last byte": "1"} {
+	for name, ballast := range map[string]string{"a large ballast": "48MiB", "the least ballast": "16MiB"} {
 		t.Run(name, func(t *testing.T) {
-			disk := smallDisk(t, 256)
+			disk := smallDisk(t, 160)
 			filler := filepath.Join(disk, "filler")
-			fill(t, filler, 128<<20)
+			fill(t, filler, 64<<20)
 			n := start(t, func(o *proc.Options) {
 				o.Data = filepath.Join(disk, "data")
 				o.Config = fmt.Sprintf("[store]\nballast = '%s'\ncache = '8MiB'\nquiet = '1h'\ngather = '1h'\n", ballast)
@@ -145,44 +144,72 @@ func free(t *testing.T, name string) {
 	}
 }
 
-// A disk that fills under the node's feet, by another program, while it stores
-// and packs: whatever it does about that, nothing acknowledged is lost.
+// A disk that another program fills to the last byte, the ballast too, while the
+// node stores and packs: it refuses, or it ends because its stores cannot be
+// written. In neither case is anything acknowledged lost, and with room again it
+// starts and goes on.
 func TestDiskFilledByAnother(t *testing.T) {
 	disk := smallDisk(t, 192)
 	n := start(t, func(o *proc.Options) {
 		o.Data = filepath.Join(disk, "data")
-		o.Config = "[store]\nballast = '1'\ncache = '8MiB'\nquiet = '50ms'\ngather = '100ms'\ntable_size = '1MiB'\n"
+		o.Config = "[store]\nballast = '16MiB'\ncache = '8MiB'\nquiet = '50ms'\ngather = '100ms'\ntable_size = '1MiB'\n"
 	})
 	all := &ledger{sent: map[string]instance{}, acknowledged: map[string]bool{}}
 	s := &sender{n: n, ledger: all, seed: 6201}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	done := make(chan struct{})
-	go func() { defer close(done); s.run(ctx) }()
+	go func() { defer close(done); s.run(t.Context()) }()
 	eventually(t, 20*time.Second, "some instances are acknowledged", func() bool {
 		all.mu.Lock()
 		defer all.mu.Unlock()
 		return len(all.acknowledged) > 20
 	})
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(disk, &fs); err != nil {
-		t.Fatal(err)
-	}
 	filler := filepath.Join(disk, "filler")
-	fill(t, filler, int64(fs.Bavail)*fs.Bsize-(256<<10))
+	fillAll(t, filler)
 	<-done // refused, or the node ended
+	// Changes that need no room in staging meet the stores.
+	for i := range 200 {
+		answer, err := n.try(http.MethodPut, fmt.Sprint("/api/aes/FILL", i), strings.NewReader(fmt.Sprintf(`{"title":"FILL%d","hosts":["127.0.0.1"]}`, i)), http.Header{"Content-Type": {"application/json"}})
+		if err != nil {
+			break // it has ended
+		}
+		readAll(t, answer)
+		fillAll(t, filler)
+	}
 	if answer, err := n.try(http.MethodPost, "/api/pack", nil, nil); err == nil {
 		readAll(t, answer) // it may fail for want of room
 	}
-	free(t, filler)
-	if !n.Running() {
-		t.Logf("the node ended: %s", tail(n.Log(), 3))
+	select {
+	case <-n.Done():
+		if !strings.Contains(n.Log(), "no space left") {
+			t.Error("the node ended without saying why")
+		}
+	case <-time.After(15 * time.Second): // it had room for all of that
+		n.healthy()
+		n.kill()
 	}
-	n.kill()
+	free(t, filler)
 	n.restart()
 	s.again()
 	all.check(n, []string{dimsetest.CT(6201, 0).StudyInstanceUID})
 	n.pack()
 	all.check(n, []string{dimsetest.CT(6201, 0).StudyInstanceUID})
 	n.verifyClean()
+}
+
+// fillAll takes all room that is left.
+func fillAll(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	piece := make([]byte, 64<<10)
+	for len(piece) > 0 {
+		if _, err := f.Write(piece); err != nil {
+			piece = piece[:len(piece)/2]
+		}
+	}
+	if err := f.Close(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
 }

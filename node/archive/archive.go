@@ -199,12 +199,16 @@ func Open(o Options) (_ *Archive, err error) {
 }
 
 func (a *Archive) catalogAt(path string) catalog.Options {
-	return catalog.Options{FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes, Indexer: plan.Indexer{}}
+	return catalog.Options{FS: watched{a.o.FS, path, a.die}, Dir: path, CacheBytes: a.o.CacheBytes, Indexer: plan.Indexer{}}
 }
+
+// bulkShare is what bulk/ gets of a store's cache: its values are read once and
+// kept decoded elsewhere (Options.ChunkBytes), so only its indexes gain from one.
+const bulkShare = 4
 
 func (a *Archive) bulkAt(path string) bulk.Options {
 	return bulk.Options{
-		FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes,
+		FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes / bulkShare,
 		Reserve: a.space.reserveToFree, Lost: a.lost, Fatal: a.die, Log: a.log,
 	}
 }
@@ -214,7 +218,7 @@ func openStore(o Options, path string, die func(error)) (*pebble.DB, error) {
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref()
 	options := &pebble.Options{
-		FS:                         o.FS,
+		FS:                         watched{o.FS, path, die},
 		Cache:                      cache,
 		FormatMajorVersion:         pebble.FormatNewest,
 		MemTableSize:               32 << 20,
