@@ -12,6 +12,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -127,6 +128,7 @@ type node struct {
 	faces    *errgroup.Group
 	fatal    context.CancelCauseFunc
 	ending   context.Context
+	broken   atomic.Bool // a store cannot be written: it must not be closed in order
 }
 
 // Time limits of a clean shutdown.
@@ -206,6 +208,7 @@ func (n *node) openStores() error {
 // closed: they could write.
 func (n *node) die(err error) {
 	n.log.Error("the node must end", "error", err)
+	n.broken.Store(true)
 	n.fatal(err)
 	time.AfterFunc(closeTime, func() { os.Exit(3) })
 }
@@ -408,7 +411,7 @@ func (n *node) stop() error {
 	if n.work != nil {
 		errs = append(errs, n.slow("background work", n.work.Wait))
 	}
-	if n.archive != nil {
+	if n.archive != nil && !n.broken.Load() {
 		errs = append(errs, n.slow("archive", n.archive.Close))
 	}
 	if n.trail != nil {
