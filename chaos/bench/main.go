@@ -142,10 +142,11 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		report.add(r, s, err, time.Since(began))
 		if err != nil {
 			b.say("%s: %v", r.name, err)
+			err = errors.New(strings.ReplaceAll(err.Error(), b.dir, "DIR")) // the report names no machine's paths
 		}
+		report.add(r, s, err, time.Since(began))
 	}
 	return report.write(o, stdout)
 }

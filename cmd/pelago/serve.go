@@ -230,7 +230,7 @@ func (n *node) openFaces(working context.Context) error {
 	}
 	dimseMetrics, webMetrics := n.metrics.DIMSE(), n.metrics.Web()
 	n.face = ae.New(ae.Options{
-		Title: c.DICOM.AE, CheckCalled: c.DICOM.CheckCalled, OpenStore: c.DICOM.OpenStore,
+		Title: c.DICOM.AE, CheckCalled: c.DICOM.CheckCalled, OpenStore: c.DICOM.OpenStore, Limit: c.DICOM.MaxAssociations,
 		Registry: registry, Archive: n.archive, Engine: find, Arrivals: n.archive.Journal(),
 		Status: n.archive, Rows: n.archive.Rows("commitment"), ClientTLS: clientTLS, Config: association, Log: n.log,
 		Audit: n.trail.association,
@@ -319,7 +319,7 @@ func (n *node) listenWeb(handler http.Handler) error {
 
 func (n *node) listenDICOM(ctx context.Context, association assoc.Config, secure *tls.Config) error {
 	c := n.config.DICOM
-	n.dimse = &scp.Server{Config: association, Admit: n.face, Limit: c.MaxAssociations}
+	n.dimse = &scp.Server{Config: association, Admit: n.face, Refused: n.face.Refused, Limit: c.MaxAssociations}
 	for _, port := range []struct {
 		key, address string
 		secure       *tls.Config

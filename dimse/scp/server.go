@@ -44,6 +44,9 @@ type Server struct {
 	// Reserve is the share of Limit that only associations that propose to
 	// store may use; 0: a fifth.
 	Reserve int
+	// Refused is told of every association request that is refused without
+	// asking Admit: the server is full, or about to end. nil: nobody is told.
+	Refused func(*assoc.Request, *assoc.Reject)
 	// Response bounds the wait for the response to a request that the server
 	// makes (C-GET sub-operations, N-EVENT-REPORT); 0: 5 min.
 	Response time.Duration
@@ -206,6 +209,9 @@ type admission struct {
 // decide answers a request: it takes a place and asks the admitter.
 func (a *admission) decide(ctx context.Context, r *assoc.Request) assoc.Decision {
 	if reject := a.server.takePlace(stores(r)); reject != nil {
+		if a.server.Refused != nil {
+			a.server.Refused(r, reject)
+		}
 		return assoc.Decision{Reject: reject}
 	}
 	a.holds = true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -11,15 +12,13 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse"
 	"pelago/dimse/command"
-	"pelago/dimse/dict"
 	"pelago/dimse/scp"
-	"pelago/dimse/scu"
 )
 
 // Status tells whether an instance is committed. nil: it survives the loss of
-// as many sites as the network promises. fault.NotFound: unknown or deleted;
-// Mismatch: another class; Conflict: this sender's last version is quarantined;
-// Corrupt; any other kind: not known yet, ask again.
+// as many sites as the network promises. fault.NotFound: unknown, or deleted
+// (archive.ErrDeleted); Mismatch: another class; Conflict: this sender's last
+// version is quarantined; Corrupt; any other kind: not known yet, ask again.
 type Status interface {
 	Committed(ctx context.Context, class, sop, sender string) error
 }
@@ -32,27 +31,12 @@ type Rows interface {
 	Each(visit func(key string, value []byte) error) error
 }
 
-// Failure Reasons of storage commitment (PS3.3 C.14.1.1; DESIGN §9).
+// Limits of what is under way. Requests rest in rows; in memory there are two
+// bytes for each reference.
 const (
-	reasonProcessing = 0x0110 // corrupt, or kept aside: keep your copy
-	reasonUnknown    = 0x0112
-	reasonClass      = 0x0119 // class differs from the stored one
-	reasonNotServed  = 0x0122 // class is no storage class
-	reasonResources  = 0x0213 // not safe at the deadline
-)
-
-// Time limits of storage commitment (DESIGN §9).
-const (
-	unknownGrace   = 10 * time.Minute   // an unknown instance may still come
-	commitDeadline = 24 * time.Hour     // then what is not safe has failed
-	deliverFor     = 7 * 24 * time.Hour // results are retried for this long
-	sameAssoc      = 10 * time.Second   // a result ready by then goes over the request's association
-	recheckEvery   = 2 * time.Second    // unsettled requests are looked at this often
-	firstRetry     = 10 * time.Second
-	lastRetry      = 30 * time.Minute
-	maxReferences  = 100_000 // of one request
-	maxRequests    = 10_000  // under way at once
-	deliveries     = 4       // results on their way at once
+	maxReferences     = 100_000   // of one request
+	maxRequests       = 10_000    // at once
+	maxOpenReferences = 4_000_000 // of all requests
 )
 
 // statusDuplicateTransaction answers an N-ACTION whose transaction UID is in
@@ -67,84 +51,153 @@ type transaction struct {
 	References []dimse.Reference       `json:"references"`
 	Asked      time.Time               `json:"asked"`
 	Result     *dimse.CommitmentResult `json:"result,omitempty"` // once known
+	Known      time.Time               `json:"known,omitzero"`   // since when
 	Tries      int                     `json:"tries,omitempty"`
 	Next       time.Time               `json:"next,omitzero"` // of delivery
 }
 
-func (t *transaction) key() string { return t.AE + "\x00" + t.UID }
+func transactionKey(ae, uid string) string { return ae + "\x00" + uid }
+
+// request is what is kept in memory of a transaction.
+type request struct {
+	key, ae  string
+	asked    time.Time
+	count    int // references
+	settled  chan struct{}
+	failed   error // of the row; read once settled is closed
+	verdicts []uint16
+
+	// Guarded by commitments.mu.
+	known  bool      // has its result
+	busy   bool      // somebody works on it
+	next   time.Time // when it is looked at again
+	looks  int       // at its instances, without a result
+	report reporter
+}
+
+// reporter sends a result on the association of its request.
+type reporter struct {
+	send  func(context.Context, *dimse.CommitmentResult) error
+	until time.Time
+}
 
 // commitments drives requests to their results.
 type commitments struct {
 	face *Face
 	wake chan struct{}
 
-	mu     sync.Mutex
-	open   map[string]*transaction
-	busy   map[string]bool
-	report map[string]reporter // requests whose association may still be there
-}
-
-type reporter struct {
-	send  func(context.Context, *dimse.CommitmentResult) error
-	until time.Time
+	mu         sync.Mutex
+	open       map[string]*request
+	references int             // of all that are open
+	called     map[string]bool // AEs to which a result is on its way
 }
 
 func newCommitments(f *Face) *commitments {
 	return &commitments{
-		face: f, wake: make(chan struct{}, 1),
-		open: map[string]*transaction{}, busy: map[string]bool{}, report: map[string]reporter{},
+		face: f, wake: make(chan struct{}, 1), open: map[string]*request{}, called: map[string]bool{},
 	}
 }
 
 // Commit implements [scp.Committer]: the request is durable when it returns.
 func (s *session) Commit(_ context.Context, r *scp.CommitRequest) error {
 	err := s.face.commits.take(s.caller.Title, r)
-	s.face.o.Audit(Event{
-		Action: Committed, AE: s.caller.Title, Remote: s.remote, Instances: len(r.References), Failed: err != nil,
-	})
+	e := Event{Action: Committed, AE: s.caller.Title, Remote: s.remote, Instances: len(r.References)}
+	if err != nil {
+		e.Failed, e.Why = true, err.Error()
+	}
+	s.face.o.Audit(e)
+	status, _ := dimse.StatusOf(dimse.Commit, err)
+	s.face.o.Observe("N-ACTION", uint16(status), 0, 0)
 	return err
 }
 
+// take makes a request durable. The same request again, while it is under way,
+// is answered alike and has one result; a transaction UID that is in use for
+// other instances is refused.
 func (c *commitments) take(ae string, r *scp.CommitRequest) error {
-	if len(r.References) > maxReferences {
-		return fault.New(fault.Full, "%d references in one storage commitment request", len(r.References))
+	key := transactionKey(ae, r.Transaction)
+	report := reporter{send: r.Report, until: time.Now().Add(sameAssoc)}
+	for {
+		q, mine, err := c.enter(key, ae, len(r.References), report)
+		if err != nil {
+			return err
+		}
+		if mine {
+			return c.write(q, r)
+		}
+		<-q.settled // its row is being written
+		if q.failed != nil {
+			continue // then it is not under way
+		}
+		if err := c.repeated(q, r, report); !fault.Is(err, fault.NotFound) {
+			return err
+		} // else it has just ended
 	}
-	t := &transaction{Version: recordVersion, AE: ae, UID: r.Transaction, References: r.References, Asked: time.Now()}
+}
+
+// enter finds the request under a key or makes it.
+func (c *commitments) enter(key, ae string, references int, report reporter) (q *request, mine bool, err error) {
 	c.mu.Lock()
-	known, ok := c.open[t.key()]
-	full := len(c.open) >= maxRequests
-	if !ok && !full {
-		c.open[t.key()] = t
-		c.busy[t.key()] = true // until its row is durable
+	defer c.mu.Unlock()
+	if q, ok := c.open[key]; ok {
+		return q, false, nil
 	}
-	c.mu.Unlock()
 	switch {
-	case ok && slices.Equal(known.References, t.References):
-		c.remember(t.key(), r)
-		return nil // the same request again: one result
-	case ok:
-		return &dimse.StatusError{Status: statusDuplicateTransaction}
-	case full:
-		return fault.New(fault.Full, "%d storage commitment requests are under way", maxRequests)
+	case references > maxReferences:
+		return nil, false, fault.New(fault.Full, "%d references in one storage commitment request", references)
+	case len(c.open) >= maxRequests || c.references+references > maxOpenReferences:
+		return nil, false, fault.New(fault.Full, "%d storage commitment requests for %d instances are under way", len(c.open), c.references)
 	}
-	err := c.save(t)
+	q = &request{key: key, ae: ae, asked: time.Now(), count: references, settled: make(chan struct{}), busy: true, report: report}
+	c.open[key] = q
+	c.references += references
+	return q, true, nil
+}
+
+// write makes a new request durable.
+func (c *commitments) write(q *request, r *scp.CommitRequest) error {
+	err := c.save(&transaction{
+		Version: recordVersion, AE: q.ae, UID: r.Transaction, References: r.References, Asked: q.asked,
+	})
 	c.mu.Lock()
-	delete(c.busy, t.key())
-	if err != nil {
-		delete(c.open, t.key())
+	if q.failed = err; err != nil {
+		c.dropLocked(q)
 	}
+	q.busy = false
 	c.mu.Unlock()
+	close(q.settled)
+	c.poke()
+	return err
+}
+
+// repeated answers a request whose transaction UID is under way.
+func (c *commitments) repeated(q *request, r *scp.CommitRequest, report reporter) error {
+	t, err := c.read(q.key)
 	if err != nil {
 		return err
 	}
-	c.remember(t.key(), r)
+	if !slices.Equal(t.References, r.References) {
+		return &dimse.StatusError{Status: statusDuplicateTransaction, Comment: "transaction UID in use"}
+	}
+	c.mu.Lock()
+	q.report = report // the association that asked last
+	if !q.busy {
+		q.next = time.Time{}
+	}
+	c.mu.Unlock()
+	c.poke()
 	return nil
 }
 
-func (c *commitments) remember(key string, r *scp.CommitRequest) {
-	c.mu.Lock()
-	c.report[key] = reporter{send: r.Report, until: time.Now().Add(sameAssoc)}
-	c.mu.Unlock()
+func (c *commitments) dropLocked(q *request) {
+	if c.open[q.key] == q {
+		delete(c.open, q.key)
+		c.references -= q.count
+	}
+}
+
+// poke wakes run.
+func (c *commitments) poke() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -156,199 +209,61 @@ func (c *commitments) save(t *transaction) error {
 	if err != nil {
 		return err
 	}
-	return c.face.o.Rows.Put(t.key(), value)
+	return c.face.o.Rows.Put(transactionKey(t.AE, t.UID), value)
 }
 
-// Run delivers storage commitment results until ctx ends; requests that were
-// under way when the node last stopped are taken up again.
-func (f *Face) Run(ctx context.Context) error { return f.commits.run(ctx) }
-
-func (c *commitments) run(ctx context.Context) error {
-	if err := c.load(); err != nil {
-		return err
+func (c *commitments) read(key string) (*transaction, error) {
+	value, ok, err := c.face.o.Rows.Get(key)
+	if err != nil {
+		return nil, err
 	}
-	tick := time.NewTicker(recheckEvery)
-	defer tick.Stop()
-	places := make(chan struct{}, deliveries)
-	var work sync.WaitGroup
-	defer work.Wait()
-	for {
-		for _, t := range c.due(time.Now()) {
-			select {
-			case places <- struct{}{}:
-			case <-ctx.Done():
-				return nil
-			}
-			work.Go(func() {
-				defer func() { <-places }()
-				c.advance(ctx, t)
-			})
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		case <-c.wake:
-		}
+	if !ok {
+		return nil, fault.New(fault.NotFound, "the storage commitment request has ended")
 	}
+	return parseTransaction(value)
 }
 
-// load reads the rows of an earlier run.
+func parseTransaction(value []byte) (*transaction, error) {
+	t := &transaction{}
+	if err := json.Unmarshal(value, t); err != nil {
+		return nil, fault.New(fault.Corrupt, "storage commitment request: %w", err)
+	}
+	if t.Version > recordVersion {
+		return nil, fault.New(fault.Unsupported, "storage commitment request of version %d, newer than %d", t.Version, recordVersion)
+	}
+	if t.Result != nil && t.Known.IsZero() {
+		t.Known = t.Asked
+	}
+	return t, nil
+}
+
+// load takes up the requests of an earlier run. One that does not parse stays
+// where it is, and keeps nobody else waiting.
 func (c *commitments) load() error {
+	settled := make(chan struct{})
+	close(settled)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.face.o.Rows.Each(func(_ string, value []byte) error {
-		t := &transaction{}
-		if err := json.Unmarshal(value, t); err != nil {
-			return fault.New(fault.Corrupt, "storage commitment request: %w", err)
+	err := c.face.o.Rows.Each(func(key string, value []byte) error {
+		t, err := parseTransaction(value)
+		if err == nil && transactionKey(t.AE, t.UID) != key {
+			err = fault.New(fault.Corrupt, "storage commitment request under another's key")
 		}
-		if t.Version > recordVersion {
-			return fault.New(fault.Unsupported, "storage commitment request of version %d, newer than %d", t.Version, recordVersion)
+		if err != nil {
+			c.face.o.Log.Error("a storage commitment request is left aside", "error", err)
+			return nil
 		}
-		if _, ok := c.open[t.key()]; !ok {
-			c.open[t.key()] = t
+		if _, ok := c.open[key]; !ok {
+			c.open[key] = &request{
+				key: key, ae: t.AE, asked: t.Asked, count: len(t.References), settled: settled,
+				known: t.Result != nil, next: t.Next,
+			}
+			c.references += len(t.References)
 		}
 		return nil
 	})
-}
-
-// due picks the requests that something may be done for, and marks them busy.
-func (c *commitments) due(now time.Time) []*transaction {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var all []*transaction
-	for key, t := range c.open {
-		if c.busy[key] || t.Next.After(now) {
-			continue
-		}
-		c.busy[key] = true
-		all = append(all, t)
-	}
-	slices.SortFunc(all, func(a, b *transaction) int { return a.Asked.Compare(b.Asked) })
-	return all
-}
-
-// advance takes one request a step further: its result, then its delivery.
-func (c *commitments) advance(ctx context.Context, t *transaction) {
-	defer func() {
-		c.mu.Lock()
-		delete(c.busy, t.key())
-		c.mu.Unlock()
-	}()
-	if t.Result == nil {
-		result := c.judge(ctx, t)
-		if result == nil {
-			return // looked at again at the next tick
-		}
-		t.Result = result
-		if err := c.save(t); err != nil {
-			c.face.o.Log.Error("storage commitment result not saved", "error", err)
-			t.Result = nil
-			return
-		}
-	}
-	err := c.deliver(ctx, t)
-	switch {
-	case err == nil:
-		c.close(t)
-	case ctx.Err() != nil:
-	case time.Since(t.Asked) > deliverFor:
-		c.face.o.Log.Error("storage commitment result given up", "calling_ae", t.AE, "tries", t.Tries, "error", err)
-		c.close(t)
-	default:
-		t.Next = time.Now().Add(min(firstRetry<<min(t.Tries, 20), lastRetry))
-		t.Tries++
-		c.face.o.Log.Info("storage commitment result not delivered yet", "calling_ae", t.AE, "tries", t.Tries, "error", err)
-		if err := c.save(t); err != nil {
-			c.face.o.Log.Error("storage commitment request not saved", "error", err)
-		}
-	}
-}
-
-// close forgets a finished request.
-func (c *commitments) close(t *transaction) {
-	if err := c.face.o.Rows.Delete(t.key()); err != nil {
-		c.face.o.Log.Error("storage commitment request not dropped", "error", err)
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.open, t.key())
-	delete(c.report, t.key())
-}
-
-// judge asks for every instance whether it is committed; nil while that is not
-// known of all.
-func (c *commitments) judge(ctx context.Context, t *transaction) *dimse.CommitmentResult {
-	age := time.Since(t.Asked)
-	result := &dimse.CommitmentResult{Transaction: t.UID, RetrieveAE: c.face.o.Title}
-	for _, ref := range t.References {
-		if ctx.Err() != nil {
-			return nil
-		}
-		reason := uint16(0)
-		if !dict.IsStorageClass(ref.Class) {
-			reason = reasonNotServed
-		} else if err := c.face.o.Status.Committed(ctx, ref.Class, ref.Instance, t.AE); err != nil {
-			switch fault.KindOf(err) {
-			case fault.NotFound:
-				if age < unknownGrace {
-					return nil
-				}
-				reason = reasonUnknown
-			case fault.Mismatch:
-				reason = reasonClass
-			case fault.Corrupt, fault.Conflict:
-				reason = reasonProcessing
-			default:
-				if age < commitDeadline {
-					return nil
-				}
-				reason = reasonResources
-			}
-		}
-		if reason == 0 {
-			result.Committed = append(result.Committed, ref)
-		} else {
-			result.Failed = append(result.Failed, dimse.FailedReference{Reference: ref, Reason: reason})
-		}
-	}
-	return result
-}
-
-// deliver reports a result on the request's association if that is still there
-// soon enough, else on a new one.
-func (c *commitments) deliver(ctx context.Context, t *transaction) error {
-	c.mu.Lock()
-	report, ok := c.report[t.key()]
-	delete(c.report, t.key())
-	c.mu.Unlock()
-	if ok && time.Now().Before(report.until) {
-		limited, cancel := context.WithDeadline(ctx, report.until)
-		err := report.send(limited, t.Result)
-		cancel()
-		if err == nil {
-			return nil
-		}
-		c.face.o.Log.Debug("storage commitment result not taken on its association", "calling_ae", t.AE, "error", err)
-	}
-	ae, err := c.face.o.Registry.Get(t.AE)
 	if err != nil {
-		return err
-	}
-	target, err := c.face.Target(ae)
-	if err != nil {
-		return err
-	}
-	client, err := scu.Dial(ctx, target, scu.ProposeCommitmentResult())
-	if err != nil {
-		return err
-	}
-	if err := client.SendCommitmentResult(ctx, t.Result); err != nil {
-		return errors.Join(err, client.Abort())
-	}
-	if err := client.Release(ctx); err != nil {
-		c.face.o.Log.Info("association not released", "called_ae", t.AE, "error", err)
+		return fmt.Errorf("storage commitment requests: %w", err)
 	}
 	return nil
 }
@@ -360,3 +275,6 @@ func (f *Face) Pending() int {
 	defer f.commits.mu.Unlock()
 	return len(f.commits.open)
 }
+
+// errNotYet says that a result cannot be given yet.
+var errNotYet = errors.New("not all instances are settled")

@@ -3,16 +3,15 @@ package ae
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"pelago/cluster/fault"
-	"pelago/dimse"
 	"pelago/dimse/assoc"
-	"pelago/dimse/scp"
+	"pelago/dimse/scu"
 	"pelago/node/archive"
 	"pelago/query"
 )
@@ -33,25 +32,32 @@ type Options struct {
 	Title       string // our AE title
 	CheckCalled bool
 	OpenStore   bool // unknown AEs beyond loopback may echo and store
-	Idle        time.Duration
-	Registry    *Registry
-	Archive     Archive
-	Engine      query.Engine
-	Arrivals    Arrivals
-	Status      Status      // of instances, for storage commitment
-	Rows        Rows        // of commitment requests under way
-	ClientTLS   *tls.Config // for AEs that are called over TLS
-	Config      assoc.Config
-	Log         *slog.Logger
-	Audit       func(Event)
-	Observe     func(operation string, status uint16, took time.Duration, bytes int64)
+	// Limit is how many associations there may be at once; a host beyond
+	// loopback gets half of them. 0: no share is kept.
+	Limit     int
+	Registry  *Registry
+	Archive   Archive
+	Engine    query.Engine
+	Arrivals  Arrivals
+	Status    Status      // of instances, for storage commitment
+	Rows      Rows        // of commitment requests under way
+	ClientTLS *tls.Config // for AEs that are called over TLS
+	Config    assoc.Config
+	// Deadline is when a storage commitment fails for want of safety; 0: 24 h.
+	Deadline time.Duration
+	Log      *slog.Logger
+	Audit    func(Event)
+	Observe  func(operation string, status uint16, took time.Duration, bytes int64)
 	// Lookup resolves host names of registered AEs; nil: the system's resolver.
 	Lookup func(context.Context, string) ([]netip.Addr, error)
+	// Dialer opens connections to AEs that are called; nil: TCP.
+	Dialer func(ctx context.Context, addr string) (net.Conn, error)
 }
 
 // Face is the DIMSE face.
 type Face struct {
 	o       Options
+	hosts   *hosts
 	commits *commitments
 }
 
@@ -71,128 +77,49 @@ func New(o Options) *Face {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
 	}
-	f := &Face{o: o}
+	if o.Deadline == 0 {
+		o.Deadline = commitDeadline
+	}
+	f := &Face{o: o, hosts: newHosts(o.Limit)}
 	f.commits = newCommitments(f)
 	return f
 }
 
-var _ scp.Admitter = (*Face)(nil)
+// Target is how a registered AE is called. fault.NotFound: it does not listen.
+// fault.Unsupported: it wants TLS, for which there is no certificate.
+func (f *Face) Target(ae AE) (scu.Target, error) {
+	addr := ae.address()
+	if addr == "" {
+		return scu.Target{}, fault.New(fault.NotFound, "AE %s has no address to be called at", ae.Title)
+	}
+	target := scu.Target{Addr: addr, Called: ae.Title, Calling: f.o.Title, Config: f.o.Config, Dialer: f.o.Dialer}
+	if ae.TLS {
+		if f.o.ClientTLS == nil {
+			return target, fault.New(fault.Unsupported, "AE %s wants TLS, for which this node has no certificate", ae.Title)
+		}
+		target.TLS = f.o.ClientTLS
+	}
+	return target, nil
+}
 
-// Admit implements [scp.Admitter] (DESIGN §9, Acceptor): beyond loopback only
-// registered AEs, by title and source network, each with its own rights.
-func (f *Face) Admit(ctx context.Context, request *assoc.Request) (*scp.Session, error) {
-	caller, err := f.recognise(ctx, request)
-	f.o.Audit(Event{
-		Action: Associate, AE: request.Calling, Remote: host(request.Remote), Failed: err != nil,
-	})
+// Echo asks a registered AE for C-ECHO and returns how long it took.
+func (f *Face) Echo(ctx context.Context, title string) (time.Duration, error) {
+	ae, err := f.o.Registry.Get(title)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	s := &session{face: f, caller: caller, remote: host(request.Remote), began: time.Now()}
-	session := &scp.Session{
-		Options: dimse.QueryOptions{Relational: true, CombinedDateTime: true, Fuzzy: true, Timezone: true},
-		Idle:    caller.Idle,
-		Closed:  s.closed,
+	target, err := f.Target(ae)
+	if err != nil {
+		return 0, err
 	}
-	if caller.Rights.Echo {
-		session.Echo = s
+	began := time.Now()
+	client, err := scu.Dial(ctx, target, scu.ProposeEcho())
+	if err != nil {
+		return 0, err
 	}
-	if caller.Rights.Store {
-		session.Store, session.Commit = s, s
+	if err := client.Echo(ctx); err != nil {
+		return 0, errors.Join(err, client.Abort())
 	}
-	if caller.Rights.Find {
-		session.Find = s
-	}
-	if caller.Rights.Retrieve {
-		session.Move, session.Get = s, s
-	}
-	return session, nil
-}
-
-// recognise finds out who calls.
-func (f *Face) recognise(ctx context.Context, request *assoc.Request) (AE, error) {
-	if f.o.CheckCalled && request.Called != f.o.Title {
-		return AE{}, &assoc.Reject{Result: 1, Source: 1, Reason: 7} // called AE title not recognized
-	}
-	ip := address(request.Remote)
-	caller, err := f.o.Registry.Get(request.Calling)
-	switch {
-	case err == nil:
-		if !caller.callsFrom(ctx, ip, f.o.Lookup) {
-			err = fault.New(fault.Denied, "AE %q calls from an address that is not registered", request.Calling)
-		} else {
-			err = caller.secured(request.TLS)
-		}
-		if err == nil {
-			return caller, nil
-		}
-		if !ip.IsLoopback() {
-			return AE{}, err
-		}
-	case !fault.Is(err, fault.NotFound):
-		return AE{}, err
-	}
-	switch {
-	case ip.IsLoopback():
-		return AE{Title: request.Calling, Rights: AllRights}, nil
-	case f.o.OpenStore:
-		return AE{Title: request.Calling, Rights: Rights{Echo: true, Store: true}}, nil
-	}
-	return AE{}, fault.New(fault.Denied, "AE %q is not registered", request.Calling)
-}
-
-// secured checks what the registry demands of the connection.
-func (ae AE) secured(state *tls.ConnectionState) error {
-	if !ae.TLS {
-		return nil
-	}
-	if state == nil {
-		return fault.New(fault.Denied, "AE %s must use DICOM TLS", ae.Title)
-	}
-	if ae.Certificate == "" {
-		return nil
-	}
-	if len(state.PeerCertificates) == 0 || state.PeerCertificates[0].Subject.CommonName != ae.Certificate {
-		return fault.New(fault.Denied, "AE %s has another client certificate than the registered one", ae.Title)
-	}
-	return nil
-}
-
-// address returns the IP address of a connection's end; one that has none, such
-// as a pipe in a test, counts as loopback only if it says so.
-func address(a net.Addr) netip.Addr {
-	if a == nil {
-		return netip.Addr{}
-	}
-	if port, err := netip.ParseAddrPort(a.String()); err == nil {
-		return port.Addr().Unmap()
-	}
-	return netip.Addr{}
-}
-
-func host(a net.Addr) string { return address(a).String() }
-
-func itoa(port uint16) string { return strconv.Itoa(int(port)) }
-
-// session is one association's providers.
-type session struct {
-	face   *Face
-	caller AE
-	remote string
-	began  time.Time
-	stored tally
-}
-
-// Echo implements [scp.Echoer].
-func (s *session) Echo(context.Context) error { return nil }
-
-// closed ends the association's accounts.
-func (s *session) closed(error) {
-	for _, e := range s.stored.events() {
-		e.AE, e.Remote = s.caller.Title, s.remote
-		s.face.o.Audit(e)
-	}
-	if !s.stored.empty() {
-		s.face.o.Arrivals.Flush()
-	}
+	took := time.Since(began)
+	return took, client.Release(ctx)
 }

@@ -6,65 +6,44 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
-	"net"
-	"net/netip"
 	"slices"
 	"strings"
-	"time"
+	"sync"
 
 	"pelago/cluster/fault"
 	"pelago/replication/catalog"
 )
 
-// Rights are what an AE may ask for.
-type Rights struct {
-	Echo     bool `json:"echo"`
-	Store    bool `json:"store"` // storage commitment included
-	Find     bool `json:"find"`
-	Retrieve bool `json:"retrieve"`
-}
-
-// AllRights are the rights of an AE that is registered without restrictions.
-var AllRights = Rights{Echo: true, Store: true, Find: true, Retrieve: true}
-
-// AE is a registered application entity.
-type AE struct {
-	Title string `json:"title"`
-	// Hosts are addresses, networks (10.1.0.0/16) or names that the AE calls
-	// from. The first that is no network is where we call it.
-	Hosts []string `json:"hosts"`
-	Port  uint16   `json:"port"` // where it listens; 0: it does not
-	TLS   bool     `json:"tls"`  // it is called, and must call, over DICOM TLS
-	// Certificate, when set, is the common name that its client certificate must
-	// carry.
-	Certificate string `json:"certificate,omitempty"`
-	Rights      Rights `json:"rights"`
-	// Issuer qualifies the Patient IDs that it sends and asks for without an
-	// issuer; Charset decodes its data sets that name none.
-	Issuer  string        `json:"issuer,omitempty"`
-	Charset string        `json:"charset,omitempty"`
-	Idle    time.Duration `json:"idle,omitempty"`
-}
-
 // kind of the AE records in the catalogue's registry.
 const registryKind = "ae"
 
-// Catalog is what the registry reads.
+// Catalog is what the registry reads. *catalog.Catalog is one.
 type Catalog interface {
 	Registry(kind string) iter.Seq2[string, []byte]
+	// Applied changes with every change of the catalogue.
+	Applied() uint64
 }
 
-// Journal is where it writes.
+// Journal is where it writes. *journal.Journal is one.
 type Journal interface {
 	Append(ctx context.Context, commands ...catalog.Command) ([]error, error)
 }
 
 // Registry is the list of AEs, kept as records of the catalogue under
-// (site, title).
+// (site, title). Every association asks it, so it remembers what it has read
+// for as long as the catalogue stays the same.
 type Registry struct {
 	site    string
 	catalog Catalog
 	journal Journal
+
+	// mu guards what is below. It is held while the records are read, so that
+	// of many associations at once one reads.
+	mu     sync.Mutex
+	read   bool
+	at     uint64 // the catalogue's index when they were read
+	known  map[string]AE
+	broken error // of a record that does not parse
 }
 
 // NewRegistry returns the registry as seen from a site.
@@ -80,22 +59,53 @@ type record struct {
 
 const recordVersion = 1
 
-// List returns all AEs of the site by title.
-func (r *Registry) List() ([]AE, error) {
-	var all []AE
+// load returns the AEs of the site by title; the map is not to be changed.
+// broken is the error of a record that does not parse, if there is one: the
+// others serve nevertheless.
+func (r *Registry) load() (known map[string]AE, broken error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at := r.catalog.Applied() // before the records: what changes meanwhile is read next time
+	if r.read && r.at == at {
+		return r.known, r.broken
+	}
+	r.known, r.broken = map[string]AE{}, nil
 	for name, value := range r.catalog.Registry(registryKind) {
-		site, _, ok := strings.Cut(name, "/")
-		if !ok || site != r.site {
+		title, ok := strings.CutPrefix(name, r.site+"/")
+		if !ok {
 			continue
 		}
-		var rec record
-		if err := json.Unmarshal(value, &rec); err != nil {
-			return nil, fault.New(fault.Corrupt, "AE record: %w", err)
+		ae, err := parseRecord(value)
+		if err != nil {
+			r.broken = errors.Join(r.broken, fault.New(fault.KindOf(err), "AE %s: %w", title, err))
+			continue
 		}
-		if rec.Version > recordVersion {
-			return nil, fault.New(fault.Unsupported, "AE record of version %d, newer than %d", rec.Version, recordVersion)
-		}
-		all = append(all, rec.AE)
+		r.known[title] = ae
+	}
+	r.read, r.at = true, at
+	return r.known, r.broken
+}
+
+func parseRecord(value []byte) (AE, error) {
+	var rec record
+	if err := json.Unmarshal(value, &rec); err != nil {
+		return AE{}, fault.New(fault.Corrupt, "record: %w", err)
+	}
+	if rec.Version > recordVersion {
+		return AE{}, fault.New(fault.Unsupported, "record of version %d, newer than %d", rec.Version, recordVersion)
+	}
+	return rec.AE, nil
+}
+
+// List returns all AEs of the site by title.
+func (r *Registry) List() ([]AE, error) {
+	known, err := r.load()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]AE, 0, len(known))
+	for _, ae := range known {
+		all = append(all, ae)
 	}
 	slices.SortFunc(all, func(a, b AE) int { return cmp.Compare(a.Title, b.Title) })
 	return all, nil
@@ -103,14 +113,13 @@ func (r *Registry) List() ([]AE, error) {
 
 // Get returns an AE by its title; fault.NotFound when it is not registered.
 func (r *Registry) Get(title string) (AE, error) {
-	all, err := r.List()
-	if err != nil {
-		return AE{}, err
-	}
-	for _, ae := range all {
-		if ae.Title == title {
-			return ae, nil
-		}
+	known, broken := r.load()
+	ae, ok := known[title]
+	switch {
+	case ok:
+		return ae, nil
+	case broken != nil: // it may be the one
+		return AE{}, broken
 	}
 	return AE{}, fault.New(fault.NotFound, "no AE %q is registered", title)
 }
@@ -127,9 +136,9 @@ func (r *Registry) Put(ctx context.Context, ae AE) error {
 	return r.write(ctx, ae.Title, value)
 }
 
-// Delete takes an AE off the registry.
+// Delete takes an AE off the registry, one whose record does not parse too.
 func (r *Registry) Delete(ctx context.Context, title string) error {
-	if _, err := r.Get(title); err != nil {
+	if _, err := r.Get(title); fault.Is(err, fault.NotFound) {
 		return err
 	}
 	return r.write(ctx, title, nil)
@@ -140,83 +149,4 @@ func (r *Registry) write(ctx context.Context, title string, value []byte) error 
 		Kind: registryKind, Name: r.site + "/" + title, Value: value,
 	})
 	return errors.Join(append(results, err)...)
-}
-
-// check reports what is wrong with a record.
-func (ae AE) check() error {
-	if !plainTitle(ae.Title) {
-		return fault.New(fault.Invalid, "%q is no application entity title: 1 to 16 printable characters", ae.Title)
-	}
-	if len(ae.Hosts) == 0 {
-		return fault.New(fault.Invalid, "AE %s: at least one host or network is needed", ae.Title)
-	}
-	for _, host := range ae.Hosts {
-		if host == "" || strings.ContainsAny(host, " \t\n") {
-			return fault.New(fault.Invalid, "AE %s: %q is no host", ae.Title, host)
-		}
-		if strings.Contains(host, "/") {
-			if _, err := netip.ParsePrefix(host); err != nil {
-				return fault.New(fault.Invalid, "AE %s: %w", ae.Title, err)
-			}
-		}
-	}
-	if ae.Idle < 0 {
-		return fault.New(fault.Invalid, "AE %s: a negative idle time", ae.Title)
-	}
-	return nil
-}
-
-func plainTitle(title string) bool {
-	if title == "" || len(title) > 16 || strings.TrimSpace(title) != title {
-		return false
-	}
-	for i := range len(title) {
-		if title[i] < ' ' || title[i] > '~' || title[i] == '\\' {
-			return false
-		}
-	}
-	return true
-}
-
-// address is where the AE is called; "" when it does not listen.
-func (ae AE) address() string {
-	if ae.Port == 0 {
-		return ""
-	}
-	for _, host := range ae.Hosts {
-		if !strings.Contains(host, "/") {
-			return net.JoinHostPort(host, itoa(ae.Port))
-		}
-	}
-	return ""
-}
-
-// callsFrom reports whether an address belongs to the AE's hosts. Names are
-// looked up.
-func (ae AE) callsFrom(ctx context.Context, ip netip.Addr, lookup func(context.Context, string) ([]netip.Addr, error)) bool {
-	ip = ip.Unmap()
-	for _, host := range ae.Hosts {
-		if prefix, err := netip.ParsePrefix(host); err == nil {
-			if prefix.Contains(ip) {
-				return true
-			}
-			continue
-		}
-		if one, err := netip.ParseAddr(host); err == nil {
-			if one.Unmap() == ip {
-				return true
-			}
-			continue
-		}
-		addresses, err := lookup(ctx, host)
-		if err != nil {
-			continue // an unknown name matches nobody
-		}
-		for _, a := range addresses {
-			if a.Unmap() == ip {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -20,9 +20,11 @@ func (s *session) Store(ctx context.Context, r *scp.StoreRequest) error {
 		},
 		Syntax: r.Syntax, Class: r.Class, Instance: r.Instance, Body: body,
 	})
-	s.stored.add(stored.Study, r.Class, err != nil)
+	now := time.Now()
+	s.stored.add(stored.Study, stored.Patient, r.Class, err != nil, now)
+	s.account(s.stored.take(now))
 	status, _ := dimse.StatusOf(dimse.Store, err)
-	s.face.o.Observe("C-STORE", uint16(status), time.Since(began), body.n)
+	s.face.o.Observe("C-STORE", uint16(status), now.Sub(began), body.n)
 	if err == nil && stored.Outcome == archive.Quarantined {
 		s.face.o.Log.Warn("instance quarantined", "calling_ae", s.caller.Title, "number", stored.Number, "deleted", stored.Deleted)
 	}

@@ -196,9 +196,13 @@ func (a *Archive) catalogAt(path string) catalog.Options {
 	return catalog.Options{FS: watched{a.o.FS, path, a.die}, Dir: path, CacheBytes: a.o.CacheBytes, Indexer: plan.Indexer{}}
 }
 
+// bulkShare is what bulk/ gets of a store's cache: its values are read once and
+// kept decoded elsewhere (Options.ChunkBytes), so only its indexes gain from one.
+const bulkShare = 4
+
 func (a *Archive) bulkAt(path string) bulk.Options {
 	return bulk.Options{
-		FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes,
+		FS: a.o.FS, Dir: path, CacheBytes: a.o.CacheBytes / bulkShare,
 		Reserve: a.space.reserveToFree, Lost: a.lost, Fatal: a.die, Log: a.log,
 	}
 }

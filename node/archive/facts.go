@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math/big"
 	"slices"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/zeebo/blake3"
@@ -86,7 +87,7 @@ func assume(h *dicom.Header, charset string) *dicom.Header {
 	if charset == "" {
 		return h
 	}
-	if c, err := dicom.NewCharset([]string{charset}); err == nil {
+	if c, err := dicom.NewCharset(strings.Split(charset, "\\")); err == nil {
 		assumeIn(h.Dataset, c)
 	}
 	return h

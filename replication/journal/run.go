@@ -159,7 +159,7 @@ func (j *Journal) round(ctx context.Context, s Source) (more bool, err error) {
 	at := 0
 	for _, r := range requests {
 		if r.err = err; err == nil {
-			r.results = results[at : at+len(r.commands)]
+			r.results = results[at : at+len(r.commands) : at+len(r.commands)] // an append must not reach the next one's
 		}
 		at += len(r.commands)
 		close(r.done)

@@ -1,0 +1,542 @@
+package ae
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pelago/cluster/fault"
+	"pelago/dimse"
+	"pelago/dimse/dimsetest"
+	"pelago/dimse/scp"
+	"pelago/dimse/scu"
+	"pelago/node/archive"
+)
+
+// rows are durable rows in memory.
+type rows struct {
+	mu      sync.Mutex
+	all     map[string][]byte
+	failing error
+	puts    int
+}
+
+func newRows() *rows { return &rows{all: map[string][]byte{}} }
+
+func (r *rows) Put(key string, value []byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.puts++
+	if r.failing != nil {
+		return r.failing
+	}
+	r.all[key] = slices.Clone(value)
+	return nil
+}
+
+func (r *rows) Get(key string) ([]byte, bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v, ok := r.all[key]
+	return v, ok, nil
+}
+
+func (r *rows) Delete(key string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.all, key)
+	return nil
+}
+
+func (r *rows) Each(visit func(string, []byte) error) error {
+	r.mu.Lock()
+	all := maps.Clone(r.all)
+	r.mu.Unlock()
+	for key, value := range all {
+		if err := visit(key, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// statuses say what became of instances; those that are not named are
+// committed.
+type statuses struct {
+	mu    sync.Mutex
+	of    map[string]error
+	asked map[string]int
+}
+
+func (s *statuses) Committed(_ context.Context, _, sop, _ string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked == nil {
+		s.asked = map[string]int{}
+	}
+	s.asked[sop]++
+	return s.of[sop]
+}
+
+func (s *statuses) set(sop string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of == nil {
+		s.of = map[string]error{}
+	}
+	s.of[sop] = err
+}
+
+// modality takes storage commitment results on associations that it is called
+// on, and knows when it is called.
+type modality struct {
+	mu      sync.Mutex
+	results []*dimse.CommitmentResult
+	calls   []time.Time
+	listens *dimsetest.Listener // nil: it does not
+	refuses error
+}
+
+func newModality(t *testing.T) *modality {
+	m := &modality{}
+	m.listens = serve(t, &scp.Server{Admit: admitAll{&scp.Session{Committed: func(_ context.Context, r *dimse.CommitmentResult) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.refuses != nil {
+			return m.refuses
+		}
+		m.results = append(m.results, r)
+		return nil
+	}}}})
+	return m
+}
+
+func (m *modality) dial(ctx context.Context, _ string) (net.Conn, error) {
+	m.mu.Lock()
+	m.calls = append(m.calls, time.Now())
+	l := m.listens
+	m.mu.Unlock()
+	if l == nil {
+		return nil, errors.New("connection refused")
+	}
+	return l.Dial(ctx)
+}
+
+func (m *modality) got() []*dimse.CommitmentResult {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.results)
+}
+
+func dialer(l *dimsetest.Listener) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, _ string) (net.Conn, error) { return l.Dial(ctx) }
+}
+
+// committing is a face whose commitments run.
+type committing struct {
+	*Face
+	stop func()
+}
+
+func runCommitments(t *testing.T, rows *rows, status Status, m *modality) committing {
+	t.Helper()
+	f := New(Options{
+		Title: "PELAGO", Rows: rows, Status: status, Dialer: m.dial, Arrivals: &flushes{},
+		Registry: registry(t, AE{Title: "CT1", Hosts: []string{"10.0.0.1"}, Port: 104}, AE{Title: "CT2", Hosts: []string{"10.0.0.2"}, Port: 104}),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx, nil) }()
+	stop := sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return committing{f, stop}
+}
+
+// gone is the association of a requestor that has left.
+func gone(context.Context, *dimse.CommitmentResult) error {
+	return fault.New(fault.Unavailable, "the association has ended")
+}
+
+func references(sops ...string) []dimse.Reference {
+	all := make([]dimse.Reference, len(sops))
+	for i, sop := range sops {
+		all[i] = dimse.Reference{Class: dimsetest.CTImageStorage, Instance: sop}
+	}
+	return all
+}
+
+// ask makes a request of an AE.
+func (c committing) ask(ae, transaction string, report func(context.Context, *dimse.CommitmentResult) error, all ...dimse.Reference) error {
+	return c.commits.take(ae, &scp.CommitRequest{
+		CommitmentRequest: dimse.CommitmentRequest{Transaction: transaction, References: all}, Report: report,
+	})
+}
+
+func TestAResultGoesOverTheRequestsAssociation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModality(t)
+		c := runCommitments(t, newRows(), &statuses{}, m)
+		listener := serve(t, &scp.Server{Admit: c.Face})
+		results := make(chan *dimse.CommitmentResult, 2)
+		to := target(listener, "CT1")
+		to.Committed = func(_ context.Context, r *dimse.CommitmentResult) error { results <- r; return nil }
+		client, err := scu.Dial(t.Context(), to, scu.ProposeCommitment())
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := client.RequestCommitment(t.Context(), &dimse.CommitmentRequest{Transaction: "1.2.3", References: references("a", "b")}); err != nil {
+			t.Fatal(err)
+		}
+		r := <-results
+		if len(r.Committed) != 2 || r.RetrieveAE != "PELAGO" || time.Since(began) > sameAssoc {
+			t.Errorf("after %s: %+v", time.Since(began), r)
+		}
+		if err := client.Release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if len(results) != 0 || len(m.got()) != 0 || c.Pending() != 0 {
+			t.Errorf("more than one result: %d and %d, %d pending", len(results), len(m.got()), c.Pending())
+		}
+	})
+}
+
+func TestAResultForARequestorThatHasGoneGoesOverANewAssociation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, rows := newModality(t), newRows()
+		c := runCommitments(t, rows, &statuses{}, m)
+		if err := c.ask("CT1", "1.2.3", gone, references("a")...); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if got := m.got(); len(got) != 1 || got[0].Transaction != "1.2.3" || len(got[0].Committed) != 1 {
+			t.Errorf("results %+v", got)
+		}
+		if c.Pending() != 0 || len(rows.all) != 0 {
+			t.Errorf("%d are pending, %d rows are left", c.Pending(), len(rows.all))
+		}
+	})
+}
+
+func TestAnAssociationThatStaysOpenTooLongIsNotUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, status := newModality(t), &statuses{}
+		status.set("late", fault.New(fault.NotFound, "unknown"))
+		c := runCommitments(t, newRows(), status, m)
+		same := 0
+		if err := c.ask("CT1", "1.2.3", func(context.Context, *dimse.CommitmentResult) error { same++; return nil }, references("late")...); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(sameAssoc + time.Second)
+		status.set("late", nil) // it has come
+		time.Sleep(2 * lastLook)
+		if same != 0 || len(m.got()) != 1 || len(m.got()[0].Committed) != 1 {
+			t.Errorf("%d over the request's association, %+v over new ones", same, m.got())
+		}
+	})
+}
+
+func TestReasonsOfFailure(t *testing.T) {
+	unavailable := fault.New(fault.Unavailable, "too few sites")
+	for _, test := range []struct {
+		name   string
+		ref    dimse.Reference
+		err    error
+		reason uint16 // 0: committed
+		after  time.Duration
+	}{
+		{"committed", dimse.Reference{Class: dimsetest.CTImageStorage, Instance: "a"}, nil, 0, 0},
+		{"unknown", dimse.Reference{Class: dimsetest.CTImageStorage, Instance: "a"}, fault.New(fault.NotFound, "unknown"), 0x0112, 10 * time.Minute},
+		{"deleted", dimse.Reference{Class: dimsetest.CTImageStorage, Instance: "a"}, fault.New(fault.NotFound, "%w", archive.ErrDeleted), 0x0112, 0},
+		{"another class", dimse.Reference{Class: dimsetest.MRImageStorage, Instance: "a"}, fault.New(fault.Mismatch, "a CT"), 0x0119, 0},
+		{"no storage class", dimse.Reference{Class: dimse.Verification, Instance: "a"}, nil, 0x0122, 0},
+		{"a private class", dimse.Reference{Class: "1.3.46.670589.5.0.1", Instance: "a"}, nil, 0, 0},
+		{"quarantined", dimse.Reference{Class: dimsetest.CTImageStorage, Instance: "a"}, fault.New(fault.Conflict, "another"), 0x0110, 0},
+		{"corrupt", dimse.Reference{Class: dimsetest.CTImageStorage, Instance: "a"}, fault.New(fault.Corrupt, "rot"), 0x0110, 0},
+		{"not safe at the deadline", dimse.Reference{Class: dimsetest.CTImageStorage, Instance: "a"}, unavailable, 0x0213, 24 * time.Hour},
+		{"unknown failures wait too", dimse.Reference{Class: dimsetest.CTImageStorage, Instance: "a"}, errors.New("?"), 0x0213, 24 * time.Hour},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, status := newModality(t), &statuses{}
+				status.set("a", test.err)
+				c := runCommitments(t, newRows(), status, m)
+				if err := c.ask("CT1", "1.2.3", gone, test.ref); err != nil {
+					t.Fatal(err)
+				}
+				if test.after > 0 {
+					time.Sleep(test.after - time.Second)
+					if n := len(m.got()); n != 0 {
+						t.Fatalf("%d results before %s", n, test.after)
+					}
+				}
+				time.Sleep(2*lastLook + firstRetry)
+				got := m.got()
+				if len(got) != 1 {
+					t.Fatalf("results %+v", got)
+				}
+				if test.reason == 0 {
+					if len(got[0].Committed) != 1 || len(got[0].Failed) != 0 {
+						t.Errorf("%+v", got[0])
+					}
+				} else if len(got[0].Failed) != 1 || got[0].Failed[0].Reason != test.reason || got[0].EventType() != 2 {
+					t.Errorf("%+v", got[0])
+				}
+			})
+		})
+	}
+}
+
+func TestWhatIsSettledIsNotReadBackAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, status := newModality(t), &statuses{}
+		status.set("z", fault.New(fault.NotFound, "unknown"))
+		c := runCommitments(t, newRows(), status, m)
+		if err := c.ask("CT1", "1.2.3", gone, references("a", "b", "z")...); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(unknownGrace + 2*lastLook)
+		if len(m.got()) != 1 || len(m.got()[0].Committed) != 2 || len(m.got()[0].Failed) != 1 {
+			t.Fatalf("%+v", m.got())
+		}
+		if status.asked["a"] != 1 || status.asked["b"] != 1 || status.asked["z"] > 20 {
+			t.Errorf("asked %v times", status.asked)
+		}
+	})
+}
+
+func TestDeliveryIsTriedForSevenDaysWithBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, rows := newModality(t), newRows()
+		listens := m.listens
+		m.listens = nil
+		c := runCommitments(t, rows, &statuses{}, m)
+		if err := c.ask("CT1", "1.2.3", gone, references("a")...); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(6 * 24 * time.Hour)
+		m.mu.Lock()
+		calls := slices.Clone(m.calls)
+		m.mu.Unlock()
+		if len(calls) < 5 || calls[1].Sub(calls[0]) < firstRetry || calls[1].Sub(calls[0]) > 2*firstRetry {
+			t.Fatalf("called %d times", len(calls))
+		}
+		for i := 1; i < len(calls); i++ {
+			if pause := calls[i].Sub(calls[i-1]); pause > lastRetry+time.Minute {
+				t.Fatalf("a pause of %s", pause)
+			}
+		}
+		if n := int(6*24*time.Hour/lastRetry) + 20; len(calls) > n {
+			t.Errorf("called %d times in six days", len(calls))
+		}
+		m.mu.Lock()
+		m.listens = listens // it is switched on again
+		m.mu.Unlock()
+		time.Sleep(lastRetry + time.Minute)
+		if len(m.got()) != 1 || c.Pending() != 0 {
+			t.Errorf("after it came back: %+v, %d pending", m.got(), c.Pending())
+		}
+		m.mu.Lock()
+		m.listens = nil
+		m.mu.Unlock()
+		if err := c.ask("CT1", "1.2.4", gone, references("a")...); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(deliverFor + 2*lastRetry)
+		if c.Pending() != 0 || len(rows.all) != 0 {
+			t.Errorf("after seven days %d are pending, %d rows are left", c.Pending(), len(rows.all))
+		}
+	})
+}
+
+func TestRequestsSurviveARestartBeforeAndAfterTheirResult(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, rows, status := newModality(t), newRows(), &statuses{}
+		listens := m.listens
+		m.listens = nil
+		status.set("late", fault.New(fault.NotFound, "unknown"))
+		c := runCommitments(t, rows, status, m)
+		if err := errors.Join(
+			c.ask("CT1", "1", gone, references("late")...),
+			c.ask("CT1", "2", gone, references("a")...),
+		); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute) // the second has its result, and nobody to take it
+		c.stop()
+		m.listens = listens
+		status.set("late", nil)
+		status.set("a", fault.New(fault.Corrupt, "since")) // a result that was given stands
+		c = runCommitments(t, rows, status, m)
+		if c.Pending() > 2 {
+			t.Errorf("%d pending", c.Pending())
+		}
+		time.Sleep(lastRetry)
+		got := map[string]int{}
+		for _, r := range m.got() {
+			got[r.Transaction] += len(r.Committed)
+		}
+		if len(m.got()) != 2 || got["1"] != 1 || got["2"] != 1 {
+			t.Errorf("results %+v", m.got())
+		}
+	})
+}
+
+func TestTransactionUIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, status := newModality(t), &statuses{}
+		status.set("late", fault.New(fault.NotFound, "unknown"))
+		c := runCommitments(t, newRows(), status, m)
+		if err := c.ask("CT1", "1.2.3", gone, references("late")...); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.ask("CT1", "1.2.3", gone, references("late")...); err != nil {
+			t.Errorf("the same request again: %v", err)
+		}
+		var status131 *dimse.StatusError
+		if err := c.ask("CT1", "1.2.3", gone, references("late", "other")...); !errors.As(err, &status131) || status131.Status != 0x0131 {
+			t.Errorf("for other instances: %v", err)
+		}
+		if err := c.ask("CT2", "1.2.3", gone, references("late")...); err != nil {
+			t.Errorf("of another AE: %v", err)
+		}
+		if c.Pending() != 2 {
+			t.Errorf("%d pending", c.Pending())
+		}
+		status.set("late", nil)
+		time.Sleep(2 * lastLook)
+		if len(m.got()) != 2 {
+			t.Errorf("%d results for two transactions", len(m.got()))
+		}
+		if err := c.ask("CT1", "1.2.3", gone, references("other")...); err != nil {
+			t.Errorf("once it is over: %v", err)
+		}
+	})
+}
+
+func TestARequestIsAnsweredOnlyOnceItIsDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, rows := newModality(t), newRows()
+		rows.failing = fault.New(fault.Full, "no room")
+		c := runCommitments(t, rows, &statuses{}, m)
+		if err := c.ask("CT1", "1.2.3", gone, references("a")...); !fault.Is(err, fault.Full) {
+			t.Errorf("not durable: %v", err)
+		}
+		time.Sleep(time.Hour)
+		if len(m.got()) != 0 || c.Pending() != 0 {
+			t.Errorf("a refused request has %d results, %d pending", len(m.got()), c.Pending())
+		}
+		rows.mu.Lock()
+		rows.failing = nil
+		rows.mu.Unlock()
+		if err := c.ask("CT1", "1.2.3", gone, references("a")...); err != nil {
+			t.Errorf("again: %v", err)
+		}
+	})
+}
+
+func TestRequestsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := runCommitments(t, newRows(), &statuses{}, newModality(t))
+		if err := c.ask("CT1", "big", gone, make([]dimse.Reference, maxReferences+1)...); !fault.Is(err, fault.Full) {
+			t.Errorf("too many references: %v", err)
+		}
+		c.commits.mu.Lock()
+		c.commits.references = maxOpenReferences
+		c.commits.mu.Unlock()
+		if err := c.ask("CT1", "1", gone, references("a")...); !fault.Is(err, fault.Full) {
+			t.Errorf("too many references of all: %v", err)
+		}
+		if c.Pending() != 0 {
+			t.Errorf("%d pending", c.Pending())
+		}
+	})
+}
+
+func TestABrokenRowKeepsNobodyWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, rows := newModality(t), newRows()
+		rows.all["CT1\x00broken"] = []byte("{")
+		rows.all["CT1\x00newer"] = []byte(`{"version": 9}`)
+		rows.all["CT1\x00lying"] = []byte(`{"version": 1, "ae": "CT2", "uid": "7"}`)
+		c := runCommitments(t, rows, &statuses{}, m)
+		if err := c.ask("CT1", "1.2.3", gone, references("a")...); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if len(m.got()) != 1 || len(rows.all) != 3 {
+			t.Errorf("%d results, %d rows", len(m.got()), len(rows.all))
+		}
+	})
+}
+
+func TestAnAEThatDoesNotAnswerKeepsNobodyWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModality(t)
+		answering := m.listens
+		f := New(Options{
+			Title: "PELAGO", Rows: newRows(), Status: &statuses{}, Arrivals: &flushes{},
+			Registry: registry(t, AE{Title: "DEAD", Hosts: []string{"10.0.0.1"}, Port: 104}, AE{Title: "CT2", Hosts: []string{"10.0.0.2"}, Port: 104}),
+			Dialer: func(ctx context.Context, addr string) (net.Conn, error) {
+				if strings.HasPrefix(addr, "10.0.0.2") {
+					return answering.Dial(ctx)
+				}
+				<-ctx.Done() // packets fall on the floor
+				return nil, ctx.Err()
+			},
+		})
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- f.Run(ctx, nil) }()
+		c := committing{Face: f}
+		for i := range 50 {
+			if err := c.ask("DEAD", fmt.Sprint("1.", i), gone, references("a")...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.ask("CT2", "2", gone, references("a")...); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		if len(m.got()) != 1 {
+			t.Errorf("%d results at the AE that answers", len(m.got()))
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAResultThatIsRefusedIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModality(t)
+		m.refuses = fault.New(fault.Other, "not now")
+		c := runCommitments(t, newRows(), &statuses{}, m)
+		if err := c.ask("CT1", "1.2.3", gone, references("a")...); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		m.mu.Lock()
+		m.refuses = nil
+		m.mu.Unlock()
+		time.Sleep(time.Hour)
+		if len(m.got()) != 1 || c.Pending() != 0 {
+			t.Errorf("%d results, %d pending", len(m.got()), c.Pending())
+		}
+	})
+}

@@ -1,0 +1,167 @@
+package ae
+
+import (
+	"context"
+	"iter"
+	"strings"
+
+	"pelago/cluster/fault"
+	"pelago/dimse"
+	"pelago/dimse/dicom"
+	"pelago/dimse/dict"
+	"pelago/node/archive"
+	"pelago/query"
+)
+
+// Limits of one retrieve: its references are held while it runs.
+const (
+	maxRetrieve  = 1 << 18 // instances
+	maxSelectors = 1 << 17 // combinations of listed keys
+)
+
+// levelOf reads (0008,0052) and holds it against the information model; a
+// missing or unknown level is A900.
+func levelOf(root dimse.Root, identifier *dicom.Dataset) (query.Level, error) {
+	levels := map[string]query.Level{
+		"PATIENT": query.Patient, "STUDY": query.Study, "SERIES": query.Series, "IMAGE": query.Image,
+	}
+	level, ok := levels[identifier.String(dict.QueryRetrieveLevel)]
+	switch {
+	case !ok:
+		return 0, fault.New(fault.Mismatch, "missing or unknown query/retrieve level")
+	case root == dimse.StudyRoot && level == query.Patient,
+		root == dimse.PatientStudyOnly && level > query.Study:
+		return 0, fault.New(fault.Mismatch, "level %s is not of this information model", level)
+	}
+	return level, nil
+}
+
+// choose resolves a retrieve identifier (PS3.4 C.4.2.2.1): the unique key of its
+// level, and unique keys above it, all of which may be lists of UIDs; missing
+// ones above it are no error, for UIDs are unique. An instance is sent once,
+// however often it is named.
+func (s *session) choose(ctx context.Context, root dimse.Root, identifier *dicom.Dataset) ([]archive.Ref, error) {
+	level, err := levelOf(root, identifier)
+	if err != nil {
+		return nil, err
+	}
+	studies := uids(identifier, dict.StudyInstanceUID)
+	series := uids(identifier, dict.SeriesInstanceUID)
+	instances := uids(identifier, dict.SOPInstanceUID)
+	switch level {
+	case query.Patient:
+		if studies, err = s.studiesOf(ctx, identifier); err != nil || len(studies) == 0 {
+			return nil, err
+		}
+		series, instances = nil, nil
+	case query.Study:
+		series, instances = nil, nil
+	case query.Series:
+		instances = nil
+	}
+	if level > query.Patient && len([][]string{studies, series, instances}[level-query.Study]) == 0 {
+		return nil, fault.New(fault.Mismatch, "the unique key of level %s is missing", level)
+	}
+	var refs []archive.Ref
+	seen := map[uint64]bool{}
+	for sel, err := range selectors(studies, series, instances) {
+		if err != nil {
+			return nil, err
+		}
+		for ref, err := range s.face.o.Archive.Select(ctx, sel.study, sel.series, sel.instance) {
+			if fault.Is(err, fault.NotFound) {
+				break
+			}
+			if err != nil {
+				return nil, err
+			}
+			if seen[ref.Number] {
+				continue
+			}
+			if len(refs) >= maxRetrieve {
+				return nil, fault.New(fault.Full, "more than %d instances in one retrieve", maxRetrieve)
+			}
+			seen[ref.Number] = true
+			refs = append(refs, ref)
+		}
+	}
+	return refs, nil
+}
+
+// uids are the values of a unique key: separated by backslash, or by commas as
+// some clients send them.
+func uids(identifier *dicom.Dataset, tag dict.Tag) []string {
+	var all []string
+	for _, value := range identifier.Strings(tag) {
+		for part := range strings.SplitSeq(value, ",") {
+			if part = strings.Trim(part, " \x00"); part != "" {
+				all = append(all, part)
+			}
+		}
+	}
+	return all
+}
+
+type selector struct{ study, series, instance string }
+
+// selectors is the product of the keys; an absent one stands for any. More than
+// maxSelectors are an error.
+func selectors(studies, series, instances []string) iter.Seq2[selector, error] {
+	orAny := func(list []string) []string {
+		if len(list) == 0 {
+			return []string{""}
+		}
+		return list
+	}
+	studies, series, instances = orAny(studies), orAny(series), orAny(instances)
+	return func(yield func(selector, error) bool) {
+		if len(studies) > maxSelectors || len(series) > maxSelectors || len(instances) > maxSelectors ||
+			len(studies)*len(series) > maxSelectors || len(studies)*len(series)*len(instances) > maxSelectors {
+			yield(selector{}, fault.New(fault.Full, "more than %d combinations of keys in one retrieve", maxSelectors))
+			return
+		}
+		for _, st := range studies {
+			for _, se := range series {
+				for _, in := range instances {
+					if !yield(selector{st, se, in}, nil) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// studiesOf finds a patient's studies through the query engine, issuer rules
+// included. A Patient ID is one value (PS3.4 C.4.2.2.1), and what would be a
+// pattern in a query stands for itself here: nobody retrieves all patients by
+// an asterisk.
+func (s *session) studiesOf(ctx context.Context, identifier *dicom.Dataset) ([]string, error) {
+	id := identifier.String(dict.PatientID)
+	if id == "" {
+		return nil, fault.New(fault.Mismatch, "the unique key of level PATIENT is missing")
+	}
+	if strings.ContainsAny(id, "*?") {
+		return nil, fault.New(fault.Mismatch, "a Patient ID with wild cards names no patient to be retrieved")
+	}
+	k := dicom.NewDataset()
+	k.Set(dict.PatientID, dict.LO, id)
+	if issuer := identifier.String(dict.IssuerOfPatientID); issuer != "" {
+		k.Set(dict.IssuerOfPatientID, dict.LO, issuer)
+	}
+	k.Set(dict.StudyInstanceUID, dict.UI)
+	answer, err := s.face.o.Engine.Find(ctx, query.Query{
+		Level: query.Study, Keys: k, Relational: true, Issuer: s.caller.Issuer,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for match, err := range answer.Matches {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, match.String(dict.StudyInstanceUID))
+	}
+	return all, nil
+}
