@@ -238,7 +238,7 @@ func (n *node) openFaces(working context.Context) error {
 			dimseMetrics.Observe(operation, int(status), took, bytes)
 		},
 	})
-	n.background(working, "storage commitment", n.face.Run)
+	n.background(working, "storage commitment", func(ctx context.Context) error { return n.face.Run(ctx, nil) })
 	token := admin.NewToken()
 	guard := admin.NewGuard(c.HTTP.Users, token, c.HTTP.Insecure || config.Loopback(c.HTTP.Listen) && len(c.HTTP.Users) == 0, c.HTTP.Hosts)
 	dicomweb, err := web.New(n.archive, n.archive, find, web.Options{
