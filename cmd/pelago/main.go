@@ -53,7 +53,8 @@ func main() {
 	os.Exit(run(&env{ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ()}, os.Args[1:]))
 }
 
-// Exit codes: 0 done, 1 failed, 2 the command line is wrong.
+// Exit codes: 0 done, 1 failed, 2 the command line or the configuration is
+// wrong, 3 a node could not write.
 func run(e *env, args []string) (code int) {
 	var c cli
 	exited := -1
@@ -81,7 +82,11 @@ func run(e *env, args []string) (code int) {
 			return 1
 		}
 		fmt.Fprintf(e.stderr, "pelago: %v\n", err)
-		if fault.Is(err, fault.Invalid) {
+		var exit *exitError
+		switch {
+		case errors.As(err, &exit):
+			return exit.code
+		case fault.Is(err, fault.Invalid):
 			return 2
 		}
 		return 1

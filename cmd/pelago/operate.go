@@ -4,15 +4,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
-	"pelago/cluster/fault"
 	"pelago/node/admin"
 	"pelago/node/ae"
-	"pelago/node/config"
 )
 
 // statusCommand shows a node's state.
@@ -162,35 +159,6 @@ func (c *echoCommand) Run(e *env) error {
 	return err
 }
 
-// verifyCommand re-reads everything.
-type verifyCommand struct{ target }
-
-func (v *verifyCommand) Run(e *env) error {
-	c, err := v.node(e)
-	if err != nil {
-		return err
-	}
-	bar := newBar(e, "verified", v.JSON)
-	end, err := c.follow(e.ctx, "/api/verify", nil, func(p admin.Progress) { bar.at(p.At, p.Of) })
-	bar.close()
-	if err != nil {
-		return err
-	}
-	if v.JSON {
-		err = printJSON(e.stdout, end.Report)
-	} else {
-		for _, f := range end.Report.Findings {
-			fmt.Fprintf(e.stdout, "%s: %s: %s\n", f.Kind, f.Object, f.Detail)
-		}
-		fmt.Fprintf(e.stdout, "%d instances, %s, %d packs: %d findings\n",
-			end.Report.Instances, size(int64(end.Report.Bytes)), end.Report.Packs, len(end.Report.Findings))
-	}
-	if err == nil && len(end.Report.Findings) > 0 {
-		return fault.New(fault.Corrupt, "verify found %d things wrong", len(end.Report.Findings))
-	}
-	return err
-}
-
 // conflictsCommand works through the quarantine.
 type conflictsCommand struct {
 	List    conflictList    `cmd:"" default:"withargs" help:"List quarantined instances."`
@@ -308,97 +276,4 @@ func (t target) tombstone(e *env, path, study, series, instance string) error {
 		return err
 	}
 	return c.call(e.ctx, http.MethodPost, path, map[string]string{"study": study, "series": series, "instance": instance}, nil)
-}
-
-// configCommand checks and prints the configuration.
-type configCommand struct {
-	Check    configCheck    `cmd:"" help:"Say what is wrong with it."`
-	Print    configPrint    `cmd:"" help:"Print all of it, with comments: a file to start from."`
-	Password configPassword `cmd:"" help:"Print the hash of PELAGO_PASSWORD for http.users."`
-}
-
-type configCheck struct {
-	Config string `arg:"" optional:"" help:"TOML file." type:"existingfile"`
-}
-
-func (c *configCheck) Run(e *env) error {
-	loaded, err := config.Load(c.Config, e.environ)
-	if err != nil {
-		return err
-	}
-	return loaded.Check()
-}
-
-type configPrint struct {
-	Config string `arg:"" optional:"" help:"TOML file." type:"existingfile"`
-}
-
-func (c *configPrint) Run(e *env) error {
-	loaded, err := config.Load(c.Config, e.environ)
-	if err != nil {
-		return err
-	}
-	return loaded.Print(e.stdout)
-}
-
-type configPassword struct{}
-
-func (c *configPassword) Run(e *env) error {
-	for _, entry := range e.environ {
-		if password, ok := strings.CutPrefix(entry, "PELAGO_PASSWORD="); ok && password != "" {
-			hash, err := admin.HashPassword(password)
-			if err == nil {
-				_, err = fmt.Fprintln(e.stdout, hash)
-			}
-			return err
-		}
-	}
-	return fault.New(fault.Invalid, "set PELAGO_PASSWORD to the password")
-}
-
-// versionCommand prints the version.
-type versionCommand struct {
-	JSON bool `name:"json" help:"Print JSON."`
-}
-
-func (v *versionCommand) Run(e *env) error {
-	if v.JSON {
-		return printJSON(e.stdout, map[string]string{"version": version})
-	}
-	_, err := fmt.Fprintln(e.stdout, "pelago", version)
-	return err
-}
-
-// bar draws progress on a terminal, and stays silent elsewhere.
-type bar struct {
-	e     *env
-	label string
-	on    bool
-	drawn bool
-	began time.Time
-}
-
-func newBar(e *env, label string, quiet bool) *bar {
-	return &bar{e: e, label: label, on: !quiet && isTerminal(e.stderr) && os.Getenv("TERM") != "dumb", began: time.Now()}
-}
-
-func (b *bar) at(done, total uint64) {
-	if !b.on || total == 0 {
-		return
-	}
-	b.drawn = true
-	const width = 40
-	filled := int(min(done, total) * width / total)
-	left := ""
-	if done > 0 {
-		rest := time.Duration(float64(time.Since(b.began)) * float64(total-min(done, total)) / float64(done))
-		left = rest.Round(time.Second).String() + " left"
-	}
-	fmt.Fprintf(b.e.stderr, "\r\x1b[K%s [%s%s] %d of %d %s", b.label, strings.Repeat("=", filled), strings.Repeat(" ", width-filled), done, total, left)
-}
-
-func (b *bar) close() {
-	if b.drawn {
-		fmt.Fprint(b.e.stderr, "\r\x1b[K")
-	}
 }

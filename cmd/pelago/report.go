@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"pelago/cluster/fault"
 	"pelago/node/admin"
 	"pelago/node/archive"
 )
@@ -36,7 +35,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		Version:        version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
 		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, FreeBytes: usage.Free,
 		Quarantined: quarantined, PendingCommitment: n.face.Pending(),
-		Tasks: []admin.Task{},
+		Tasks: admin.TasksOf(n.tasks.Statuses()),
 	}, nil
 }
 
@@ -64,9 +63,6 @@ func (n *node) protection(ctx context.Context, study string) (*admin.Protection,
 }
 
 func (n *node) backup(ctx context.Context, dir string, progress func(done, total uint64)) error {
-	if dir == n.config.Data {
-		return fault.New(fault.Invalid, "a backup needs a directory of its own")
-	}
 	return n.archive.Backup(ctx, dir, progress)
 }
 

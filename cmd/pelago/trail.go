@@ -12,14 +12,15 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"golang.org/x/sync/errgroup"
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dict"
+	"pelago/node/admin"
 	"pelago/node/ae"
 	"pelago/node/audit"
 	"pelago/node/config"
 	"pelago/node/web"
+	"pelago/node/work"
 )
 
 // trail turns what the faces did into audit messages (PS3.15 A.5) and keeps them.
@@ -64,18 +65,26 @@ func openTrail(c config.Config, node string, log *slog.Logger) (*trail, error) {
 	return t, err
 }
 
-// Run keeps and sends events until ctx ends.
-func (t *trail) Run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return t.events.Run(ctx) })
+// tasks keep events and send them.
+func (t *trail) tasks() []work.Task {
+	all := []work.Task{{Name: "audit", Run: func(ctx context.Context, _ *work.Progress) error { return t.events.Run(ctx) }}}
 	if t.syslog != nil {
-		group.Go(func() error { return t.syslog.Run(ctx) })
+		all = append(all, work.Task{
+			Name: "audit_syslog", Restart: &work.Restart{},
+			Run: func(ctx context.Context, p *work.Progress) error { return t.syslog.Run(ctx) },
+		})
 	}
-	t.record(audit.Started(t.self, audit.Peer{User: "operating system"}))
-	return group.Wait()
+	return all
 }
 
-// Close ends the trail; Run must have returned.
+// system is who starts and ends a node: whoever runs the process.
+var system = audit.Peer{User: "operating system"}
+
+// started and stopped record the node's life.
+func (t *trail) started() { t.record(audit.Started(t.self, system)) }
+func (t *trail) stopped() { t.record(audit.Stopped(t.self, system)) }
+
+// Close ends the trail; its tasks must have ended.
 func (t *trail) Close() error {
 	t.cancel()
 	return t.events.Close()
@@ -115,11 +124,7 @@ func (t *trail) association(e ae.Event) {
 	}
 	switch e.Action {
 	case ae.Associate:
-		why := ""
-		if e.Failed {
-			why = "refused"
-		}
-		t.record(audit.Associated(peer, t.self, outcomeOf(e.Failed), why))
+		t.record(audit.Associated(peer, t.self, outcomeOf(e.Failed), e.Why))
 	case ae.Stored:
 		t.record(audit.Transferred(audit.Create, peer, t.self, audit.Peer{}, what, outcomeOf(e.Failed)))
 	case ae.Sent:
@@ -128,10 +133,14 @@ func (t *trail) association(e ae.Event) {
 			destination, third = audit.Peer{AE: e.Destination}, peer
 		}
 		t.record(audit.Transferred(audit.Read, t.self, destination, third, what, outcomeOf(e.Failed)))
-	case ae.Queried:
-		t.record(audit.Queried(peer, t.self, e.Class, dict.ExplicitLittleEndian, e.Query, outcomeOf(e.Failed)))
+	case ae.Queried, ae.Retrieved:
+		event := audit.Queried(peer, t.self, e.Class, dict.ExplicitLittleEndian, e.Query, outcomeOf(e.Failed))
+		event.OutcomeText = e.Why
+		t.record(event)
 	case ae.Committed:
-		t.record(audit.Accessed(peer, audit.Read, audit.Subject{}, outcomeOf(e.Failed)))
+		event := audit.Accessed(peer, audit.Read, audit.Subject{}, outcomeOf(e.Failed))
+		event.OutcomeText = e.Why
+		t.record(event)
 	}
 }
 
@@ -156,15 +165,23 @@ func (t *trail) Audit(_ context.Context, e web.Event) {
 	}
 }
 
-// operator records what was changed through the API.
-func (t *trail) operator(user, remote, action, object string, err error) {
-	peer := audit.Peer{User: user, Address: remote}
-	switch action {
-	case "delete":
-		t.record(audit.Deleted(peer, audit.Subject{Studies: []audit.Study{{UID: object}}}, outcomeOf(err != nil)))
-	case "ae-put", "ae-delete":
-		t.record(audit.Alert(audit.NetworkConfiguration(), peer, t.self, outcomeOf(err != nil), object, action))
+// operator records what was done, or refused, through the API.
+func (t *trail) operator(e admin.Event) {
+	peer := audit.Peer{User: e.User, Address: e.Remote}
+	outcome, why := audit.Success, e.Action
+	if e.Err != nil {
+		outcome, why = audit.Minor, e.Action+": "+e.Err.Error()
+	}
+	switch {
+	case e.Action == "delete" && e.Study != "":
+		event := audit.Deleted(peer, audit.Subject{Studies: []audit.Study{{UID: e.Study}}}, outcome)
+		event.OutcomeText = why + " " + e.Object
+		t.record(event)
+	case e.Action == "ae-put" || e.Action == "ae-delete":
+		t.record(audit.Alert(audit.NetworkConfiguration(), peer, t.self, outcome, e.Object, why))
+	case fault.Is(e.Err, fault.Denied):
+		t.record(audit.LoggedIn(peer, t.self, outcome, why))
 	default:
-		t.record(audit.Alert(audit.RestrictedFunction(), peer, t.self, outcomeOf(err != nil), object, action))
+		t.record(audit.Alert(audit.RestrictedFunction(), peer, t.self, outcome, e.Object, why))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,9 +20,9 @@ import (
 // Guard knows who may use the web port.
 type Guard struct {
 	users map[string]string // name → hash
+	dummy string            // a hash for names that nobody has, as slow as the slowest
 	token string            // of administration; never empty
-	open  bool              // no login is needed to read: loopback, or told so
-	hosts []string          // names under which a loopback port is reached, besides loopback's own
+	hosts []string          // names under which the port is reached, besides loopback's own
 
 	mu      sync.Mutex
 	known   map[[32]byte]bool // passwords that were right: PBKDF2 is meant to be slow
@@ -34,26 +35,48 @@ const (
 	maxHashing = 2
 )
 
-// NewGuard returns a guard. open says that reading needs no login.
-func NewGuard(users map[string]string, token string, open bool, hosts []string) *Guard {
-	return &Guard{
-		users: users, token: token, open: open, hosts: hosts,
-		known: map[[32]byte]bool{}, pending: make(chan struct{}, maxHashing),
+// NewGuard returns a guard. Without users reading needs no login; hosts are the
+// names under which the port may then be reached besides loopback's own, * for
+// any. fault.Invalid: a password hash that is none.
+func NewGuard(users map[string]string, token string, hosts []string) (*Guard, error) {
+	slowest := hashIterations
+	for name, hash := range users {
+		iterations, _, _, err := parseHash(hash)
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "http.users: %s: %w", name, err)
+		}
+		slowest = max(slowest, iterations)
 	}
+	nobody := strings.Join([]string{hashScheme, strconv.Itoa(slowest), b64.EncodeToString(make([]byte, 16)), b64.EncodeToString(make([]byte, 32))}, "$")
+	return &Guard{
+		users: users, dummy: nobody, token: token, hosts: hosts,
+		known: map[[32]byte]bool{}, pending: make(chan struct{}, maxHashing),
+	}, nil
 }
 
 // NewToken makes a token of administration.
 func NewToken() string { return rand.Text() }
 
+// credentialsError is about a login that is missing or wrong: to be asked for.
+type credentialsError struct{ text string }
+
+func (e *credentialsError) Error() string { return e.text }
+
+// Challenge tells faces to ask for a login (401), not to refuse one (403).
+func (e *credentialsError) Challenge() bool { return true }
+
+func badCredentials(text string) error {
+	return fault.New(fault.Denied, "%w", &credentialsError{text})
+}
+
 // Login names who asks, "" for anonymous (node/web.Login).
 func (g *Guard) Login(r *http.Request) (string, error) {
-	if g.open && len(g.users) == 0 && !g.knownHost(r.Host) {
+	if len(g.users) > 0 || r.Header.Get("Authorization") != "" {
+		return g.credentials(r)
+	}
+	if !g.knownHost(r.Host) {
 		// A page that rebinds its own name to 127.0.0.1 would read everything.
 		return "", fault.New(fault.Denied, "this node is not reached under that host name")
-	}
-	user, err := g.credentials(r)
-	if err == nil || !g.open || user != "" {
-		return user, err
 	}
 	return "", nil
 }
@@ -68,20 +91,25 @@ func (g *Guard) credentials(r *http.Request) (string, error) {
 		if subtle.ConstantTimeCompare([]byte(token), []byte(g.token)) == 1 {
 			return "admin", nil
 		}
-		return "?", fault.New(fault.Denied, "wrong token")
+		return "?", badCredentials("wrong token")
 	}
 	user, password, ok := r.BasicAuth()
 	if !ok {
-		return "", fault.New(fault.Denied, "a login is needed")
+		return "", badCredentials("a login is needed")
 	}
 	if g.verify(r, user, password) {
 		return user, nil
 	}
-	return user, fault.New(fault.Denied, "wrong user or password")
+	return user, badCredentials("wrong user or password")
 }
 
+// verify checks a password. For a name that nobody has it does the same work:
+// the time it takes must not tell names.
 func (g *Guard) verify(r *http.Request, user, password string) bool {
-	hash := g.users[user]
+	hash, named := g.users[user]
+	if !named {
+		hash = g.dummy
+	}
 	seen := sha256.Sum256([]byte(user + "\x00" + password + "\x00" + hash))
 	g.mu.Lock()
 	known := g.known[seen]
@@ -95,7 +123,7 @@ func (g *Guard) verify(r *http.Request, user, password string) bool {
 	case <-r.Context().Done():
 		return false
 	}
-	if !checkPassword(password, hash) {
+	if right := checkPassword(password, hash); !right || !named {
 		return false
 	}
 	g.mu.Lock()
@@ -118,7 +146,9 @@ func (g *Guard) knownHost(hostport string) bool {
 		return true
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
-		return ip.IsLoopback() || len(g.hosts) == 1 && g.hosts[0] == "*"
+		if ip.IsLoopback() {
+			return true
+		}
 	}
 	for _, h := range g.hosts {
 		if h == "*" || strings.EqualFold(h, host) {
@@ -136,6 +166,8 @@ const (
 	hashMost       = 10_000_000 // iterations that a configured hash may ask for
 )
 
+var b64 = base64.RawStdEncoding
+
 // HashPassword returns the hash to be configured for a password.
 func HashPassword(password string) (string, error) {
 	salt := make([]byte, 16)
@@ -146,28 +178,35 @@ func HashPassword(password string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	b64 := base64.RawStdEncoding
 	return strings.Join([]string{hashScheme, strconv.Itoa(hashIterations), b64.EncodeToString(salt), b64.EncodeToString(key)}, "$"), nil
 }
 
-func checkPassword(password, hash string) bool {
+// parseHash reads a configured hash.
+func parseHash(hash string) (iterations int, salt, want []byte, err error) {
 	parts := strings.Split(hash, "$")
 	if len(parts) != 4 || parts[0] != hashScheme {
-		// The same work for unknown users: time must not tell names.
-		parts = []string{hashScheme, strconv.Itoa(hashIterations), "AAAAAAAAAAAAAAAAAAAAAA", ""}
+		return 0, nil, nil, errHash
 	}
-	iterations, err := strconv.Atoi(parts[1])
+	iterations, err = strconv.Atoi(parts[1])
 	if err != nil || iterations < 1 || iterations > hashMost {
-		return false
+		return 0, nil, nil, errHash
 	}
-	salt, err := base64.RawStdEncoding.DecodeString(parts[2])
-	if err != nil {
-		return false
+	if salt, err = b64.DecodeString(parts[2]); err != nil || len(salt) < 8 {
+		return 0, nil, nil, errHash
 	}
-	want, err := base64.RawStdEncoding.DecodeString(parts[3])
+	if want, err = b64.DecodeString(parts[3]); err != nil || len(want) != 32 {
+		return 0, nil, nil, errHash
+	}
+	return iterations, salt, want, nil
+}
+
+var errHash = errors.New("no password hash, as 'pelago config password' prints it")
+
+func checkPassword(password, hash string) bool {
+	iterations, salt, want, err := parseHash(hash)
 	if err != nil {
 		return false
 	}
 	key, err := pbkdf2.Key(sha256.New, password, salt, iterations, 32)
-	return err == nil && len(want) == 32 && subtle.ConstantTimeCompare(key, want) == 1
+	return err == nil && subtle.ConstantTimeCompare(key, want) == 1
 }

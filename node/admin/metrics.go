@@ -8,6 +8,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"pelago/cluster/fault"
+	"pelago/node/work"
 )
 
 // Metrics are the node's own measurements in a registry of their own.
@@ -15,6 +18,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 	took     *prometheus.HistogramVec
 	bytes    *prometheus.CounterVec
+	work     *prometheus.HistogramVec
 }
 
 // NewMetrics returns an empty registry with the process's own figures.
@@ -29,7 +33,11 @@ func NewMetrics() *Metrics {
 			Name: "pelago_request_bytes_total", Help: "Bytes of data sets and bodies moved, by face and operation.",
 		}, []string{"face", "operation"}),
 	}
-	m.registry.MustRegister(m.took, m.bytes,
+	m.work = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "pelago_work_seconds", Help: "Time that pieces of background work took, by what and how they ended.",
+		Buckets: []float64{.01, .1, 1, 5, 10, 30, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600},
+	}, []string{"work", "outcome"})
+	m.registry.MustRegister(m.took, m.bytes, m.work,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -68,6 +76,44 @@ func (f Face) Observe(operation string, status int, took time.Duration, bytes in
 	}
 	f.m.took.WithLabelValues(f.name, operation, text).Observe(took.Seconds())
 	f.m.bytes.WithLabelValues(f.name, operation).Add(float64(max(bytes, 0)))
+}
+
+// ObserveWork reports one finished piece of background work.
+func (m *Metrics) ObserveWork(name string, took time.Duration, err error) {
+	outcome := "done"
+	if err != nil {
+		outcome = fault.KindOf(err).String()
+	}
+	m.work.WithLabelValues(name, outcome).Observe(took.Seconds())
+}
+
+// Tasks adds what background tasks do, read when asked for. It is called once.
+func (m *Metrics) Tasks(read func() []work.Status) { m.registry.MustRegister(taskCollector{read}) }
+
+// taskCollector turns the statuses of tasks into figures.
+type taskCollector struct{ read func() []work.Status }
+
+var (
+	taskRunning  = prometheus.NewDesc("pelago_task_running", "1 while the background task runs, 0 while it waits or has ended.", []string{"task"}, nil)
+	taskRestarts = prometheus.NewDesc("pelago_task_restarts_total", "Times that the background task was run again after a failure.", []string{"task"}, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (c taskCollector) Describe(to chan<- *prometheus.Desc) {
+	to <- taskRunning
+	to <- taskRestarts
+}
+
+// Collect implements [prometheus.Collector].
+func (c taskCollector) Collect(to chan<- prometheus.Metric) {
+	for _, s := range c.read() {
+		running := 0.0
+		if s.State == work.Running {
+			running = 1
+		}
+		to <- prometheus.MustNewConstMetric(taskRunning, prometheus.GaugeValue, running, s.Name)
+		to <- prometheus.MustNewConstMetric(taskRestarts, prometheus.CounterValue, float64(s.Restarts), s.Name)
+	}
 }
 
 // Handler serves the registry to Prometheus.

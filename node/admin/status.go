@@ -1,5 +1,11 @@
 package admin
 
+import (
+	"time"
+
+	"pelago/node/work"
+)
+
 // Status is the answer of GET /api/status.
 type Status struct {
 	Network          string  `json:"network"`
@@ -54,9 +60,34 @@ type Repair struct {
 
 // Task is a background task.
 type Task struct {
-	Name  string `json:"name"`
-	State string `json:"state"`
-	Error string `json:"error,omitempty"`
+	Name     string `json:"name"`
+	State    string `json:"state"` // waiting, running, backoff, stopping, done, failed
+	Done     int64  `json:"done,omitempty"`
+	Total    int64  `json:"total,omitempty"` // 0: unknown
+	Restarts int64  `json:"restarts,omitempty"`
+	Error    string `json:"error,omitempty"` // the latest failure
+	// ErrorAt is when that was, RFC 3339.
+	ErrorAt string `json:"error_at,omitempty"`
+	// LastRun is when the latest round of a periodic task began, RFC 3339.
+	LastRun string `json:"last_run,omitempty"`
+}
+
+// TasksOf lists tasks for the status.
+func TasksOf(statuses []work.Status) []Task {
+	at := func(t time.Time) string {
+		if t.IsZero() {
+			return ""
+		}
+		return t.UTC().Format(time.RFC3339)
+	}
+	all := make([]Task, len(statuses))
+	for i, s := range statuses {
+		all[i] = Task{
+			Name: s.Name, State: string(s.State), Done: s.Done, Total: s.Total, Restarts: s.Restarts,
+			Error: s.LastError, ErrorAt: at(s.LastErrorAt), LastRun: at(s.LastRun),
+		}
+	}
+	return all
 }
 
 // Protection is the answer of GET /api/studies/{uid}/protection.

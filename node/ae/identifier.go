@@ -59,7 +59,8 @@ func (s *session) choose(ctx context.Context, root dimse.Root, identifier *dicom
 	case query.Series:
 		instances = nil
 	}
-	if level > query.Patient && len([][]string{studies, series, instances}[level-query.Study]) == 0 {
+	unique := map[query.Level][]string{query.Study: studies, query.Series: series, query.Image: instances}
+	if level > query.Patient && len(unique[level]) == 0 {
 		return nil, fault.New(fault.Mismatch, "the unique key of level %s is missing", level)
 	}
 	var refs []archive.Ref

@@ -63,6 +63,9 @@ type Options struct {
 	// Fatal is told, once, why the process must end: a failed write or fsync
 	// (DESIGN §4, Errors).
 	Fatal func(error)
+	// Observe is told how long a piece of background work took: a table packed, a
+	// round of purging or reclaiming, a backup, a verification. nil: nobody.
+	Observe func(work string, took time.Duration, err error)
 	// Free returns the bytes free on the data directory's file system, and its
 	// size; nil: statfs.
 	Free func() (free, size int64, err error)
@@ -89,6 +92,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Observe == nil {
+		o.Observe = func(string, time.Duration, error) {}
 	}
 }
 

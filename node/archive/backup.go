@@ -33,6 +33,10 @@ const stagePrefix = ".backup-"
 // backup. fault.Conflict: the directory is not empty; fault.Full: it has no
 // room.
 func (a *Archive) Backup(ctx context.Context, to string, progress func(done, total uint64)) error {
+	return a.observe("backup", func() error { return a.backup(ctx, to, progress) })
+}
+
+func (a *Archive) backup(ctx context.Context, to string, progress func(done, total uint64)) error {
 	if a.o.FS != vfs.FS(ordered{vfs.Default}) {
 		return fault.New(fault.Unsupported, "backup: only from a real file system")
 	}

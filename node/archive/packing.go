@@ -105,7 +105,7 @@ func (p *packer) packDue(ctx context.Context) error {
 		if len(l.bursts) == 0 || !full && !pressed && !waited(l.oldest, now, p.o.Gather) {
 			return nil
 		}
-		if err := p.packTable(ctx, l.bursts, pressed); err != nil {
+		if err := p.observe("pack_table", func() error { return p.packTable(ctx, l.bursts, pressed) }); err != nil {
 			return p.failed(ctx, err)
 		}
 	}
@@ -123,7 +123,7 @@ func (p *packer) packAll(ctx context.Context) error {
 	for {
 		l, err := p.lookAt(ctx, next, shrink*p.o.TableBytes, true, p.skip)
 		if err == nil && len(l.bursts) > 0 {
-			err = p.packTable(ctx, l.bursts, false)
+			err = p.observe("pack_table", func() error { return p.packTable(ctx, l.bursts, false) })
 		}
 		switch {
 		case errors.Is(err, errAside):

@@ -23,7 +23,7 @@ func (a *Archive) Tasks() []work.Task {
 		{Name: "finish_left", Run: a.finishLeft, Restart: again},
 		{Name: "pack", Run: a.runPacker},
 		{Name: "purge", Restart: again, Run: work.Every(purgeEvery, func(ctx context.Context, _ *work.Progress) error {
-			return a.purge(ctx, time.Now())
+			return a.observe("purge", func() error { return a.purge(ctx, time.Now()) })
 		})},
 		{Name: "reclaim", Restart: again, Run: work.Every(reclaimEvery, a.reclaim)},
 	}
@@ -56,11 +56,22 @@ func (a *Archive) finishLeft(ctx context.Context, _ *work.Progress) error {
 // reclaim rewrites tables of which much is dead. It needs no lock: bulk keeps
 // every reference good meanwhile.
 func (a *Archive) reclaim(ctx context.Context, p *work.Progress) error {
-	freed, err := a.bulk.Reclaim(ctx)
-	p.Add(freed)
+	err := a.observe("reclaim", func() error {
+		freed, err := a.bulk.Reclaim(ctx)
+		p.Add(freed)
+		return err
+	})
 	if fault.Is(err, fault.Full) {
 		p.Note(err) // there is no room to make room; tables that die wholly still go
 		return nil
 	}
+	return err
+}
+
+// observe tells how long a piece of work took.
+func (a *Archive) observe(name string, do func() error) error {
+	began := time.Now()
+	err := do()
+	a.o.Observe(name, time.Since(began), err)
 	return err
 }

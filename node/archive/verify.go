@@ -3,7 +3,6 @@ package archive
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"pelago/node/archive/archivepb"
@@ -31,7 +30,15 @@ const maxFindings = 10_000
 // Verify re-reads everything, checks every hash and cross-reference, and
 // reports; it never deletes and never repairs. progress is called now and then
 // with the instances done and known.
-func (a *Archive) Verify(ctx context.Context, progress func(done, total uint64)) (*Report, error) {
+func (a *Archive) Verify(ctx context.Context, progress func(done, total uint64)) (report *Report, err error) {
+	err = a.observe("verify", func() error {
+		report, err = a.verify(ctx, progress, known{settle: a.journal.Settle, has: func(seriesName) bool { return true }})
+		return err
+	})
+	return report, err
+}
+
+func (a *Archive) verify(ctx context.Context, progress func(done, total uint64), catalogue known) (*Report, error) {
 	report := &Report{}
 	for _, c := range a.staging.Corruptions() {
 		report.add("staging", fmt.Sprintf("segment %d", c.Segment), fmt.Sprintf("offset %d: %s", c.Offset, c.Reason))
@@ -62,7 +69,7 @@ func (a *Archive) Verify(ctx context.Context, progress func(done, total uint64))
 	if err := a.verifyPacks(ctx, report); err != nil {
 		return report, err
 	}
-	if err := a.verifyListings(ctx, report); err != nil {
+	if err := a.verifyListings(ctx, report, catalogue); err != nil {
 		return report, err
 	}
 	if err := a.catalog.Verify(ctx, func(err error) { report.add("catalogue", "record", err.Error()) }); err != nil {
@@ -112,13 +119,31 @@ func (a *Archive) verifyInstance(ctx context.Context, report *Report, r *archive
 }
 
 // VerifyAlone is Verify for an archive whose tasks do not run: one that was
-// opened to be looked at, while no node runs on it. Only the journal runs
-// meanwhile.
+// opened to be looked at, while no node runs on it. Series that the next start
+// will announce are not held against the catalogue.
 func (a *Archive) VerifyAlone(ctx context.Context, progress func(done, total uint64)) (*Report, error) {
-	running, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- a.journal.Run(running, facts{a}) }()
-	report, err := a.Verify(ctx, progress)
-	stop()
-	return report, errors.Join(err, <-ended)
+	unsettled := map[seriesName]bool{}
+	note := func(study, series string) error {
+		unsettled[seriesName{study, series}] = true
+		return nil
+	}
+	if err := a.journal.Behind(ctx, facts{a}, note); err != nil {
+		return nil, err
+	}
+	if err := a.each([]byte{rowAgain}, func(key, _ []byte) error {
+		uids, _, _ := splitUIDs(key[1:], 2)
+		return note(uids[0], uids[1])
+	}); err != nil {
+		return nil, err
+	}
+	return a.verify(ctx, progress, known{
+		settle: func(context.Context) error { return nil },
+		has:    func(name seriesName) bool { return !unsettled[name] },
+	})
+}
+
+// known is how verify finds the catalogue to be up to date.
+type known struct {
+	settle func(context.Context) error // returns once it is
+	has    func(name seriesName) bool  // whether a series can be compared
 }

@@ -43,6 +43,7 @@ type DICOM struct {
 	OpenStore       bool     `toml:"open_store" comment:"Beyond loopback, let AEs that are not registered echo and store."`
 	MaxAssociations int      `toml:"max_associations" comment:"At once; a fifth of them is kept for storing."`
 	Idle            Duration `toml:"idle" comment:"An association without a message for this long is aborted; per AE in the registry."`
+	CommitDeadline  Duration `toml:"commit_deadline" comment:"A storage commitment that is not safe by then has failed."`
 	MaxPDU          Bytes    `toml:"max_pdu" comment:"Longest PDU that is taken."`
 }
 
@@ -99,7 +100,7 @@ func Default() Config {
 		Data: "pelago-data", Site: "local",
 		DICOM: DICOM{
 			AE: "PELAGO", Listen: "127.0.0.1:11112", MaxAssociations: 500,
-			Idle: Duration(10 * time.Minute), MaxPDU: 256 << 10,
+			Idle: Duration(10 * time.Minute), CommitDeadline: Duration(24 * time.Hour), MaxPDU: 256 << 10,
 		},
 		HTTP: HTTP{Listen: "127.0.0.1:8080"},
 		Peer: Peer{Listen: "127.0.0.1:7700"},

@@ -25,6 +25,8 @@ const (
 	lockFile    = "lock"
 	versionFile = "version"
 	nodeFile    = "node.json"
+	proofFile   = "proof" // that a synced write succeeded
+	newPrefix   = ".new-" // of files that are not whole yet
 )
 
 // Dir is a data directory held by this process.
@@ -52,10 +54,43 @@ func Open(path string) (*Dir, error) {
 		return nil, fault.New(fault.Unavailable, "data directory %s is in use by another process: %w", path, err)
 	}
 	d := &Dir{path: path, lock: lock}
-	if err := d.checkVersion(); err != nil {
+	err = d.checkVersion()
+	if err == nil {
+		err = d.prove()
+	}
+	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
+}
+
+// OpenExisting is Open for a directory that must be a data directory already.
+// fault.NotFound: there is none.
+func OpenExisting(path string) (*Dir, error) {
+	if _, err := os.Stat(filepath.Join(path, versionFile)); err != nil {
+		return nil, fault.New(fault.NotFound, "no data directory at %s: %w", path, err)
+	}
+	return Open(path)
+}
+
+// prove writes something and syncs it: a node that ended because it could not
+// write must not take anything in before it can (DESIGN §4, Errors). A full
+// disk is no reason not to start: what is stored can be read.
+func (d *Dir) prove() error {
+	left, err := filepath.Glob(filepath.Join(d.path, newPrefix+"*"))
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	for _, name := range left { // of a process that ended in the middle
+		if err := os.Remove(name); err != nil {
+			return fmt.Errorf("data directory: %w", err)
+		}
+	}
+	err = writeSynced(filepath.Join(d.path, proofFile), make([]byte, 4096))
+	if err == nil || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "data directory %s cannot be written to: %w", d.path, err)
 }
 
 // checkVersion reads the version, or writes it into an empty directory.
@@ -89,7 +124,7 @@ func (d *Dir) checkEmpty() error {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	for _, e := range entries {
-		if e.Name() != lockFile && e.Name() != "lost+found" {
+		if e.Name() != lockFile && e.Name() != "lost+found" && !strings.HasPrefix(e.Name(), newPrefix) {
 			return fault.New(fault.Invalid, "directory %s is not empty and holds no Pelago data", d.path)
 		}
 	}
@@ -98,7 +133,7 @@ func (d *Dir) checkEmpty() error {
 
 // writeSynced writes a file whole or not at all.
 func writeSynced(name string, b []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".new-*")
+	tmp, err := os.CreateTemp(filepath.Dir(name), newPrefix+"*")
 	if err != nil {
 		return err
 	}
@@ -130,7 +165,11 @@ func (d *Dir) Path() string { return d.path }
 type Node struct {
 	PID  int    `json:"pid"`
 	HTTP string `json:"http"` // base URL of the web face
-	AE   string `json:"ae"`
+	// Certificate is the SHA-256 of the certificate that the web face shows, in
+	// hexadecimal; "" without TLS. It is made out for the names that others use,
+	// so commands on this machine know it by that.
+	Certificate string `json:"certificate,omitempty"`
+	AE          string `json:"ae"`
 	// Addresses in use, as listened on.
 	DICOM string `json:"dicom"`
 	// Token lets whoever can read the data directory administer the node.

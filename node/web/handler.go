@@ -240,7 +240,8 @@ func (c *call) fail(err error) (cut bool) {
 		return true
 	}
 	status := statusOf(err, c.r.Method == http.MethodPost)
-	if kind == fault.Denied && c.r.Header.Get("Authorization") == "" {
+	var login interface{ Challenge() bool } // wrong credentials: to be asked for again
+	if kind == fault.Denied && (c.r.Header.Get("Authorization") == "" || errors.As(err, &login) && login.Challenge()) {
 		status = http.StatusUnauthorized
 		c.w.Header().Set("WWW-Authenticate", `Basic realm="pelago", charset="UTF-8"`)
 	}

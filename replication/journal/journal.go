@@ -263,6 +263,16 @@ func (j *Journal) Pending() uint64 {
 	return uint64(n)
 }
 
+// Behind yields the series that Run would announce first: those of instances
+// that the Source holds beyond the durable cursor. It is for archives that are
+// looked at without Run.
+func (j *Journal) Behind(ctx context.Context, s Source, yield func(study, series string) error) error {
+	j.mu.Lock()
+	after := j.state.cursor
+	j.mu.Unlock()
+	return s.After(ctx, after, func(_ uint64, study, series string) error { return yield(study, series) })
+}
+
 // Rejected is the number of facts that the catalogue refused as invalid since
 // the start: a fault of the Source.
 func (j *Journal) Rejected() uint64 {

@@ -1,0 +1,272 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sync/errgroup"
+
+	"pelago/cluster/identity"
+	"pelago/dimse/scp"
+	"pelago/node/admin"
+	"pelago/node/ae"
+	"pelago/node/archive"
+	"pelago/node/config"
+	"pelago/node/datadir"
+	"pelago/node/work"
+	"pelago/shard/keys"
+)
+
+// node is a running node. Its parts are started in the order of the fields
+// below and stopped in reverse.
+type node struct {
+	config  config.Config
+	log     *slog.Logger
+	metrics *admin.Metrics
+	id      string
+	began   time.Time
+
+	dir     *datadir.Dir
+	keys    *keys.Ring
+	trail   *trail
+	archive *archive.Archive
+
+	face  *ae.Face
+	tasks *work.Group
+	work  errgroup.Group // runs tasks
+	quit  context.CancelFunc
+
+	http     *http.Server
+	requests *gate
+	dimse    *scp.Server
+	faces    errgroup.Group
+	cut      context.CancelFunc // ends associations at once
+
+	dicomAddr, baseURL string
+
+	ending context.Context // ends when the node is told to end, or cannot go on
+	fatal  context.CancelCauseFunc
+	died   atomic.Bool // nothing may be written any more
+}
+
+// Time limits of a clean shutdown.
+const (
+	drainTime = 20 * time.Second // for associations and requests under way
+	closeTime = 10 * time.Second
+)
+
+// exitDied is the exit code of a node that ended because something could not be
+// written: whoever restarts it should wait longer each time.
+const exitDied = 3
+
+// startNode opens the data directory and starts everything; when it returns the
+// node is ready. The order: first what must not be shared (the lock), then what
+// makes bytes readable (keys), then the stores, then the background work, and
+// the ports last, so that nobody is answered before everything acknowledged
+// earlier can be found.
+func startNode(ctx context.Context, c config.Config, log *slog.Logger) (_ *node, err error) {
+	n := &node{config: c, log: log, began: time.Now(), metrics: admin.NewMetrics()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.stop())
+		}
+	}()
+	n.ending, n.fatal = context.WithCancelCause(ctx)
+	if n.dir, err = datadir.Open(c.Data); err != nil {
+		return nil, err
+	}
+	if err = n.openStores(); err != nil {
+		return nil, err
+	}
+	faces, err := n.makeFaces()
+	if err != nil {
+		return nil, err
+	}
+	n.startWork()
+	if err = n.listen(faces); err != nil {
+		return nil, err
+	}
+	return n, n.dir.Announce(datadir.Node{
+		PID: os.Getpid(), HTTP: n.baseURL, Certificate: faces.pin, AE: c.DICOM.AE, DICOM: n.dicomAddr, Token: faces.token,
+	})
+}
+
+// openStores opens everything under the data directory.
+func (n *node) openStores() (err error) {
+	if n.id, n.keys, err = openKeys(n.config); err != nil {
+		return err
+	}
+	if n.trail, err = openTrail(n.config, n.id, n.log); err != nil {
+		return err
+	}
+	o := archiveOptions(n.config, n.id, n.keys, n.log)
+	o.Fatal = n.die
+	o.Observe = n.metrics.ObserveWork
+	n.archive, err = archive.Open(o)
+	return err
+}
+
+// openKeys opens the node's identity and its ring of study keys.
+func openKeys(c config.Config) (id string, ring *keys.Ring, err error) {
+	folder := vfs.Default.PathJoin(c.Data, "keys")
+	self, err := identity.Open(vfs.Default, folder)
+	if err != nil {
+		return "", nil, err
+	}
+	ring, err = keys.Open(vfs.Default, folder, self)
+	return self.ID(), ring, err
+}
+
+// archiveOptions are the archive's settings.
+func archiveOptions(c config.Config, id string, ring *keys.Ring, log *slog.Logger) archive.Options {
+	return archive.Options{
+		FS: vfs.Default, Dir: c.Data, Node: id, Site: c.Site, Keys: ring, Log: log,
+		StagingBytes: int64(c.Store.Staging), TableBytes: int64(c.Store.TableSize), Ballast: int64(c.Store.Ballast),
+		Quiet: time.Duration(c.Store.Quiet), Gather: time.Duration(c.Store.Gather), Grace: time.Duration(c.Store.Grace),
+		CacheBytes: int64(c.Store.Cache), ChunkBytes: int64(c.Store.Chunks),
+	}
+}
+
+// startWork starts the background tasks, those that others rely on first. One
+// that fails for good ends the node.
+func (n *node) startWork() {
+	tasks := n.trail.tasks()
+	tasks = append(tasks, n.archive.Tasks()...)
+	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
+	n.tasks = work.New(n.log, tasks...)
+	n.metrics.Tasks(n.tasks.Statuses)
+	n.gauges()
+	ctx, quit := context.WithCancel(context.Background())
+	n.quit = quit
+	n.work.Go(func() error {
+		err := n.tasks.Run(ctx)
+		if err != nil {
+			n.fatal(err)
+		}
+		return err
+	})
+	n.trail.started()
+}
+
+// die ends the process after an error that no acknowledgement may follow: the
+// restart proves what was really written (DESIGN §4, Errors).
+func (n *node) die(err error) {
+	n.log.Error("the node must end", "error", err)
+	n.died.Store(true)
+	n.fatal(err)
+	time.AfterFunc(closeTime, func() { os.Exit(exitDied) }) // should anything hang
+}
+
+// wait blocks until the node is told to end or cannot go on, and ends it.
+func (n *node) wait() error {
+	<-n.ending.Done()
+	cause := context.Cause(n.ending)
+	if n.died.Load() {
+		// Stores are not closed: they could write. The process ends, and with it
+		// every association and request, none of which got an answer since.
+		return &exitError{exitDied, cause}
+	}
+	if errors.Is(cause, context.Canceled) {
+		cause = nil
+		n.log.Info("shutting down")
+	}
+	return errors.Join(cause, n.stop())
+}
+
+// exitError is an error that ends the process with an exit code of its own.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+// stop ends what was started, in reverse: faces first, so that nobody is
+// acknowledged any more, then the background work, then the stores.
+func (n *node) stop() error {
+	errs := []error{n.drain()}
+	if n.cut != nil {
+		n.cut()
+	}
+	errs = append(errs, n.slow("faces", n.faces.Wait))
+	if n.tasks != nil {
+		n.trail.stopped()
+		n.quit()
+		errs = append(errs, n.work.Wait()) // the group logs by name who is slow
+	}
+	if n.archive != nil {
+		errs = append(errs, n.slow("archive", n.archive.Close))
+	}
+	if n.trail != nil {
+		errs = append(errs, n.slow("audit", n.trail.Close))
+	}
+	if n.keys != nil {
+		errs = append(errs, n.keys.Close())
+	}
+	if n.dir != nil {
+		errs = append(errs, n.dir.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// drain lets what is under way on both faces end, and ends by force what has not
+// after drainTime. That is no failure: a sender that is cut off in the middle of
+// an instance got no success for it, and sends it again.
+func (n *node) drain() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	var faces errgroup.Group
+	if n.dimse != nil {
+		faces.Go(func() error {
+			return n.slow("dicom", func() error { return n.forced("dicom", n.dimse.Shutdown(ctx)) })
+		})
+	}
+	if n.http != nil {
+		faces.Go(func() error {
+			return n.slow("web", func() error {
+				err := n.http.Shutdown(ctx)
+				if err == nil {
+					return nil
+				}
+				last, cancel := context.WithTimeout(context.Background(), closeTime)
+				defer cancel()
+				return errors.Join(n.forced("web", err), n.http.Close(), n.requests.close(last))
+			})
+		})
+	}
+	return faces.Wait()
+}
+
+// forced logs that a face was ended by force at the end of its time.
+func (n *node) forced(face string, err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	n.log.Warn("clients that did not end were cut off", "face", face)
+	return nil
+}
+
+// slow logs by name what takes long to stop.
+func (n *node) slow(name string, stop func() error) error {
+	timer := time.AfterFunc(closeTime, func() { n.log.Warn("still stopping", "part", name) })
+	defer timer.Stop()
+	return stop()
+}
+
+// ended takes what a face's server returned.
+func (n *node) ended(name string, err error) error {
+	if err == nil || errors.Is(err, http.ErrServerClosed) || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	err = fmt.Errorf("%s: %w", name, err)
+	n.fatal(err)
+	return err
+}

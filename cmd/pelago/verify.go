@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"pelago/cluster/fault"
+	"pelago/node/admin"
+	"pelago/node/archive"
+	"pelago/node/config"
+	"pelago/node/datadir"
+)
+
+// verifyCommand re-reads everything: through the node that runs on the data
+// directory, or by itself when none does.
+type verifyCommand struct{ target }
+
+func (v *verifyCommand) Run(e *env) error {
+	bar := newBar(e, "verified", v.JSON)
+	report, err := v.verify(e, bar)
+	bar.close()
+	if err != nil {
+		return err
+	}
+	if v.JSON {
+		err = printJSON(e.stdout, report)
+	} else {
+		for _, f := range report.Findings {
+			fmt.Fprintf(e.stdout, "%s: %s: %s\n", f.Kind, f.Object, f.Detail)
+		}
+		fmt.Fprintf(e.stdout, "%d instances, %s, %d packs: %d findings\n",
+			report.Instances, size(int64(report.Bytes)), report.Packs, len(report.Findings))
+	}
+	if err == nil && len(report.Findings) > 0 {
+		return fault.New(fault.Corrupt, "verify found %d things wrong", len(report.Findings))
+	}
+	return err
+}
+
+func (v *verifyCommand) verify(e *env, bar *bar) (*archive.Report, error) {
+	c, err := v.node(e)
+	nobody := fault.Is(err, fault.Unavailable)
+	if err == nil {
+		var end admin.Progress
+		end, err = c.follow(e.ctx, "/api/verify", nil, func(p admin.Progress) { bar.at(p.At, p.Of) })
+		if err == nil {
+			return end.Report, nil
+		}
+		nobody = errors.Is(err, errNoAnswer) // it may have ended without a word
+	}
+	if v.HTTP != "" || !nobody || e.ctx.Err() != nil {
+		return nil, err
+	}
+	report, alone := v.alone(e, bar)
+	if fault.Is(alone, fault.Unavailable) { // a node holds the directory after all
+		return nil, errors.Join(err, alone)
+	}
+	return report, alone
+}
+
+// alone opens the data directory, as a node would, and verifies it. Starting the
+// stores finishes what a crash has cut short, but nothing that was stored goes.
+func (v *verifyCommand) alone(e *env, bar *bar) (report *archive.Report, err error) {
+	dir, err := datadir.OpenExisting(v.Data)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	c := config.Default()
+	c.Data = v.Data
+	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	id, ring, err := openKeys(c)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, ring.Close()) }()
+	a, err := archive.Open(archiveOptions(c, id, ring, log))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	if !v.JSON {
+		fmt.Fprintln(e.stderr, "pelago: no node runs on the data directory, and none can start on it until it is verified")
+	}
+	return a.VerifyAlone(e.ctx, bar.at)
+}
