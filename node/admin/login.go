@@ -39,13 +39,16 @@ const (
 // names under which the port may then be reached besides loopback's own, * for
 // any. fault.Invalid: a password hash that is none.
 func NewGuard(users map[string]string, token string, hosts []string) (*Guard, error) {
-	slowest := hashIterations
+	slowest := 0
 	for name, hash := range users {
 		iterations, _, _, err := parseHash(hash)
 		if err != nil {
 			return nil, fault.New(fault.Invalid, "http.users: %s: %w", name, err)
 		}
 		slowest = max(slowest, iterations)
+	}
+	if len(users) == 0 {
+		slowest = hashIterations
 	}
 	nobody := strings.Join([]string{hashScheme, strconv.Itoa(slowest), b64.EncodeToString(make([]byte, 16)), b64.EncodeToString(make([]byte, 32))}, "$")
 	return &Guard{
