@@ -49,6 +49,12 @@ func (r *rows) Get(key string) ([]byte, bool, error) {
 	return v, ok, nil
 }
 
+func (r *rows) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.all)
+}
+
 func (r *rows) Delete(key string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -226,8 +232,8 @@ func TestAResultForARequestorThatHasGoneGoesOverANewAssociation(t *testing.T) {
 		if got := m.got(); len(got) != 1 || got[0].Transaction != "1.2.3" || len(got[0].Committed) != 1 {
 			t.Errorf("results %+v", got)
 		}
-		if c.Pending() != 0 || len(rows.all) != 0 {
-			t.Errorf("%d are pending, %d rows are left", c.Pending(), len(rows.all))
+		if c.Pending() != 0 || rows.count() != 0 {
+			t.Errorf("%d are pending, %d rows are left", c.Pending(), rows.count())
 		}
 	})
 }
@@ -357,8 +363,8 @@ func TestDeliveryIsTriedForSevenDaysWithBackOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(deliverFor + 2*lastRetry)
-		if c.Pending() != 0 || len(rows.all) != 0 {
-			t.Errorf("after seven days %d are pending, %d rows are left", c.Pending(), len(rows.all))
+		if c.Pending() != 0 || rows.count() != 0 {
+			t.Errorf("after seven days %d are pending, %d rows are left", c.Pending(), rows.count())
 		}
 	})
 }
@@ -478,8 +484,8 @@ func TestABrokenRowKeepsNobodyWaiting(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		if len(m.got()) != 1 || len(rows.all) != 3 {
-			t.Errorf("%d results, %d rows", len(m.got()), len(rows.all))
+		if len(m.got()) != 1 || rows.count() != 3 {
+			t.Errorf("%d results, %d rows", len(m.got()), rows.count())
 		}
 	})
 }
