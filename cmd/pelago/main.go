@@ -77,19 +77,24 @@ func run(e *env, args []string) (code int) {
 		fmt.Fprintf(e.stderr, "pelago: %v\n", err)
 		return 2
 	}
-	if err := parsed.Run(e); err != nil {
-		if errors.Is(err, context.Canceled) {
-			return 1
-		}
-		fmt.Fprintf(e.stderr, "pelago: %v\n", err)
-		var exit *exitError
-		switch {
-		case errors.As(err, &exit):
-			return exit.code
-		case fault.Is(err, fault.Invalid):
-			return 2
-		}
+	return exitCode(e, parsed.Run(e))
+}
+
+// exitCode tells what went wrong, and by what the process ends.
+func exitCode(e *env, err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, context.Canceled): // interrupted, and knows it
 		return 1
 	}
-	return 0
+	fmt.Fprintf(e.stderr, "pelago: %v\n", err)
+	var exit *exitError
+	switch {
+	case errors.As(err, &exit):
+		return exit.code
+	case fault.Is(err, fault.Invalid):
+		return 2
+	}
+	return 1
 }

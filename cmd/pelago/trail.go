@@ -173,14 +173,14 @@ func (t *trail) operator(e admin.Event) {
 		outcome, why = audit.Minor, e.Action+": "+e.Err.Error()
 	}
 	switch {
+	case fault.Is(e.Err, fault.Denied):
+		t.record(audit.LoggedIn(peer, t.self, outcome, why+": "+e.Object))
 	case e.Action == "delete" && e.Study != "":
 		event := audit.Deleted(peer, audit.Subject{Studies: []audit.Study{{UID: e.Study}}}, outcome)
 		event.OutcomeText = why + " " + e.Object
 		t.record(event)
 	case e.Action == "ae-put" || e.Action == "ae-delete":
 		t.record(audit.Alert(audit.NetworkConfiguration(), peer, t.self, outcome, e.Object, why))
-	case fault.Is(e.Err, fault.Denied):
-		t.record(audit.LoggedIn(peer, t.self, outcome, why))
 	default:
 		t.record(audit.Alert(audit.RestrictedFunction(), peer, t.self, outcome, e.Object, why))
 	}

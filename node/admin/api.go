@@ -195,6 +195,8 @@ func (a *api) changes(action string, f func(http.ResponseWriter, *http.Request, 
 		}
 		if e.Err == nil {
 			e.Err = f(w, r, &e)
+		} else {
+			e.Object = r.URL.Path
 		}
 		a.o.Audit(e)
 		if e.Err != nil {

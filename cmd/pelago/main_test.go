@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pelago/cluster/fault"
+)
+
+// ran is what a command left.
+type ran struct {
+	code           int
+	stdout, stderr string
+}
+
+// pelago runs a command as main does.
+func pelago(t *testing.T, environ []string, args ...string) ran {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code := run(&env{
+		ctx: t.Context(), stdin: strings.NewReader(""), stdout: &out, stderr: &errs, environ: environ,
+	}, args)
+	return ran{code, out.String(), errs.String()}
+}
+
+func TestExitCodes(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	empty := filepath.Join(dir, "empty")
+	if err := os.Mkdir(empty, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	good, typo, open := file("good.toml", "site = 'north'\n"), file("typo.toml", "sight = 'north'\n"), file("open.toml", "[http]\nlisten = ':8080'\n")
+	newer := filepath.Join(dir, "newer")
+	if err := errors.Join(os.Mkdir(newer, 0o700), os.WriteFile(filepath.Join(newer, "version"), []byte("pelago 99\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name    string
+		args    string
+		environ []string
+		code    int
+		out     string // in the output
+		says    string // on standard error
+	}{
+		{"help", "--help", nil, 0, "Usage: pelago", ""},
+		{"help of a command", "serve --help", nil, 0, "--dicom-open-store", ""},
+		{"no command", "", nil, 2, "", "expected one of"},
+		{"an unknown command", "frobnicate", nil, 2, "", "frobnicate"},
+		{"an unknown flag", "serve --prot 1", nil, 2, "", "--prot"},
+		{"a missing argument", "echo", nil, 2, "", "title"},
+		{"an argument too many", "version now", nil, 2, "", "now"},
+		{"a wrong value", "find --level patient", nil, 2, "", "--level"},
+		{"a log format that is none", "serve --log-format xml", nil, 2, "", "--log-format"},
+		{"a right that is none", "ae add CT1 10.0.0.1 --rights fly", nil, 2, "", "--rights"},
+
+		{"version", "version", nil, 0, "pelago ", ""},
+		{"version as JSON", "version --json", nil, 0, `"version"`, ""},
+
+		{"configuration", "config check " + good, nil, 0, "", ""},
+		{"a misspelled key", "config check " + typo, nil, 2, "", "sight"},
+		{"a misspelled variable", "config check", []string{"PELAGO_SIGHT=north"}, 2, "", "PELAGO_SIGHT"},
+		{"a variable of a wrong form", "config check", []string{"PELAGO_DICOM_IDLE=soon"}, 2, "", "PELAGO_DICOM_IDLE"},
+		{"open by accident", "config check " + open, nil, 1, "", "--insecure"},
+		{"a file that is not there", "config check " + filepath.Join(dir, "nothing"), nil, 2, "", "nothing"},
+		{"printed", "config print " + good, []string{"PELAGO_DICOM_AE=NORTH"}, 0, "ae = 'NORTH'", ""},
+		{"a password's hash", "config password", []string{"PELAGO_PASSWORD=secret"}, 0, "pbkdf2-sha256$", ""},
+		{"no password", "config password", nil, 2, "", "PELAGO_PASSWORD"},
+
+		{"serving open by accident", "serve --http :0 --data " + filepath.Join(dir, "a"), nil, 1, "", "--insecure"},
+		{"serving under a title that is none", "serve --ae TITLE_OF_MORE_THAN_16 --data " + filepath.Join(dir, "b"), nil, 2, "", "dicom.ae"},
+		{"serving a newer directory", "serve --dicom 127.0.0.1:0 --http 127.0.0.1:0 --data " + newer, nil, 1, "", "newer Pelago"},
+		{"serving somebody else's directory", "serve --dicom 127.0.0.1:0 --http 127.0.0.1:0 --data " + dir, nil, 2, "", "no Pelago data"},
+		{"serving on a wrong address", "serve --dicom nowhere --data " + filepath.Join(dir, "c"), nil, 2, "", "dicom.listen"},
+
+		{"no node: status", "status --data " + empty, nil, 1, "", "no node runs"},
+		{"no node: find", "find --data " + empty, nil, 1, "", "no node runs"},
+		{"no node: ae", "ae --data " + empty, nil, 1, "", "no node runs"},
+		{"no node: conflicts", "conflicts --data " + empty, nil, 1, "", "no node runs"},
+		{"no node: delete", "delete 1.2 --data " + empty, nil, 1, "", "no node runs"},
+		{"no node: backup", "backup " + filepath.Join(dir, "backup") + " --data " + empty, nil, 1, "", "no node runs"},
+		{"no node, no directory: verify", "verify --data " + empty, nil, 1, "", "no data directory"},
+		{"nobody answers", "status --http http://127.0.0.1:1", nil, 1, "", "does not answer"},
+		{"nobody answers: verify", "verify --http http://127.0.0.1:1", nil, 1, "", "does not answer"},
+		{"no URL", "status --http nonsense", nil, 2, "", "is no URL"},
+		{"too many at once", "import --parallel 1000 --data " + empty + " " + good, nil, 2, "", "--parallel"},
+		{"a field that is none", "find --field Sight --data " + empty, nil, 1, "", "no node runs"},
+		{"restoring what is no backup", "restore " + empty + " --data " + filepath.Join(dir, "d"), nil, 2, "", "no whole backup"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := pelago(t, test.environ, strings.Fields(test.args)...)
+			if r.code != test.code || !strings.Contains(r.stdout, test.out) || !strings.Contains(r.stderr, test.says) {
+				t.Errorf("exit code %d, want %d\nstdout: %s\nstderr: %s", r.code, test.code, r.stdout, r.stderr)
+			}
+			if test.code != 0 && strings.TrimSpace(r.stderr) == "" {
+				t.Error("it failed without a word")
+			}
+		})
+	}
+}
+
+func TestExitCodesOfErrors(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		code int
+	}{
+		{nil, 0},
+		{errors.New("x"), 1},
+		{fault.New(fault.Invalid, "x"), 2},
+		{fmt.Errorf("context: %w", fault.New(fault.Invalid, "x")), 2},
+		{fault.New(fault.Corrupt, "x"), 1},
+		{&exitError{exitDied, fault.New(fault.Unavailable, "x")}, 3},
+		{fmt.Errorf("context: %w", &exitError{exitDied, errors.New("x")}), 3},
+		{context.Canceled, 1},
+	} {
+		var out bytes.Buffer
+		if code := exitCode(&env{stderr: &out}, test.err); code != test.code {
+			t.Errorf("%v: %d, want %d", test.err, code, test.code)
+		}
+		if says := out.Len() > 0; says != (test.err != nil && !errors.Is(test.err, context.Canceled)) {
+			t.Errorf("%v: says %q", test.err, out.String())
+		}
+	}
+}
+
+func TestJSONIsJSON(t *testing.T) {
+	r := pelago(t, nil, "version", "--json")
+	var v map[string]string
+	if err := json.Unmarshal([]byte(r.stdout), &v); err != nil || v["version"] == "" {
+		t.Errorf("%q, %v", r.stdout, err)
+	}
+}
