@@ -192,6 +192,7 @@ func (e *exitError) Unwrap() error { return e.err }
 // stop ends what was started, in reverse: faces first, so that nobody is
 // acknowledged any more, then the background work, then the stores.
 func (n *node) stop() error {
+	n.fatal(context.Canceled) // unless it was told before: from here on faces may end
 	errs := []error{n.drain()}
 	if n.cut != nil {
 		n.cut()
@@ -261,9 +262,9 @@ func (n *node) slow(name string, stop func() error) error {
 	return stop()
 }
 
-// ended takes what a face's server returned.
+// ended takes what a face's server returned: a failure unless the node ends.
 func (n *node) ended(name string, err error) error {
-	if err == nil || errors.Is(err, http.ErrServerClosed) || errors.Is(err, context.Canceled) {
+	if err == nil || n.ending.Err() != nil {
 		return nil
 	}
 	err = fmt.Errorf("%s: %w", name, err)

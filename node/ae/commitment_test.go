@@ -56,6 +56,12 @@ func (r *rows) Delete(key string) error {
 	return nil
 }
 
+func (r *rows) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.all)
+}
+
 func (r *rows) Each(visit func(string, []byte) error) error {
 	r.mu.Lock()
 	all := maps.Clone(r.all)
@@ -128,6 +134,14 @@ func (m *modality) dial(ctx context.Context, _ string) (net.Conn, error) {
 		return nil, errors.New("connection refused")
 	}
 	return l.Dial(ctx)
+}
+
+// listen sets where it listens; nil: nowhere. It returns where it did.
+func (m *modality) listen(at *dimsetest.Listener) (before *dimsetest.Listener) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before, m.listens = m.listens, at
+	return before
 }
 
 func (m *modality) got() []*dimse.CommitmentResult {
@@ -226,8 +240,8 @@ func TestAResultForARequestorThatHasGoneGoesOverANewAssociation(t *testing.T) {
 		if got := m.got(); len(got) != 1 || got[0].Transaction != "1.2.3" || len(got[0].Committed) != 1 {
 			t.Errorf("results %+v", got)
 		}
-		if c.Pending() != 0 || len(rows.all) != 0 {
-			t.Errorf("%d are pending, %d rows are left", c.Pending(), len(rows.all))
+		if c.Pending() != 0 || rows.count() != 0 {
+			t.Errorf("%d are pending, %d rows are left", c.Pending(), rows.count())
 		}
 	})
 }
@@ -313,6 +327,8 @@ func TestWhatIsSettledIsNotReadBackAgain(t *testing.T) {
 		if len(m.got()) != 1 || len(m.got()[0].Committed) != 2 || len(m.got()[0].Failed) != 1 {
 			t.Fatalf("%+v", m.got())
 		}
+		status.mu.Lock()
+		defer status.mu.Unlock()
 		if status.asked["a"] != 1 || status.asked["b"] != 1 || status.asked["z"] > 20 {
 			t.Errorf("asked %v times", status.asked)
 		}
@@ -322,8 +338,7 @@ func TestWhatIsSettledIsNotReadBackAgain(t *testing.T) {
 func TestDeliveryIsTriedForSevenDaysWithBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, rows := newModality(t), newRows()
-		listens := m.listens
-		m.listens = nil
+		listens := m.listen(nil)
 		c := runCommitments(t, rows, &statuses{}, m)
 		if err := c.ask("CT1", "1.2.3", gone, references("a")...); err != nil {
 			t.Fatal(err)
@@ -343,22 +358,18 @@ func TestDeliveryIsTriedForSevenDaysWithBackOff(t *testing.T) {
 		if n := int(6*24*time.Hour/lastRetry) + 20; len(calls) > n {
 			t.Errorf("called %d times in six days", len(calls))
 		}
-		m.mu.Lock()
-		m.listens = listens // it is switched on again
-		m.mu.Unlock()
+		m.listen(listens) // it is switched on again
 		time.Sleep(lastRetry + time.Minute)
 		if len(m.got()) != 1 || c.Pending() != 0 {
 			t.Errorf("after it came back: %+v, %d pending", m.got(), c.Pending())
 		}
-		m.mu.Lock()
-		m.listens = nil
-		m.mu.Unlock()
+		m.listen(nil)
 		if err := c.ask("CT1", "1.2.4", gone, references("a")...); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(deliverFor + 2*lastRetry)
-		if c.Pending() != 0 || len(rows.all) != 0 {
-			t.Errorf("after seven days %d are pending, %d rows are left", c.Pending(), len(rows.all))
+		if c.Pending() != 0 || rows.count() != 0 {
+			t.Errorf("after seven days %d are pending, %d rows are left", c.Pending(), rows.count())
 		}
 	})
 }
@@ -366,8 +377,7 @@ func TestDeliveryIsTriedForSevenDaysWithBackOff(t *testing.T) {
 func TestRequestsSurviveARestartBeforeAndAfterTheirResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, rows, status := newModality(t), newRows(), &statuses{}
-		listens := m.listens
-		m.listens = nil
+		listens := m.listen(nil)
 		status.set("late", fault.New(fault.NotFound, "unknown"))
 		c := runCommitments(t, rows, status, m)
 		if err := errors.Join(
@@ -378,7 +388,7 @@ func TestRequestsSurviveARestartBeforeAndAfterTheirResult(t *testing.T) {
 		}
 		time.Sleep(time.Minute) // the second has its result, and nobody to take it
 		c.stop()
-		m.listens = listens
+		m.listen(listens)
 		status.set("late", nil)
 		status.set("a", fault.New(fault.Corrupt, "since")) // a result that was given stands
 		c = runCommitments(t, rows, status, m)
@@ -478,8 +488,8 @@ func TestABrokenRowKeepsNobodyWaiting(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		if len(m.got()) != 1 || len(rows.all) != 3 {
-			t.Errorf("%d results, %d rows", len(m.got()), len(rows.all))
+		if len(m.got()) != 1 || rows.count() != 3 {
+			t.Errorf("%d results, %d rows", len(m.got()), rows.count())
 		}
 	})
 }
