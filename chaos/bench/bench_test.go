@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"pelago/chaos/bench/peer"
@@ -41,21 +42,37 @@ func TestEveryRowMeasuresEverything(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", binary, "pelago/cmd/pelago").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
+	// All at once, for most of the time servers are waited for; t.Parallel would
+	// run no more than there are cores.
+	type measured struct {
+		row            row
+		dir            string
+		stdout, stderr bytes.Buffer
+		err            error
+	}
+	var all []*measured
+	var group sync.WaitGroup
 	for _, r := range rows() {
-		t.Run(r.name, func(t *testing.T) {
-			t.Parallel()
+		m := &measured{row: r, dir: t.TempDir()}
+		all = append(all, m)
+		group.Go(func() {
 			o, err := parse([]string{
-				"-quick", "-rounds", "1", "-json", "-only", "^" + r.name + "$", "-dir", t.TempDir(), "-pelago", binary, "-samples", corpus,
-			}, os.Stderr)
-			if err != nil {
-				t.Fatal(err)
+				"-quick", "-rounds", "1", "-json", "-only", "^" + r.name + "$", "-dir", m.dir, "-pelago", binary, "-samples", corpus,
+				"-out", filepath.Join(m.dir, "benchmarks.md"),
+			}, &m.stderr)
+			if err == nil {
+				err = run(t.Context(), o, &m.stdout, &m.stderr)
 			}
-			o.out = filepath.Join(t.TempDir(), "benchmarks.md")
-			var stdout, stderr bytes.Buffer
-			if err := run(t.Context(), o, &stdout, &stderr); err != nil {
-				t.Fatalf("%v\n%s", err, stderr.String())
+			m.err = err
+		})
+	}
+	group.Wait()
+	for _, m := range all {
+		t.Run(m.row.name, func(t *testing.T) {
+			if m.err != nil {
+				t.Fatalf("%v\n%s", m.err, m.stderr.String())
 			}
-			checkReport(t, r, stdout.Bytes(), o.out)
+			checkReport(t, m.row, m.stdout.Bytes(), filepath.Join(m.dir, "benchmarks.md"))
 		})
 	}
 }

@@ -6,12 +6,16 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 )
 
-// sheet collects what a row measured.
+// sheet collects what a row measured. Notes may come from several senders at
+// once; samples come from one goroutine.
 type sheet struct {
 	metrics []*metric
-	notes   []string
+
+	mu    sync.Mutex
+	notes []string
 }
 
 // metric is one quantity, of several competitors, round by round.
@@ -45,6 +49,8 @@ func (s *sheet) metric(name string) *metric {
 
 // note adds a remark to the row, once.
 func (s *sheet) note(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if text := fmt.Sprintf(format, args...); !slices.Contains(s.notes, text) {
 		s.notes = append(s.notes, text)
 	}

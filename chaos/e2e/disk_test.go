@@ -36,86 +36,82 @@ func smallDisk(t *testing.T, mib int) string {
 // Storing on a full disk is refused with A700 and 507; everything else goes on,
 // and storing too as soon as there is room.
 func TestFullDisk(t *testing.T) {
-	for name, ballast := range map[string]string{"a large ballast": "48MiB", "the least ballast": "16MiB"} {
-		t.Run(name, func(t *testing.T) {
-			disk := smallDisk(t, 160)
-			filler := filepath.Join(disk, "filler")
-			fill(t, filler, 64<<20)
-			n := start(t, func(o *proc.Options) {
-				o.Data = filepath.Join(disk, "data")
-				o.Config = fmt.Sprintf("[store]\nballast = '%s'\ncache = '8MiB'\nquiet = '1h'\ngather = '1h'\n", ballast)
-			})
-			var stored []instance
-			number := 0
-			next := func() instance { number++; return made(dimsetest.CT(61, number)) }
-			client, err := scu.Dial(t.Context(), n.target("E2E"), scu.Proposal{Contexts: scu.StorePlan([]scu.Kind{next().kind()})[0]})
-			if err != nil {
-				t.Fatal(err)
-			}
-			// untilFull stores until it is refused; the refusal costs nothing but
-			// that instance.
-			untilFull := func() {
-				t.Helper()
-				for range 1000 {
-					in := next()
-					_, err := client.Send(t.Context(), in.outgoing(), scu.Originator{})
-					if err == nil {
-						stored = append(stored, in)
-						continue
-					}
-					var status *dimse.StatusError
-					if !errors.As(err, &status) || status.Status != dimse.OutOfResources {
-						t.Fatalf("after %d instances: %v, want A700", len(stored), err)
-					}
-					return
-				}
-				t.Fatal("the disk never became full")
-			}
-			untilFull()
-			if len(stored) < 20 {
-				t.Errorf("full after %d instances", len(stored))
-			}
-			if err := post(t.Context(), n.HTTP(), n.Token(), next()); !isStatus(err, http.StatusInsufficientStorage) {
-				t.Errorf("STOW-RS on a full disk: %v, want 507", err)
-			}
-			everythingElse := func(where string) {
-				t.Helper()
-				n.healthy()
-				n.cget(stored).same(t, "C-GET "+where, stored)
-				n.wado(stored).same(t, "WADO-RS "+where, stored)
-				n.counts(len(stored))
-			}
-			everythingElse("on a full disk")
-			n.verifyClean()
-
-			// Room again: the same association stores on.
-			free(t, filler)
-			in := next()
-			eventually(t, 20*time.Second, "storing works again", func() bool {
-				_, err := client.Send(t.Context(), in.outgoing(), scu.Originator{})
-				return err == nil
-			})
-			stored = append(stored, in)
-			if err := post(t.Context(), n.HTTP(), n.Token(), next()); err != nil {
-				t.Errorf("STOW-RS after room was made: %v", err)
-			}
-			stored = append(stored, made(dimsetest.CT(61, number)))
-			everythingElse("after room was made")
-
-			// Full again, and started there, after a clean end and after none.
-			untilFull()
-			if err := client.Release(t.Context()); err != nil {
-				t.Error(err)
-			}
-			n.stop()
-			n.restart()
-			everythingElse("started on a full disk")
-			n.kill()
-			n.restart()
-			everythingElse("started on a full disk after SIGKILL")
-			n.verifyClean()
-		})
+	disk := smallDisk(t, 320)
+	filler := filepath.Join(disk, "filler")
+	fill(t, filler, 64<<20)
+	n := start(t, func(o *proc.Options) {
+		o.Data = filepath.Join(disk, "data")
+		o.Config = "[store]\nballast = '128MiB'\ncache = '8MiB'\nquiet = '1h'\ngather = '1h'\n"
+	})
+	var stored []instance
+	number := 0
+	next := func() instance { number++; return made(dimsetest.CT(61, number)) }
+	client, err := scu.Dial(t.Context(), n.target("E2E"), scu.Proposal{Contexts: scu.StorePlan([]scu.Kind{next().kind()})[0]})
+	if err != nil {
+		t.Fatal(err)
 	}
+	// untilFull stores until it is refused; the refusal costs nothing but
+	// that instance.
+	untilFull := func() {
+		t.Helper()
+		for range 1000 {
+			in := next()
+			_, err := client.Send(t.Context(), in.outgoing(), scu.Originator{})
+			if err == nil {
+				stored = append(stored, in)
+				continue
+			}
+			var status *dimse.StatusError
+			if !errors.As(err, &status) || status.Status != dimse.OutOfResources {
+				t.Fatalf("after %d instances: %v, want A700", len(stored), err)
+			}
+			return
+		}
+		t.Fatal("the disk never became full")
+	}
+	untilFull()
+	if len(stored) < 20 {
+		t.Errorf("full after %d instances", len(stored))
+	}
+	if err := post(t.Context(), n.HTTP(), n.Token(), next()); !isStatus(err, http.StatusInsufficientStorage) {
+		t.Errorf("STOW-RS on a full disk: %v, want 507", err)
+	}
+	everythingElse := func(where string) {
+		t.Helper()
+		n.healthy()
+		n.cget(stored).same(t, "C-GET "+where, stored)
+		n.wado(stored).same(t, "WADO-RS "+where, stored)
+		n.counts(len(stored))
+	}
+	everythingElse("on a full disk")
+	n.verifyClean()
+
+	// Room again: the same association stores on.
+	free(t, filler)
+	in := next()
+	eventually(t, 20*time.Second, "storing works again", func() bool {
+		_, err := client.Send(t.Context(), in.outgoing(), scu.Originator{})
+		return err == nil
+	})
+	stored = append(stored, in)
+	if err := post(t.Context(), n.HTTP(), n.Token(), next()); err != nil {
+		t.Errorf("STOW-RS after room was made: %v", err)
+	}
+	stored = append(stored, made(dimsetest.CT(61, number)))
+	everythingElse("after room was made")
+
+	// Full again, and started there, after a clean end and after none.
+	untilFull()
+	if err := client.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+	n.stop()
+	n.restart()
+	everythingElse("started on a full disk")
+	n.kill()
+	n.restart()
+	everythingElse("started on a full disk after SIGKILL")
+	n.verifyClean()
 }
 
 // isStatus reports whether an error is an HTTP status.
@@ -149,10 +145,10 @@ func free(t *testing.T, name string) {
 // written. In neither case is anything acknowledged lost, and with room again it
 // starts and goes on.
 func TestDiskFilledByAnother(t *testing.T) {
-	disk := smallDisk(t, 192)
+	disk := smallDisk(t, 320)
 	n := start(t, func(o *proc.Options) {
 		o.Data = filepath.Join(disk, "data")
-		o.Config = "[store]\nballast = '16MiB'\ncache = '8MiB'\nquiet = '50ms'\ngather = '100ms'\ntable_size = '1MiB'\n"
+		o.Config = "[store]\nballast = '128MiB'\ncache = '8MiB'\nquiet = '50ms'\ngather = '100ms'\ntable_size = '1MiB'\n"
 	})
 	all := &ledger{sent: map[string]instance{}, acknowledged: map[string]bool{}}
 	s := &sender{n: n, ledger: all, seed: 6201}

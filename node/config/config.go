@@ -189,8 +189,8 @@ func (c *Config) Check() error {
 	if c.DICOM.MaxPDU < 4<<10 || c.DICOM.MaxPDU > 16<<20 {
 		wrong("dicom.max_pdu: 4 KiB to 16 MiB")
 	}
-	if c.Store.Ballast != 0 && c.Store.Ballast < 16<<20 {
-		wrong("store.ballast: 0 or at least 16 MiB, without which the stores cannot be written on a full disk")
+	if c.Store.Ballast != 0 && c.Store.Ballast < 128<<20 {
+		wrong("store.ballast: 0 or at least 128 MiB, without which the stores cannot be written on a full disk")
 	}
 	if c.Store.Staging < 64<<20 {
 		wrong("store.staging: at least 64 MiB")

@@ -51,9 +51,10 @@ func drawText(t *rapid.T, name string, n int) string {
 // Whatever matches is where the plan looks for it.
 func TestPlanMissesNothing(t *testing.T) {
 	tags := []dict.Tag{dict.PatientName, dict.PatientID, dict.AccessionNumber, dict.StudyID, dict.StudyDescription, dict.ReferringPhysicianName}
-	matched, narrowed := 0, 0
+	drawn, matched, narrowed := 0, 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
 		for range 50 {
+			drawn++
 			tag := rapid.SampledFrom(tags).Draw(rt, "tag")
 			vr := vrOf(t, tag)
 			value := strings.NewReplacer("*", "", "?", "").Replace(drawText(rt, "value", 10))
@@ -90,7 +91,7 @@ func TestPlanMissesNothing(t *testing.T) {
 			}
 		}
 	})
-	if matched < 500 || narrowed < matched/5 {
+	if matched < drawn/10 || narrowed < matched/5 {
 		t.Errorf("%d of the drawn keys matched, %d were narrowed by an index: too few to tell", matched, narrowed)
 	}
 }
