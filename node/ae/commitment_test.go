@@ -49,12 +49,6 @@ func (r *rows) Get(key string) ([]byte, bool, error) {
 	return v, ok, nil
 }
 
-func (r *rows) count() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.all)
-}
-
 func (r *rows) Delete(key string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
