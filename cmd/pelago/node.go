@@ -264,7 +264,12 @@ func (n *node) slow(name string, stop func() error) error {
 
 // ended takes what a face's server returned: a failure unless the node ends.
 func (n *node) ended(name string, err error) error {
-	if err == nil || n.ending.Err() != nil {
+	select {
+	case <-n.ending.Done():
+		return nil
+	default:
+	}
+	if err == nil {
 		return nil
 	}
 	err = fmt.Errorf("%s: %w", name, err)

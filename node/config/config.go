@@ -14,6 +14,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"pelago/cluster/fault"
+	"pelago/dimse"
 )
 
 // Config is everything that is set before a node starts. The zero value of an
@@ -163,7 +164,7 @@ func (c *Config) Check() error {
 	if c.Site == "" || len(c.Site) > 64 {
 		wrong("site: a name of 1 to 64 characters is needed")
 	}
-	if !plainAE(c.DICOM.AE) {
+	if !dimse.IsTitle(c.DICOM.AE) {
 		wrong("dicom.ae: %q is no application entity title (1 to 16 printable characters)", c.DICOM.AE)
 	}
 	for key, address := range map[string]string{
@@ -226,20 +227,4 @@ func Loopback(address string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.IsLoopback()
-}
-
-// plainAE checks an application entity title (PS3.5 §6.2, AE): no backslash, no
-// control characters, not only spaces.
-func plainAE(title string) bool {
-	if len(title) == 0 || len(title) > 16 {
-		return false
-	}
-	spaces := true
-	for i := range len(title) {
-		if title[i] < ' ' || title[i] > '~' || title[i] == '\\' {
-			return false
-		}
-		spaces = spaces && title[i] == ' '
-	}
-	return !spaces
 }
