@@ -31,8 +31,8 @@ type trail struct {
 	self   audit.Peer
 	// patientOf names a study's patient.
 	patientOf func(study string) audit.Patient
-	ctx    context.Context // ends when nothing is recorded any more
-	cancel context.CancelFunc
+	ctx       context.Context // ends when nothing is recorded any more
+	cancel    context.CancelFunc
 }
 
 func openTrail(c config.Config, node string, log *slog.Logger) (*trail, error) {
