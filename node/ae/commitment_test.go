@@ -39,6 +39,7 @@ func TestAResultGoesOverTheRequestsAssociation(t *testing.T) {
 		if len(r.Committed) != 2 || r.RetrieveAE != "PELAGO" || time.Since(began) > sameAssoc {
 			t.Errorf("after %s: %+v", time.Since(began), r)
 		}
+		synctest.Wait() // until the client has answered the report
 		if err := client.Release(t.Context()); err != nil {
 			t.Fatal(err)
 		}
