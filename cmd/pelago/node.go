@@ -164,10 +164,10 @@ func (n *node) startWork() {
 	n.quit = quit
 	n.work.Go(func() error {
 		err := n.tasks.Run(ctx)
-		if err != nil {
-			n.fatal(err)
+		if err != nil { // all that may fail for good is what writes
+			n.fatal(&exitError{exitDied, err})
 		}
-		return err
+		return nil
 	})
 	n.trail.started()
 }
