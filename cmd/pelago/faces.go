@@ -68,6 +68,7 @@ func (n *node) makeFaces() (*faces, error) {
 	}
 	dicomweb, err := web.New(n.archive, n.archive, find, web.Options{
 		AE: c.DICOM.AE, Origins: c.HTTP.Origins, Login: guard, Audit: n.trail, Metric: n.metrics.Web(), Log: n.log,
+		TempDir: c.Data, // not the system's, which may be memory
 	})
 	if err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ import (
 	"pelago/node/admin"
 	"pelago/node/ae"
 	"pelago/node/archive"
+	"pelago/node/audit"
 	"pelago/node/config"
 	"pelago/node/datadir"
 	"pelago/node/work"
@@ -103,14 +104,30 @@ func (n *node) openStores() (err error) {
 	if n.id, n.keys, err = openKeys(n.config); err != nil {
 		return err
 	}
+	if damaged := n.keys.Damaged(); damaged > 0 {
+		n.log.Error("the ring of study keys is damaged; verify tells which instances cannot be read", "rotten_ranges", damaged)
+	}
 	if n.trail, err = openTrail(n.config, n.id, n.log); err != nil {
 		return err
 	}
 	o := archiveOptions(n.config, n.id, n.keys, n.log)
 	o.Fatal = n.die
 	o.Observe = n.metrics.ObserveWork
-	n.archive, err = archive.Open(o)
-	return err
+	if n.archive, err = archive.Open(o); err != nil {
+		return err
+	}
+	n.trail.patientOf = n.patientOf
+	return nil
+}
+
+// patientOf names a study's patient for the audit trail; nobody if the study is
+// not in the catalogue.
+func (n *node) patientOf(study string) audit.Patient {
+	s, err := n.archive.Catalog().Study(study)
+	if err != nil || len(s.Patients) == 0 {
+		return audit.Patient{}
+	}
+	return audit.Patient{ID: s.Patients[0].ID, Issuer: s.Patients[0].Issuer}
 }
 
 // openKeys opens the node's identity and its ring of study keys.
@@ -147,10 +164,10 @@ func (n *node) startWork() {
 	n.quit = quit
 	n.work.Go(func() error {
 		err := n.tasks.Run(ctx)
-		if err != nil {
-			n.fatal(err)
+		if err != nil { // all that may fail for good is what writes
+			n.fatal(&exitError{exitDied, err})
 		}
-		return err
+		return nil
 	})
 	n.trail.started()
 }
@@ -192,6 +209,7 @@ func (e *exitError) Unwrap() error { return e.err }
 // stop ends what was started, in reverse: faces first, so that nobody is
 // acknowledged any more, then the background work, then the stores.
 func (n *node) stop() error {
+	n.fatal(context.Canceled) // unless it was told before: from here on faces may end
 	errs := []error{n.drain()}
 	if n.cut != nil {
 		n.cut()
@@ -261,9 +279,14 @@ func (n *node) slow(name string, stop func() error) error {
 	return stop()
 }
 
-// ended takes what a face's server returned.
+// ended takes what a face's server returned: a failure unless the node ends.
 func (n *node) ended(name string, err error) error {
-	if err == nil || errors.Is(err, http.ErrServerClosed) || errors.Is(err, context.Canceled) {
+	select {
+	case <-n.ending.Done():
+		return nil
+	default:
+	}
+	if err == nil {
 		return nil
 	}
 	err = fmt.Errorf("%s: %w", name, err)

@@ -27,7 +27,7 @@ func (s *statusCommand) Run(e *env) error {
 	if s.JSON {
 		return printJSON(e.stdout, st)
 	}
-	return table(e.stdout, "SITE "+st.Site, [][]string{
+	rows := [][]string{
 		{"node", st.Node}, {"version", st.Version},
 		{"up", (time.Duration(st.UptimeSeconds) * time.Second).String()},
 		{"studies", fmt.Sprint(st.Studies)}, {"series", fmt.Sprint(st.Series)}, {"instances", fmt.Sprint(st.Instances)},
@@ -35,7 +35,13 @@ func (s *statusCommand) Run(e *env) error {
 		{"quarantined", fmt.Sprint(st.Quarantined)},
 		{"commitments pending", fmt.Sprint(st.PendingCommitment)},
 		{"sites that may be lost", fmt.Sprint(st.SurvivesSites)},
-	})
+	}
+	for _, task := range st.Tasks {
+		if task.Error != "" {
+			rows = append(rows, []string{"task " + task.Name, task.State + ", at " + task.ErrorAt + ": " + task.Error})
+		}
+	}
+	return table(e.stdout, "SITE "+st.Site, rows)
 }
 
 // aeCommand lists and edits the AE registry.

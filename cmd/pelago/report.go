@@ -84,6 +84,7 @@ func (n *node) gauges() {
 	m.Gauge("pelago_studies", "Studies in the catalogue.", func() float64 { return float64(n.archive.Catalog().Totals().Studies) })
 	m.Gauge("pelago_instances", "Instances in the catalogue.", func() float64 { return float64(n.archive.Catalog().Totals().Instances) })
 	m.Gauge("pelago_journal_pending", "Facts not yet in the catalogue.", func() float64 { return float64(n.archive.Journal().Pending()) })
+	m.Counter("pelago_journal_rejected_total", "Facts that the catalogue refused: their series are not found as they are.", func() float64 { return float64(n.archive.Journal().Rejected()) })
 	m.Gauge("pelago_associations", "Associations that are open.", func() float64 { return float64(n.dimse.Associations()) })
 	m.Gauge("pelago_commitments_pending", "Storage commitment requests without a delivered result.", func() float64 { return float64(n.face.Pending()) })
 	s := n.archive.Counters()

@@ -29,12 +29,14 @@ type trail struct {
 	events *audit.Log
 	syslog *audit.Syslog // nil: events are not sent anywhere
 	self   audit.Peer
-	ctx    context.Context // ends when nothing is recorded any more
-	cancel context.CancelFunc
+	// patientOf names a study's patient.
+	patientOf func(study string) audit.Patient
+	ctx       context.Context // ends when nothing is recorded any more
+	cancel    context.CancelFunc
 }
 
 func openTrail(c config.Config, node string, log *slog.Logger) (*trail, error) {
-	t := &trail{log: log, self: audit.Peer{AE: c.DICOM.AE}}
+	t := &trail{log: log, self: audit.Peer{AE: c.DICOM.AE}, patientOf: func(string) audit.Patient { return audit.Patient{} }}
 	if host, _, err := net.SplitHostPort(c.DICOM.Listen); err == nil {
 		t.self.Address = host
 	}
@@ -45,6 +47,9 @@ func openTrail(c config.Config, node string, log *slog.Logger) (*trail, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	for _, damage := range t.events.Damage() {
+		log.Error("the audit trail is damaged; what is left is kept", "damage", damage)
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	if c.Audit.Syslog == "" {
@@ -148,7 +153,10 @@ func (t *trail) association(e ae.Event) {
 func (t *trail) Audit(_ context.Context, e web.Event) {
 	peer := audit.Peer{User: e.User, Address: e.Remote}
 	failed := e.Status >= 400 || e.Status == 0 || e.Failed > 0
-	what := audit.Subject{Studies: []audit.Study{{UID: e.Study}}}
+	var what audit.Subject
+	if e.Study != "" {
+		what = audit.Subject{Patient: t.patientOf(e.Study), Studies: []audit.Study{{UID: e.Study}}}
+	}
 	switch e.Action {
 	case web.ActionSearch:
 		t.record(audit.Searched(peer, t.self, e.Query, outcomeOf(failed)))

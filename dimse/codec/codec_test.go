@@ -139,6 +139,69 @@ func TestHostileFramesAreRefusedWithoutHarm(t *testing.T) {
 	}
 }
 
+func TestFramesCannotClaimMoreThanTheyHold(t *testing.T) {
+	// What the attributes say is from outside as well: 200 bytes must not cost
+	// 256 MB.
+	m := codec.Image{Rows: 1 << 14, Columns: 1 << 14, Samples: 1, Allocated: 8, Stored: 8}
+	rle, _ := dict.Syntax("1.2.840.10008.1.2.5")
+	jpeg, _ := dict.Syntax("1.2.840.10008.1.2.4.70")
+	head := []byte{0xFF, 0xD8, 0xFF, 0xC3, 0, 11, 8, 0x40, 0, 0x40, 0, 1, 1, 0x11, 0,
+		0xFF, 0xC4, 0, 20, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+		0xFF, 0xDA, 0, 8, 1, 1, 0, 1, 0, 0}
+	for _, test := range []struct {
+		syntax dict.TransferSyntax
+		frame  []byte
+	}{
+		{rle, append([]byte{1, 0, 0, 0, 64, 0, 0, 0}, make([]byte, 200)...)},
+		{jpeg, append(head, make([]byte, 200)...)},
+	} {
+		var err error
+		bytes := testing.Benchmark(func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_, err = codec.Decode(test.syntax, test.frame, m)
+			}
+		}).AllocedBytesPerOp()
+		if !fault.Is(err, fault.Invalid) || bytes > 1<<20 {
+			t.Errorf("%s: %v, after allocating %d bytes", test.syntax.Name, err, bytes)
+		}
+	}
+}
+
+func TestImagesThatAreNotDecodedSaySo(t *testing.T) {
+	explicit := func(change func(*dicom.Dataset)) *dicom.Dataset {
+		ds := dicom.NewDataset()
+		for tag, v := range map[dict.Tag]uint64{
+			dict.SamplesPerPixel: 1, dict.Rows: 4, dict.Columns: 4, dict.BitsAllocated: 16, dict.BitsStored: 12,
+		} {
+			ds.SetUint(tag, dict.US, v)
+		}
+		change(ds)
+		return ds
+	}
+	for name, test := range map[string]struct {
+		change func(*dicom.Dataset)
+		kind   fault.Kind
+	}{
+		"no rows":              {func(d *dicom.Dataset) { d.Remove(dict.Rows) }, fault.Invalid},
+		"no columns":           {func(d *dicom.Dataset) { d.SetUint(dict.Columns, dict.US, 0) }, fault.Invalid},
+		"five samples":         {func(d *dicom.Dataset) { d.SetUint(dict.SamplesPerPixel, dict.US, 5) }, fault.Invalid},
+		"12 bits allocated":    {func(d *dicom.Dataset) { d.SetUint(dict.BitsAllocated, dict.US, 12) }, fault.Unsupported},
+		"a frame of gigabytes": {func(d *dicom.Dataset) { d.SetUint(dict.Rows, dict.US, 65535); d.SetUint(dict.Columns, dict.US, 65535) }, fault.Invalid},
+		"colour of single bits": {func(d *dicom.Dataset) {
+			d.SetUint(dict.BitsAllocated, dict.US, 1)
+			d.SetUint(dict.SamplesPerPixel, dict.US, 3)
+		}, fault.Unsupported},
+	} {
+		if _, err := codec.ImageOf(explicit(test.change)); !fault.Is(err, test.kind) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if m, err := codec.ImageOf(explicit(func(*dicom.Dataset) {})); err != nil || m.Bytes() != 32 || m.Stored != 12 {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte{0xFF, 0xD8, 0xFF, 0xC3, 0, 11, 8, 0, 2, 0, 2, 1, 1, 0x11, 0}, uint8(0), uint8(2), uint8(2), uint8(1), uint8(0))
 	f.Add(append([]byte{1, 0, 0, 0, 64, 0, 0, 0}, make([]byte, 60)...), uint8(1), uint8(2), uint8(2), uint8(1), uint8(0))

@@ -20,7 +20,7 @@ type Image struct {
 
 // maxFrame bounds a decoded frame, in bytes: whole-slide and mammography frames
 // stay far below it.
-const maxFrame = 1 << 30
+const maxFrame = 256 << 20
 
 // ImageOf reads an image's attributes; fault.Invalid when they are missing or
 // out of range.
@@ -48,6 +48,8 @@ func ImageOf(ds *dicom.Dataset) (Image, error) {
 		return m, fault.New(fault.Invalid, "an image of %d × %d pixels of %d samples", m.Columns, m.Rows, m.Samples)
 	case m.Allocated != 1 && m.Allocated != 8 && m.Allocated != 16 && m.Allocated != 32 && m.Allocated != 64:
 		return m, fault.New(fault.Unsupported, "%d bits allocated", m.Allocated)
+	case m.Allocated == 1 && m.Samples > 1:
+		return m, fault.New(fault.Unsupported, "colour of one bit a sample")
 	case m.Bytes() > maxFrame:
 		return m, fault.New(fault.Invalid, "a frame of %d bytes", m.Bytes())
 	}

@@ -42,7 +42,6 @@ type jpegDecoder struct {
 
 // jpegComponent is a component of the scan.
 type jpegComponent struct {
-	index int // in the frame
 	table *huffman
 }
 
@@ -148,7 +147,7 @@ func (d *jpegDecoder) scanHeader(s []byte) error {
 		if id != d.ids[i] || destination > 3 || d.tables[destination] == nil {
 			return jpegError("scan names an unknown component or table")
 		}
-		d.components = append(d.components, jpegComponent{index: i, table: d.tables[destination]})
+		d.components = append(d.components, jpegComponent{table: d.tables[destination]})
 	}
 	d.predictor, d.transform = int(s[1+2*n]), int(s[3+2*n]&15)
 	if d.predictor < 1 || d.predictor > 7 || d.transform >= d.precision {
@@ -157,14 +156,18 @@ func (d *jpegDecoder) scanHeader(s []byte) error {
 	return nil
 }
 
-// scan decodes the entropy-coded data into samples, component interleaved.
+// scan decodes the entropy-coded data into samples, colour by pixel.
 func (d *jpegDecoder) scan() ([]byte, error) {
 	m := d.image
 	n := len(d.components)
-	out := make([]uint16, m.Rows*m.Columns*n)
+	// A sample takes a bit at least: a frame cannot claim more than it holds.
+	if int64(m.Rows)*int64(m.Columns)*int64(n) > 8*int64(len(d.data)-d.at) {
+		return nil, jpegError("%d bytes of entropy-coded data for %d × %d pixels", len(d.data)-d.at, m.Columns, m.Rows)
+	}
+	out := make([]byte, 0, m.Bytes())
+	above, row := make([]uint16, m.Columns*n), make([]uint16, m.Columns*n)
 	bits := bitReader{data: d.data[d.at:]}
 	left := d.restart
-	row := m.Columns * n
 	top := 0 // the first row since the start or the last restart
 	for y := range m.Rows {
 		for x := range m.Columns {
@@ -176,30 +179,34 @@ func (d *jpegDecoder) scan() ([]byte, error) {
 				left, fresh, top = d.restart, true, y
 			}
 			left--
-			at := y*row + x*n
 			for i, c := range d.components {
 				diff, ok := c.table.difference(&bits)
 				if !ok {
 					return nil, jpegError("entropy-coded data ends or breaks in row %d", y+1)
 				}
-				out[at+i] = uint16(d.predict(out, at+i, x, y == top, n, row, fresh) + diff)
+				at := x*n + i
+				row[at] = uint16(d.predict(above, row, at, n, y == top, fresh) + diff)
 			}
 		}
+		out = d.appendSamples(out, row)
+		above, row = row, above
 	}
-	return d.samples(out), nil
+	return out, nil
 }
 
-// predict returns the prediction of a sample (Table H.1, and H.1.2.1 for edges).
-func (d *jpegDecoder) predict(out []uint16, at, x int, first bool, n, row int, fresh bool) int {
+// predict returns the prediction of a sample (Table H.1, and H.1.2.1 for edges)
+// from the row above and what is left of it in its own; n is the number of
+// components.
+func (d *jpegDecoder) predict(above, row []uint16, at, n int, first, fresh bool) int {
 	switch {
 	case fresh:
 		return 1 << (d.precision - d.transform - 1)
-	case first && x > 0:
-		return int(out[at-n])
-	case x == 0:
-		return int(out[at-row])
+	case first && at >= n:
+		return int(row[at-n])
+	case at < n:
+		return int(above[at])
 	}
-	a, b, c := int(out[at-n]), int(out[at-row]), int(out[at-row-n])
+	a, b, c := int(row[at-n]), int(above[at]), int(above[at-n])
 	switch d.predictor {
 	case 1:
 		return a
@@ -217,19 +224,18 @@ func (d *jpegDecoder) predict(out []uint16, at, x int, first bool, n, row int, f
 	return (a + b) >> 1
 }
 
-// samples widens decoded values to the image's bits allocated; signed ones get
-// their sign from Bits Stored, as encoders know nothing of it.
-func (d *jpegDecoder) samples(in []uint16) []byte {
+// appendSamples widens decoded values to the image's bits allocated; signed ones
+// get their sign from Bits Stored, as encoders know nothing of it.
+func (d *jpegDecoder) appendSamples(out []byte, row []uint16) []byte {
 	width := d.image.Allocated / 8
-	out := make([]byte, len(in)*width)
-	extend := d.image.Signed && d.image.Stored < d.image.Allocated && d.precision <= d.image.Stored
-	for i, v := range in {
+	extend := d.image.Signed && d.image.Stored > 0 && d.image.Stored < d.image.Allocated && d.precision <= d.image.Stored
+	for _, v := range row {
 		v := uint64(v) << d.transform
 		if extend && v>>(d.image.Stored-1)&1 == 1 {
 			v |= ^uint64(0) << d.image.Stored
 		}
 		for b := range width {
-			out[i*width+b] = byte(v >> (8 * b))
+			out = append(out, byte(v>>(8*b)))
 		}
 	}
 	return out

@@ -18,6 +18,10 @@ func decodeRLE(frame []byte, m Image) ([]byte, error) {
 	if n := binary.LittleEndian.Uint32(frame); width == 0 || segments > 15 || n != uint32(segments) {
 		return nil, fault.New(fault.Invalid, "RLE: %d segments where the image has %d", n, segments)
 	}
+	// Two bytes stand for 128 at most: a frame cannot claim more than it holds.
+	if m.Bytes() > 64*int64(len(frame)-header) {
+		return nil, fault.New(fault.Invalid, "RLE: a frame of %d bytes for %d × %d pixels", len(frame), m.Columns, m.Rows)
+	}
 	pixels := m.Rows * m.Columns
 	out := make([]byte, m.Bytes())
 	for s := range segments {

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,176 +18,6 @@ import (
 	"pelago/dimse/scu"
 	"pelago/node/archive"
 )
-
-// rows are durable rows in memory.
-type rows struct {
-	mu      sync.Mutex
-	all     map[string][]byte
-	failing error
-	puts    int
-}
-
-func newRows() *rows { return &rows{all: map[string][]byte{}} }
-
-func (r *rows) Put(key string, value []byte) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.puts++
-	if r.failing != nil {
-		return r.failing
-	}
-	r.all[key] = slices.Clone(value)
-	return nil
-}
-
-func (r *rows) Get(key string) ([]byte, bool, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	v, ok := r.all[key]
-	return v, ok, nil
-}
-
-func (r *rows) count() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.all)
-}
-
-func (r *rows) Delete(key string) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.all, key)
-	return nil
-}
-
-func (r *rows) Each(visit func(string, []byte) error) error {
-	r.mu.Lock()
-	all := maps.Clone(r.all)
-	r.mu.Unlock()
-	for key, value := range all {
-		if err := visit(key, value); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// statuses say what became of instances; those that are not named are
-// committed.
-type statuses struct {
-	mu    sync.Mutex
-	of    map[string]error
-	asked map[string]int
-}
-
-func (s *statuses) Committed(_ context.Context, _, sop, _ string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.asked == nil {
-		s.asked = map[string]int{}
-	}
-	s.asked[sop]++
-	return s.of[sop]
-}
-
-func (s *statuses) set(sop string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.of == nil {
-		s.of = map[string]error{}
-	}
-	s.of[sop] = err
-}
-
-// modality takes storage commitment results on associations that it is called
-// on, and knows when it is called.
-type modality struct {
-	mu      sync.Mutex
-	results []*dimse.CommitmentResult
-	calls   []time.Time
-	listens *dimsetest.Listener // nil: it does not
-	refuses error
-}
-
-func newModality(t *testing.T) *modality {
-	m := &modality{}
-	m.listens = serve(t, &scp.Server{Admit: admitAll{&scp.Session{Committed: func(_ context.Context, r *dimse.CommitmentResult) error {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if m.refuses != nil {
-			return m.refuses
-		}
-		m.results = append(m.results, r)
-		return nil
-	}}}})
-	return m
-}
-
-func (m *modality) dial(ctx context.Context, _ string) (net.Conn, error) {
-	m.mu.Lock()
-	m.calls = append(m.calls, time.Now())
-	l := m.listens
-	m.mu.Unlock()
-	if l == nil {
-		return nil, errors.New("connection refused")
-	}
-	return l.Dial(ctx)
-}
-
-func (m *modality) got() []*dimse.CommitmentResult {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.Clone(m.results)
-}
-
-func dialer(l *dimsetest.Listener) func(context.Context, string) (net.Conn, error) {
-	return func(ctx context.Context, _ string) (net.Conn, error) { return l.Dial(ctx) }
-}
-
-// committing is a face whose commitments run.
-type committing struct {
-	*Face
-	stop func()
-}
-
-func runCommitments(t *testing.T, rows *rows, status Status, m *modality) committing {
-	t.Helper()
-	f := New(Options{
-		Title: "PELAGO", Rows: rows, Status: status, Dialer: m.dial, Arrivals: &flushes{},
-		Registry: registry(t, AE{Title: "CT1", Hosts: []string{"10.0.0.1"}, Port: 104}, AE{Title: "CT2", Hosts: []string{"10.0.0.2"}, Port: 104}),
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f.Run(ctx, nil) }()
-	stop := sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	t.Cleanup(stop)
-	return committing{f, stop}
-}
-
-// gone is the association of a requestor that has left.
-func gone(context.Context, *dimse.CommitmentResult) error {
-	return fault.New(fault.Unavailable, "the association has ended")
-}
-
-func references(sops ...string) []dimse.Reference {
-	all := make([]dimse.Reference, len(sops))
-	for i, sop := range sops {
-		all[i] = dimse.Reference{Class: dimsetest.CTImageStorage, Instance: sop}
-	}
-	return all
-}
-
-// ask makes a request of an AE.
-func (c committing) ask(ae, transaction string, report func(context.Context, *dimse.CommitmentResult) error, all ...dimse.Reference) error {
-	return c.commits.take(ae, &scp.CommitRequest{
-		CommitmentRequest: dimse.CommitmentRequest{Transaction: transaction, References: all}, Report: report,
-	})
-}
 
 func TestAResultGoesOverTheRequestsAssociation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -211,6 +39,7 @@ func TestAResultGoesOverTheRequestsAssociation(t *testing.T) {
 		if len(r.Committed) != 2 || r.RetrieveAE != "PELAGO" || time.Since(began) > sameAssoc {
 			t.Errorf("after %s: %+v", time.Since(began), r)
 		}
+		synctest.Wait() // until the client has answered the report
 		if err := client.Release(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -319,6 +148,8 @@ func TestWhatIsSettledIsNotReadBackAgain(t *testing.T) {
 		if len(m.got()) != 1 || len(m.got()[0].Committed) != 2 || len(m.got()[0].Failed) != 1 {
 			t.Fatalf("%+v", m.got())
 		}
+		status.mu.Lock()
+		defer status.mu.Unlock()
 		if status.asked["a"] != 1 || status.asked["b"] != 1 || status.asked["z"] > 20 {
 			t.Errorf("asked %v times", status.asked)
 		}
@@ -328,8 +159,7 @@ func TestWhatIsSettledIsNotReadBackAgain(t *testing.T) {
 func TestDeliveryIsTriedForSevenDaysWithBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, rows := newModality(t), newRows()
-		listens := m.listens
-		m.listens = nil
+		listens := m.listen(nil)
 		c := runCommitments(t, rows, &statuses{}, m)
 		if err := c.ask("CT1", "1.2.3", gone, references("a")...); err != nil {
 			t.Fatal(err)
@@ -349,16 +179,12 @@ func TestDeliveryIsTriedForSevenDaysWithBackOff(t *testing.T) {
 		if n := int(6*24*time.Hour/lastRetry) + 20; len(calls) > n {
 			t.Errorf("called %d times in six days", len(calls))
 		}
-		m.mu.Lock()
-		m.listens = listens // it is switched on again
-		m.mu.Unlock()
+		m.listen(listens) // it is switched on again
 		time.Sleep(lastRetry + time.Minute)
 		if len(m.got()) != 1 || c.Pending() != 0 {
 			t.Errorf("after it came back: %+v, %d pending", m.got(), c.Pending())
 		}
-		m.mu.Lock()
-		m.listens = nil
-		m.mu.Unlock()
+		m.listen(nil)
 		if err := c.ask("CT1", "1.2.4", gone, references("a")...); err != nil {
 			t.Fatal(err)
 		}
@@ -372,8 +198,7 @@ func TestDeliveryIsTriedForSevenDaysWithBackOff(t *testing.T) {
 func TestRequestsSurviveARestartBeforeAndAfterTheirResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, rows, status := newModality(t), newRows(), &statuses{}
-		listens := m.listens
-		m.listens = nil
+		listens := m.listen(nil)
 		status.set("late", fault.New(fault.NotFound, "unknown"))
 		c := runCommitments(t, rows, status, m)
 		if err := errors.Join(
@@ -384,7 +209,7 @@ func TestRequestsSurviveARestartBeforeAndAfterTheirResult(t *testing.T) {
 		}
 		time.Sleep(time.Minute) // the second has its result, and nobody to take it
 		c.stop()
-		m.listens = listens
+		m.listen(listens)
 		status.set("late", nil)
 		status.set("a", fault.New(fault.Corrupt, "since")) // a result that was given stands
 		c = runCommitments(t, rows, status, m)

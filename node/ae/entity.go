@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pelago/cluster/fault"
+	"pelago/dimse"
 	"pelago/dimse/dicom"
 )
 
@@ -49,7 +50,7 @@ const maxHosts = 64
 
 // check reports what is wrong with a record.
 func (ae AE) check() error {
-	if !plainTitle(ae.Title) {
+	if !dimse.IsTitle(ae.Title) {
 		return fault.New(fault.Invalid, "%q is no application entity title: 1 to 16 printable characters", ae.Title)
 	}
 	if len(ae.Hosts) == 0 || len(ae.Hosts) > maxHosts {
@@ -80,18 +81,6 @@ func (ae AE) check() error {
 		return fault.New(fault.Invalid, "AE %s: a negative idle time", ae.Title)
 	}
 	return nil
-}
-
-func plainTitle(title string) bool {
-	if title == "" || len(title) > 16 || strings.TrimSpace(title) != title {
-		return false
-	}
-	for i := range len(title) {
-		if title[i] < ' ' || title[i] > '~' || title[i] == '\\' {
-			return false
-		}
-	}
-	return true
 }
 
 // address is where the AE is called; "" when it does not listen.

@@ -1,11 +1,8 @@
 package archive
 
 import (
-	"cmp"
-	"encoding/binary"
 	"errors"
 	"io"
-	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -29,6 +26,12 @@ func (a *Archive) adopt(built []*building, refs []bulk.Ref) error {
 		}
 	}
 	return errors.Join(errors.Join(errs...), a.dropEmpty())
+}
+
+// announce makes it durable that a table is about to be ingested: if a crash
+// keeps its packs from being named, the next start drops them.
+func (a *Archive) announce(table uint64) error {
+	return fmtStore(a.store.Set(keyNumber(rowTable, table), nil, pebble.Sync))
 }
 
 // adoptRows commits the rows of a table's packs and returns where the instances
@@ -74,8 +77,7 @@ func (a *Archive) adoptRows(built []*building, refs []bulk.Ref) (moved []*archiv
 			}
 		}
 	}
-	last := slices.MaxFunc(refs, func(a, b bulk.Ref) int { return cmp.Compare(a.Table, b.Table) })
-	if err := batch.Set([]byte{rowAdopted}, binary.BigEndian.AppendUint64(nil, last.Table), nil); err != nil {
+	if err := batch.Delete(keyNumber(rowTable, refs[0].Table), nil); err != nil {
 		return nil, err
 	}
 	if err := batch.Commit(pebble.Sync); err != nil {

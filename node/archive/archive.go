@@ -238,44 +238,40 @@ func openStore(o Options, path string, die func(error)) (*pebble.DB, error) {
 }
 
 // openBulk opens bulk/ and drops the tables that a crash left behind between
-// their ingestion and the rows that would have named their packs. Only the
-// packer makes hot tables, one at a time, in ascending order, so a table above
-// the adopted one has never been referred to.
+// their ingestion and the rows that would have named their packs: those that
+// were announced, and never adopted. A table that store/ knows nothing of stays:
+// perhaps it is store/ that is not what it was.
 func (a *Archive) openBulk() error {
 	var err error
 	a.bulk, err = bulk.Open(a.bulkAt(a.o.FS.PathJoin(a.o.Dir, "bulk")))
 	if err != nil {
 		return fmt.Errorf("bulk: %w", err)
 	}
-	adopted, err := a.adopted()
-	if err != nil {
+	begun := map[uint64]bool{}
+	batch := a.store.NewBatch()
+	defer batch.Close()
+	if err := a.each([]byte{rowTable}, func(key, _ []byte) error {
+		begun[numberOf(key)] = true
+		return batch.Delete(key, nil)
+	}); err != nil || len(begun) == 0 {
 		return err
 	}
 	var left []bulk.Ref
 	if err := a.bulk.Refs(bulk.Hot, func(r bulk.Ref) error {
-		if r.Table > adopted {
+		if begun[r.Table] {
 			left = append(left, r)
 		}
 		return nil
 	}); err != nil {
 		return fmt.Errorf("bulk: %w", err)
 	}
-	if len(left) == 0 {
-		return nil
+	if len(left) > 0 {
+		a.log.Info("dropping packs that a crash left unfinished; their instances are still in staging", "packs", len(left))
+		if err := a.bulk.Delete(left...); err != nil {
+			return err
+		}
 	}
-	a.log.Info("dropping packs that a crash left unfinished; their instances are still in staging", "packs", len(left))
-	return a.bulk.Delete(left...)
-}
-
-func (a *Archive) adopted() (uint64, error) {
-	value, ok, err := a.get([]byte{rowAdopted})
-	if err != nil || !ok {
-		return 0, err
-	}
-	if len(value) != 8 {
-		return 0, fault.New(fault.Corrupt, "store: adopted row of %d bytes", len(value))
-	}
-	return binary.BigEndian.Uint64(value), nil
+	return fmtStore(batch.Commit(pebble.Sync))
 }
 
 // segmentShare is how many segments staging is made of at least. A segment goes

@@ -23,6 +23,10 @@ import (
 // staging) and their keys, while nothing is moved or dropped. That takes
 // seconds, for files are linked; copying them may take hours, and stops nobody.
 
+// spoolPrefix begins the names of files in which the web face keeps parts of a
+// request; they lose their names at once, unless the process ends in between.
+const spoolPrefix = ".spool-"
+
 // stagePrefix begins the names of folders beside the stores that hold what a
 // backup has taken hold of; a start removes what a crash left of them.
 const stagePrefix = ".backup-"
@@ -170,10 +174,10 @@ func Restore(ctx context.Context, from, to string, progress func(done, total uin
 }
 
 // removeStages removes what the end of a process left beside the stores: of a
-// backup, or of a data set being inflated.
+// backup, of a data set being inflated, or of a request.
 func removeStages(dir string) error {
 	var errs []error
-	for _, prefix := range []string{stagePrefix, inflatePrefix} {
+	for _, prefix := range []string{stagePrefix, inflatePrefix, spoolPrefix} {
 		left, err := filepath.Glob(filepath.Join(dir, prefix+"*"))
 		errs = append(errs, err)
 		for _, name := range left {

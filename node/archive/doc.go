@@ -17,7 +17,8 @@
 //     instance rests elsewhere, or was dropped. It is dropped only because a
 //     tombstone covers it or an operator discarded it, and the grace has passed,
 //     or because it is the canonical one in another encoding.
-//   - A table in bulk/ above the adopted one was never referred to.
+//   - A table in bulk/ is dropped at a start only if a row announced it and none
+//     names its packs: never because it is not known.
 //   - Of the instances under a SOP Instance UID at most one that no tombstone
 //     covers is canonical, and only canonical ones are listed and retrieved.
 //   - Local numbers ascend in the order of commits and are never used twice.

@@ -193,8 +193,14 @@ func (p *packer) packTable(ctx context.Context, bursts []burst, hurry bool) erro
 			built = append(built, one)
 		}
 	}
+	if len(built) == 0 {
+		return nil
+	}
+	if err := p.announce(table.Number()); err != nil {
+		return err
+	}
 	refs, err := table.Commit(ctx)
-	if err != nil || len(built) == 0 {
+	if err != nil {
 		return err
 	}
 	if len(refs) != len(built) {

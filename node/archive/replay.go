@@ -64,6 +64,9 @@ func (p *replayer) arrival(record []byte, at staging.Placed) error {
 // put writes the rows of an arrival that store/ does not know.
 func (p *replayer) put(r *archivepb.Instance, header []byte, at staging.Placed) error {
 	p.rows++
+	if err := p.yield(r); err != nil {
+		return err
+	}
 	if r.State == archivepb.State_QUARANTINED && r.Against != 0 {
 		p.unsettled(r.Number)
 	}
@@ -73,6 +76,25 @@ func (p *replayer) put(r *archivepb.Instance, header []byte, at staging.Placed) 
 		return err
 	}
 	return fmtStore(batch.Commit(pebble.NoSync))
+}
+
+// yield makes an arrival that was canonical when it came a quarantined one, if
+// another has become it since: then its rows could not be written, its sender
+// was told so, and what was sent again is known by now.
+func (p *replayer) yield(r *archivepb.Instance) error {
+	if r.State != archivepb.State_CANONICAL || r.Against != 0 {
+		return nil
+	}
+	others, err := p.a.canonical(r.Sop)
+	if err != nil {
+		return err
+	}
+	for _, v := range others {
+		if v.Number != r.Number && !p.a.covered(v.Instance) {
+			r.State, r.Against = archivepb.State_QUARANTINED, v.Number
+		}
+	}
+	return nil
 }
 
 // maxUnsettled bounds the versions that a start compares again. Others are

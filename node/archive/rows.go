@@ -25,7 +25,7 @@ const (
 	rowDropped  = 'd' // d number            → nothing: dropped; its record stays while staging may replay it
 	rowForget   = 'f' // f study             → nothing: purged, its keys go once nothing of it is left
 	rowAgain    = 'a' // a study series      → nothing: its fact must be made anew
-	rowAdopted  = 'z' // z                   → BE64: the highest table number whose packs have rows
+	rowTable    = 'b' // b table number      → nothing: about to be ingested into bulk/, no row names its packs yet
 )
 
 // UIDs hold printable characters only (checked on the way in), so a zero byte

@@ -41,10 +41,6 @@ func (a *Archive) comparePacks(ctx context.Context, report *Report) (found []pac
 	if err := a.bulk.Refs(bulk.Hot, func(r bulk.Ref) error { blobs[r] = true; return nil }); err != nil {
 		return nil, err
 	}
-	adopted, err := a.adopted()
-	if err != nil {
-		return nil, err
-	}
 	err = a.each([]byte{rowPack}, func(key, value []byte) error {
 		report.Packs++
 		object := fmt.Sprintf("pack %x", key[1:])
@@ -74,7 +70,7 @@ func (a *Archive) comparePacks(ctx context.Context, report *Report) (found []pac
 		return nil, err
 	}
 	for ref := range blobs {
-		if ref.Table <= adopted {
+		if _, begun, err := a.get(keyNumber(rowTable, ref.Table)); err != nil || !begun {
 			report.add("table", fmt.Sprintf("table %d blob %d", ref.Table, ref.Blob), "no row names this blob")
 		}
 	}

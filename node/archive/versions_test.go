@@ -13,6 +13,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/dimse/dict"
+	"pelago/node/archive/archivepb"
 )
 
 const rleLossless = "1.2.840.10008.1.2.5"
@@ -231,6 +232,58 @@ func TestAComparisonThatWasCutShortIsMadeAtTheNextStart(t *testing.T) {
 	if n, err := a.Quarantined(); n != 0 || err != nil {
 		t.Errorf("after the start %d are quarantined, %v", n, err)
 	}
+}
+
+func TestAnArrivalWithoutRowsYieldsToWhatCameSince(t *testing.T) {
+	mem, keys := vfs.NewMem(), newRing()
+	b := open(t, testOptions(mem, keys))
+	m := serial(1)
+	other := m
+	other.seed = 55
+	for _, lost := range []image{m, other} { // the same bytes, and others
+		arrival, err := b.staging.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := lost.incoming(lost.encode(t))
+		syntax, _ := dict.Syntax(in.Syntax)
+		tee := tee{body: in.Body, arrival: arrival, hash: blake3.New()}
+		header, err := dicom.ReadHeader(&tee, syntax, dicom.DefaultLimits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record, err := b.identify(in, header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record.Bytes, record.Hash, record.Number = tee.bytes, tee.hash.Sum(nil), b.number.Add(1)
+		durable, err := header.AppendBinary(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := arrival.Commit(context.Background(), marshal(&archivepb.Arrival{Instance: record, Header: durable})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := b.store(m)
+	b.close()
+	a, err := Open(testOptions(mem, keys))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(a.settleLeft(context.Background()), a.Close()); err != nil {
+		t.Fatal(err)
+	}
+	b = open(t, testOptions(mem, keys))
+	defer b.close()
+	b.same(m)
+	if all, err := b.canonical(m.sop); err != nil || len(all) != 1 || all[0].Number != kept.Number {
+		t.Errorf("canonical: %+v, %v", all, err)
+	}
+	if n, err := b.Quarantined(); n != 1 || err != nil {
+		t.Errorf("%d are quarantined, want the one with other bytes; %v", n, err)
+	}
+	b.sound()
 }
 
 func TestRecordsOfDroppedInstancesGoWithTheirSegmentsAndNumbersAreNotReused(t *testing.T) {

@@ -5,15 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/pelletier/go-toml/v2"
 
 	"pelago/cluster/fault"
+	"pelago/dimse"
 )
 
 // Config is everything that is set before a node starts. The zero value of an
@@ -155,51 +160,79 @@ func (c Config) Print(w io.Writer) error {
 
 // Check reports everything that is wrong or unsafe, not just the first.
 func (c *Config) Check() error {
-	var errs []error
-	wrong := func(format string, args ...any) { errs = append(errs, fault.New(fault.Invalid, format, args...)) }
-	if c.Data == "" {
-		wrong("data: a directory is needed")
+	var k checker
+	k.check(c.Data != "", "data: a directory is needed")
+	k.check(plainName(c.Site), "site: a name of 1 to %d printable characters is needed, without backslash and slash", maxSite)
+	c.DICOM.check(&k)
+	c.HTTP.check(&k)
+	k.address("peer.listen", c.Peer.Listen)
+	c.Store.check(&k)
+	if c.Audit.Syslog != "" {
+		k.address("audit.syslog", c.Audit.Syslog)
 	}
-	if c.Site == "" || len(c.Site) > 64 {
-		wrong("site: a name of 1 to 64 characters is needed")
+	k.check(c.Log.Format == "text" || c.Log.Format == "json", "log.format: text or json")
+	var level slog.Level
+	k.check(level.UnmarshalText([]byte(c.Log.Level)) == nil, "log.level: debug, info, warn or error")
+	return errors.Join(errors.Join(k.errs...), c.checkOpen())
+}
+
+// checker gathers what is wrong.
+type checker struct{ errs []error }
+
+func (k *checker) check(ok bool, format string, args ...any) {
+	if !ok {
+		k.errs = append(k.errs, fault.New(fault.Invalid, format, args...))
 	}
-	if !plainAE(c.DICOM.AE) {
-		wrong("dicom.ae: %q is no application entity title (1 to 16 printable characters)", c.DICOM.AE)
+}
+
+// address wants host:port; an empty one is a face that is not served.
+func (k *checker) address(key, address string) {
+	if address == "" {
+		return
 	}
-	for key, address := range map[string]string{
-		"dicom.listen": c.DICOM.Listen, "dicom.listen_tls": c.DICOM.ListenTLS,
-		"http.listen": c.HTTP.Listen, "peer.listen": c.Peer.Listen,
-	} {
-		if address == "" {
-			continue
-		}
-		if _, _, err := net.SplitHostPort(address); err != nil {
-			wrong("%s: %w", key, err)
-		}
+	_, _, err := net.SplitHostPort(address)
+	k.check(err == nil, "%s: %w", key, err)
+}
+
+func (d *DICOM) check(k *checker) {
+	k.check(dimse.IsTitle(d.AE), "dicom.ae: %q is no application entity title (1 to 16 printable characters)", d.AE)
+	k.address("dicom.listen", d.Listen)
+	k.address("dicom.listen_tls", d.ListenTLS)
+	k.check(d.ListenTLS == "" || d.Certificate != "", "dicom.listen_tls: DICOM TLS needs dicom.certificate and dicom.key")
+	k.check((d.Certificate == "") == (d.Key == ""), "dicom: certificate and key go together")
+	k.check(d.ClientCA == "" || d.Certificate != "", "dicom.client_ca: DICOM TLS needs dicom.certificate and dicom.key")
+	k.check(d.MaxAssociations >= 5 && d.MaxAssociations <= 10_000, "dicom.max_associations: 5 to 10000")
+	k.check(d.MaxPDU >= 4<<10 && d.MaxPDU <= 16<<20, "dicom.max_pdu: 4 KiB to 16 MiB")
+	k.check(time.Duration(d.Idle) >= time.Second, "dicom.idle: at least 1 s")
+	k.check(time.Duration(d.CommitDeadline) >= time.Minute, "dicom.commit_deadline: at least 1 min")
+}
+
+func (h *HTTP) check(k *checker) {
+	k.address("http.listen", h.Listen)
+	k.check((h.Certificate == "") == (h.Key == ""), "http: certificate and key go together")
+	for name, hash := range h.Users {
+		k.check(name != "" && !strings.ContainsAny(name, ":\x00"), "http.users: %q is no name to log in under", name)
+		k.check(hash != "", "http.users: %s has no password hash", name)
 	}
-	if c.DICOM.ListenTLS != "" && (c.DICOM.Certificate == "" || c.DICOM.Key == "") {
-		wrong("dicom.listen_tls: DICOM TLS needs dicom.certificate and dicom.key")
+}
+
+func (s *Store) check(k *checker) {
+	k.check(s.Staging >= 64<<20, "store.staging: at least 64 MiB")
+	k.check(s.Ballast == 0 || s.Ballast >= 128<<20,
+		"store.ballast: 0 or at least 128 MiB, without which the stores cannot be written on a full disk")
+	k.check(s.TableSize == 0 || s.TableSize >= 1<<20 && s.TableSize <= 2<<30, "store.table_size: 1 MiB to 2 GiB")
+}
+
+// maxSite is the longest name of a site: it is the issuer of Patient IDs that
+// name none (0010,0021), VR LO.
+const maxSite = 64
+
+// plainName reports whether a site's name can stand in attributes and keys.
+func plainName(name string) bool {
+	if name == "" || utf8.RuneCountInString(name) > maxSite || strings.TrimSpace(name) != name || !utf8.ValidString(name) {
+		return false
 	}
-	if (c.HTTP.Certificate == "") != (c.HTTP.Key == "") {
-		wrong("http: certificate and key go together")
-	}
-	if c.DICOM.MaxAssociations < 5 || c.DICOM.MaxAssociations > 10_000 {
-		wrong("dicom.max_associations: 5 to 10000")
-	}
-	if c.DICOM.MaxPDU < 4<<10 || c.DICOM.MaxPDU > 16<<20 {
-		wrong("dicom.max_pdu: 4 KiB to 16 MiB")
-	}
-	if c.Store.Ballast != 0 && c.Store.Ballast < 128<<20 {
-		wrong("store.ballast: 0 or at least 128 MiB, without which the stores cannot be written on a full disk")
-	}
-	if c.Store.Staging < 64<<20 {
-		wrong("store.staging: at least 64 MiB")
-	}
-	if c.Log.Format != "text" && c.Log.Format != "json" {
-		wrong("log.format: text or json")
-	}
-	errs = append(errs, c.checkOpen())
-	return errors.Join(errs...)
+	return !strings.ContainsFunc(name, func(r rune) bool { return r == '\\' || r == '/' || !unicode.IsPrint(r) })
 }
 
 // checkOpen refuses to be open by accident (DESIGN §9, Web).
@@ -226,20 +259,4 @@ func Loopback(address string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.IsLoopback()
-}
-
-// plainAE checks an application entity title (PS3.5 §6.2, AE): no backslash, no
-// control characters, not only spaces.
-func plainAE(title string) bool {
-	if len(title) == 0 || len(title) > 16 {
-		return false
-	}
-	spaces := true
-	for i := range len(title) {
-		if title[i] < ' ' || title[i] > '~' || title[i] == '\\' {
-			return false
-		}
-		spaces = spaces && title[i] == ' '
-	}
-	return !spaces
 }

@@ -56,6 +56,19 @@ func TestFileThenEnvironmentRise(t *testing.T) {
 	}
 }
 
+func TestAListInTheEnvironmentMayBeEmptyOrSpaced(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "pelago.toml")
+	if err := os.WriteFile(name, []byte("[http]\nhosts = ['a', 'b']\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for value, want := range map[string]int{"": 0, " ": 0, "x": 1, " x , y ,": 2} {
+		c, err := Load(name, []string{"PELAGO_HTTP_HOSTS=" + value})
+		if err != nil || len(c.HTTP.Hosts) != want || want > 0 && c.HTTP.Hosts[0] != "x" {
+			t.Errorf("%q: %q, %v", value, c.HTTP.Hosts, err)
+		}
+	}
+}
+
 func TestUnknownKeysAreErrors(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "pelago.toml")
 	if err := os.WriteFile(name, []byte("[dicom]\nlisen = ':104'\n"), 0o600); err != nil {
@@ -101,6 +114,50 @@ func TestCheckNamesEverythingThatIsWrong(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is not named in %v", want, err)
 		}
+	}
+}
+
+func TestCheckRefuses(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"no directory":                        func(c *Config) { c.Data = "" },
+		"no site":                             func(c *Config) { c.Site = "" },
+		"a site with a slash":                 func(c *Config) { c.Site = "a/b" },
+		"a site with a backslash":             func(c *Config) { c.Site = `a\b` },
+		"a site of blanks":                    func(c *Config) { c.Site = "  " },
+		"a site with a line feed":             func(c *Config) { c.Site = "a\nb" },
+		"a site that is no text":              func(c *Config) { c.Site = "a\xff" },
+		"a long site":                         func(c *Config) { c.Site = strings.Repeat("ä", 65) },
+		"DICOM TLS without a certificate":     func(c *Config) { c.DICOM.ListenTLS = ":2762" },
+		"a certificate without a key":         func(c *Config) { c.DICOM.Certificate = "c" },
+		"authorities without a certificate":   func(c *Config) { c.DICOM.ClientCA = "c" },
+		"a web certificate without a key":     func(c *Config) { c.HTTP.Certificate = "c" },
+		"few associations":                    func(c *Config) { c.DICOM.MaxAssociations = 4 },
+		"many associations":                   func(c *Config) { c.DICOM.MaxAssociations = 10_001 },
+		"small PDUs":                          func(c *Config) { c.DICOM.MaxPDU = 4095 },
+		"no idle time":                        func(c *Config) { c.DICOM.Idle = 0 },
+		"no deadline of storage commitment":   func(c *Config) { c.DICOM.CommitDeadline = 0 },
+		"little staging":                      func(c *Config) { c.Store.Staging = 64<<20 - 1 },
+		"little ballast":                      func(c *Config) { c.Store.Ballast = 1 },
+		"tiny tables":                         func(c *Config) { c.Store.TableSize = 1 },
+		"huge tables":                         func(c *Config) { c.Store.TableSize = 3 << 30 },
+		"a collector without a port":          func(c *Config) { c.Audit.Syslog = "host" },
+		"a level that is none":                func(c *Config) { c.Log.Level = "loud" },
+		"a user without a name":               func(c *Config) { c.HTTP.Users = map[string]string{"": "h"} },
+		"a user with a colon":                 func(c *Config) { c.HTTP.Users = map[string]string{"a:b": "h"} },
+		"a user without a password":           func(c *Config) { c.HTTP.Users = map[string]string{"a": ""} },
+		"a title in blanks":                   func(c *Config) { c.DICOM.AE = " PELAGO" },
+		"an address between sites that is no": func(c *Config) { c.Peer.Listen = "x" },
+	} {
+		c := Default()
+		change(&c)
+		if err := c.Check(); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	c := Default()
+	c.Site = "Klinikum Süd (Haus 3)"
+	if err := c.Check(); err != nil {
+		t.Errorf("a plain site: %v", err)
 	}
 }
 

@@ -66,7 +66,13 @@ func assign(v reflect.Value, s string) error {
 		}
 		v.SetInt(int64(n))
 	case reflect.Slice:
-		v.Set(reflect.ValueOf(strings.Split(s, ",")))
+		var all []string
+		for part := range strings.SplitSeq(s, ",") {
+			if part = strings.TrimSpace(part); part != "" {
+				all = append(all, part)
+			}
+		}
+		v.Set(reflect.ValueOf(all))
 	default:
 		return fault.New(fault.Unsupported, "this setting is for the file only")
 	}

@@ -27,7 +27,7 @@ type spooled struct {
 // openSpool creates the file and takes its name away at once, so that nothing
 // is left behind by a process that dies.
 func openSpool(dir string, limit int64) (*spool, error) {
-	f, err := os.CreateTemp(dir, "pelago-bulk-*")
+	f, err := os.CreateTemp(dir, ".spool-*")
 	if err != nil {
 		return nil, fmt.Errorf("web: no place for bulk data parts: %w", err)
 	}

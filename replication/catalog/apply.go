@@ -43,10 +43,13 @@ func (c *Catalog) Apply(index uint64, commands []Command) ([]error, error) {
 	if err := t.save(index); err != nil {
 		return nil, err
 	}
+	if t.stones {
+		c.stones.Store(true) // before the first can be seen
+	}
 	if err := t.batch.Commit(pebble.NoSync); err != nil {
 		return nil, fmt.Errorf("catalog: apply: %w", err)
 	}
-	c.next, c.stones = t.next, t.stones
+	c.next = t.next
 	c.totals.Store(&t.totals)
 	c.applied.Store(index)
 	return results, nil

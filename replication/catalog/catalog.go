@@ -43,10 +43,10 @@ type Catalog struct {
 
 	totals  atomic.Pointer[Totals]
 	applied atomic.Uint64
+	stones  atomic.Bool // there is, or was, any tombstone
 
-	mu     sync.Mutex // held by Apply throughout: one writer
-	next   uint32     // dense number of the next study
-	stones bool       // there is, or was, any tombstone
+	mu   sync.Mutex // held by Apply throughout: one writer
+	next uint32     // dense number of the next study
 
 	vocabulary map[string]struct{} // word rows that are written, as far as remembered
 }
@@ -199,7 +199,7 @@ func (c *Catalog) load() error {
 		if err != nil {
 			return err
 		}
-		c.stones = true
+		c.stones.Store(true)
 		break
 	}
 	if m.indexer != c.indexer.Version() {

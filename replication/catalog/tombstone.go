@@ -127,6 +127,9 @@ func (t *txn) covered(study, series string) (bool, error) {
 // Deleted returns the tombstone that covers an instance (or series, or study,
 // with the lower UIDs empty), if any: the widest.
 func (c *Catalog) Deleted(study, series, instance string) (*TombstoneFact, bool) {
+	if !c.stones.Load() { // asked for every instance that is stored or selected
+		return nil, false
+	}
 	keys := [][]byte{tombstoneKey(study, "", "")}
 	if series != "" {
 		keys = append(keys, tombstoneKey(study, series, ""))

@@ -51,7 +51,7 @@ type patientDelta struct {
 func (c *Catalog) begin() *txn {
 	return &txn{
 		c: c, batch: c.db.NewBatch(), studies: map[string]*studyState{}, small: map[string][]byte{},
-		patient: map[string]*patientDelta{}, next: c.next, totals: c.Totals(), stones: c.stones,
+		patient: map[string]*patientDelta{}, next: c.next, totals: c.Totals(), stones: c.stones.Load(),
 	}
 }
 

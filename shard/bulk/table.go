@@ -112,6 +112,9 @@ func (w *blobWriter) Close() error {
 	return t.err
 }
 
+// Number is the table's, which the Refs of its blobs will have.
+func (t *Table) Number() uint64 { return t.key.number }
+
 // Bytes is the size so far.
 func (t *Table) Bytes() int64 { return t.out.bytes }
 
