@@ -125,6 +125,9 @@ func errHeaderRow(cause error) error {
 
 // openWhole returns the record of a row that depends on no other.
 func openWhole(row []byte) ([]byte, error) {
+	if len(row) > 0 && row[0] > headerLike {
+		return nil, fault.New(fault.Unsupported, "store: a header row of form %d, newer than %d", row[0], headerLike)
+	}
 	if len(row) == 0 || row[0] != headerWhole {
 		return nil, fault.New(fault.Corrupt, "store: a header row that is not whole")
 	}
