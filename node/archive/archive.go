@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -110,10 +111,11 @@ type Archive struct {
 	catalog *catalog.Catalog
 	journal *journal.Journal
 
-	number    atomic.Uint64 // the last local number given out
-	visible   atomic.Uint64 // the highest whose arrival is durable and has its rows
-	arrival   inflight      // SOP Instance UIDs on their way in
-	packs     packCache
+	number    atomic.Uint64                // the last local number given out
+	visible   atomic.Uint64                // the highest whose arrival is durable and has its rows
+	arrival   inflight                     // SOP Instance UIDs on their way in
+	packs     recent[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
+	headers   *headers
 	codec     *pack.Codec // one for all packs, so that readers share decoded chunks
 	stats     Stats
 	kick      chan chan error // Pack asks the packer
@@ -156,9 +158,11 @@ func Open(o Options) (_ *Archive, err error) {
 		kick:    make(chan chan error),
 		hurry:   make(chan struct{}, 1),
 		codec:   pack.NewCodec(o.ChunkBytes),
+		headers: newHeaders(),
 		stopped: make(chan struct{}),
 		fatal:   make(chan struct{}),
 	}
+	a.packs.limit = maxOpenPacks
 	a.arrival.waiting = map[string]chan struct{}{}
 	defer func() {
 		if err != nil {
