@@ -405,10 +405,6 @@ func TestReadersShareChunksWithinTheLimit(t *testing.T) {
 		t.Errorf("%d reads for one chunk", below.reads)
 	}
 	readBack(t, codec.Instance(m.ID, below, &m.Entries[0]), b)
-	if codec.cache.bytes > codec.cache.limit || len(codec.cache.slots) != codec.cache.order.Len() {
-		t.Errorf("the cache holds %d of %d bytes, %d slots, %d in order", codec.cache.bytes, codec.cache.limit,
-			len(codec.cache.slots), codec.cache.order.Len())
-	}
 	before := below.reads
 	for range 2 {
 		if _, err := codec.Instance(ID{9}, gone{}, &m.Entries[0]).ReadAt(make([]byte, 1), 0); !fault.Is(err, fault.NotFound) {

@@ -40,11 +40,11 @@ func (r *instance) ReadAt(p []byte, off int64) (int, error) {
 		if i == len(chunks) || at < chunks[i].Offset || at-chunks[i].Offset >= chunks[i].Length {
 			return done, fault.New(fault.NotFound, "pack: byte %d of the instance is not in this pack", at)
 		}
-		data, err := r.chunk(&chunks[i])
+		n, err := r.read(p[done:], &chunks[i], int(at-chunks[i].Offset))
 		if err != nil {
 			return done, err
 		}
-		done += copy(p[done:], data[at-chunks[i].Offset:])
+		done += n
 	}
 	if short {
 		return done, io.EOF
@@ -52,13 +52,18 @@ func (r *instance) ReadAt(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-func (r *instance) chunk(c *Chunk) ([]byte, error) {
-	return r.codec.cache.get(cacheKey{r.id, c.At}, func() ([]byte, error) {
+// read copies from a chunk, from its byte skip on.
+func (r *instance) read(p []byte, c *Chunk, skip int) (n int, err error) {
+	if err := c.check(); err != nil { // before memory is taken for it
+		return 0, err
+	}
+	err = r.codec.cache.View(chunkKey{r.id, c.At, c.Length}, int(c.Length), func(data []byte) error {
 		k, err := r.codec.coder()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		defer r.codec.coders.Put(k)
-		return k.read(r.from, c)
-	})
+		return k.read(data, r.from, c)
+	}, func(data []byte) { n = copy(p, data[skip:]) })
+	return n, err
 }
