@@ -180,7 +180,7 @@ func (c *coder) decompress(dst, compressed []byte, filter byte, s *Samples) erro
 	case filter == filterBytes:
 		return c.inflate(dst, compressed)
 	}
-	c.planes = grow(c.planes, len(dst))
+	c.planes = grow(c.planes, len(dst)+1)[:len(dst)] // with room for medJoinEights
 	if err := c.decompressPlanes(compressed, filter, *s); err != nil {
 		return err
 	}
