@@ -58,7 +58,7 @@ type Options struct {
 	Patience     time.Duration // arrivals wait this long for room in staging; 20 s; negative: not at all
 	Ballast      int64         // bytes of the disk that stay free; the larger of 1 GiB and 1 %
 	CacheBytes   int64         // block cache of store/ and bulk/ each; 64 MiB
-	ChunkBytes   int64         // cache of decoded chunks of packs; 192 MiB
+	ChunkBytes   int64         // cache of decoded chunks of packs; 256 MiB
 
 	// Fatal is told, once, why the process must end: a failed write or fsync
 	// (DESIGN §4, Errors).
@@ -81,7 +81,7 @@ func (o *Options) setDefaults() {
 	def(&o.TableBytes, 256<<20)
 	def(&o.PackBytes, 64<<20)
 	def(&o.CacheBytes, 64<<20)
-	def(&o.ChunkBytes, 192<<20)
+	def(&o.ChunkBytes, 256<<20)
 	def((*int64)(&o.Quiet), int64(30*time.Second))
 	def((*int64)(&o.Age), int64(120*time.Second))
 	def((*int64)(&o.Gather), int64(15*time.Minute))

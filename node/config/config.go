@@ -111,7 +111,7 @@ func Default() Config {
 		Peer: Peer{Listen: "127.0.0.1:7700"},
 		Store: Store{
 			Staging: 8 << 30, Gather: Duration(15 * time.Minute), Grace: Duration(30 * 24 * time.Hour),
-			Cache: 64 << 20, Chunks: 192 << 20, Memory: 352 << 20, Quiet: Duration(30 * time.Second), TableSize: 256 << 20,
+			Cache: 64 << 20, Chunks: 256 << 20, Memory: 416 << 20, Quiet: Duration(30 * time.Second), TableSize: 256 << 20,
 		},
 		Audit: Audit{Keep: Duration(6 * 365 * 24 * time.Hour)},
 		Log:   Log{Format: "text", Level: "info"},
