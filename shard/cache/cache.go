@@ -30,8 +30,9 @@ func New[K comparable](limit int64) *Cache[K] {
 
 // View calls look with the value under key, of size bytes, which fill makes if it
 // is not here: a key has one size for ever. look must neither change the value nor
-// keep it. An error of fill is returned to all who waited for it, and not kept.
-func (c *Cache[K]) View(key K, size int, fill func(value []byte) error, look func(value []byte)) error {
+// keep it; it may take its time, but the value cannot go meanwhile. An error of
+// fill is returned to all who waited for it, and not kept; one of look is returned.
+func (c *Cache[K]) View(key K, size int, fill, look func(value []byte) error) error {
 	p := c.large
 	if size < smallBytes {
 		p = c.small

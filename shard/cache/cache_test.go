@@ -25,19 +25,22 @@ func pattern(key, size int) func([]byte) error {
 	}
 }
 
-func check(t *testing.T, key, size int) func([]byte) {
-	return func(value []byte) {
+func check(t *testing.T, key, size int) func([]byte) error {
+	return func(value []byte) error {
 		if len(value) != size || cap(value) != size {
 			t.Errorf("value %d has %d bytes, room for %d, want %d", key, len(value), cap(value), size)
 		}
 		for i := 0; i+8 <= size; i += 8 {
 			if got := binary.LittleEndian.Uint64(value[i:]); got != uint64(key)<<20|uint64(i) {
 				t.Errorf("value %d holds %x at %d", key, got, i)
-				return
+				return nil
 			}
 		}
+		return nil
 	}
 }
+
+func nothing([]byte) error { return nil }
 
 func TestValuesStayWhileTheyFit(t *testing.T) {
 	for name, limit := range limits {
@@ -73,7 +76,7 @@ func TestMemoryIsWithinTheLimit(t *testing.T) {
 				if key < 200 {
 					size = 200_000
 				}
-				if err := c.View(key, size, func([]byte) error { return nil }, func([]byte) {}); err != nil {
+				if err := c.View(key, size, nothing, nothing); err != nil {
 					t.Fatal(err)
 				}
 				if got := c.bytes(); got > limit {
@@ -102,7 +105,7 @@ func TestAStudyLargerThanTheCacheIsFoundInPart(t *testing.T) {
 			fills = 0
 		}
 		for key := range values {
-			_ = c.View(key, size, func([]byte) error { fills++; return nil }, func([]byte) {})
+			_ = c.View(key, size, func([]byte) error { fills++; return nil }, nothing)
 		}
 	}
 	if found := 1 - float64(fills)/(8*values); found < 0.5 {
@@ -153,12 +156,12 @@ func TestAPanicWhileFillingLeavesNobodyWaiting(t *testing.T) {
 					t.Error("the panic was swallowed")
 				}
 			}()
-			_ = c.View(1, 100, func([]byte) error { <-begin; panic("broken") }, func([]byte) {})
+			_ = c.View(1, 100, func([]byte) error { <-begin; panic("broken") }, nothing)
 		}()
 		synctest.Wait()
 		waited := make(chan error, 1)
 		go func() {
-			waited <- c.View(1, 100, func([]byte) error { return nil }, func([]byte) { t.Error("half a value was shown") })
+			waited <- c.View(1, 100, nothing, func([]byte) error { t.Error("half a value was shown"); return nil })
 		}()
 		synctest.Wait()
 		close(begin)
@@ -182,14 +185,14 @@ func TestWhatIsLookedAtStaysWhole(t *testing.T) {
 					for range 150 {
 						key := r.IntN(60)
 						size := sizes[key%len(sizes)]
-						err := c.View(key, size, pattern(key, size), func(v []byte) {
-							check(t, key, size)(v)
+						err := c.View(key, size, pattern(key, size), func(v []byte) error {
+							_ = check(t, key, size)(v)
 							inner := r.IntN(60)
 							size := sizes[inner%len(sizes)]
 							if inner == key {
-								return
+								return nil
 							}
-							_ = c.View(100+inner, size, pattern(100+inner, size), check(t, 100+inner, size))
+							return c.View(100+inner, size, pattern(100+inner, size), check(t, 100+inner, size))
 						})
 						if err != nil {
 							t.Error(err)
@@ -208,16 +211,19 @@ func TestWhatIsLookedAtStaysWhole(t *testing.T) {
 	}
 }
 
+var errSeen = errors.New("seen")
+
 func TestACacheOfNothingKeepsNothing(t *testing.T) {
 	c := New[string](0)
 	for range 2 {
 		filled := false
-		err := c.View("a", 10, func(v []byte) error { filled = true; copy(v, "0123456789"); return nil }, func(v []byte) {
+		err := c.View("a", 10, func(v []byte) error { filled = true; copy(v, "0123456789"); return nil }, func(v []byte) error {
 			if !bytes.Equal(v, []byte("0123456789")) {
 				t.Errorf("value %q", v)
 			}
+			return errSeen
 		})
-		if err != nil || !filled || c.bytes() != 0 {
+		if !errors.Is(err, errSeen) || !filled || c.bytes() != 0 {
 			t.Errorf("%v, filled %t, %d bytes", err, filled, c.bytes())
 		}
 	}
@@ -244,7 +250,7 @@ func BenchmarkFound(b *testing.B) {
 	defer c.Close()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			_ = c.View(1, 1<<19, func([]byte) error { return nil }, func([]byte) {})
+			_ = c.View(1, 1<<19, nothing, nothing)
 		}
 	})
 }

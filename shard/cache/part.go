@@ -35,7 +35,7 @@ func newPart[K comparable](limit int64, mapped bool) *part[K] {
 	return &part[K]{mapped: mapped, limit: limit, slots: map[K]*slot[K]{}, free: map[int][]memory{}}
 }
 
-func (p *part[K]) view(key K, size int, fill func([]byte) error, look func([]byte)) error {
+func (p *part[K]) view(key K, size int, fill, look func([]byte) error) error {
 	p.mu.Lock()
 	s := p.slots[key]
 	if s != nil {
@@ -52,8 +52,7 @@ func (p *part[K]) view(key K, size int, fill func([]byte) error, look func([]byt
 	if s.err != nil {
 		return s.err
 	}
-	look(s.value)
-	return nil
+	return look(s.value)
 }
 
 // fill makes the value of a slot. Should fill panic, nobody waits for ever.

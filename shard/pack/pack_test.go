@@ -117,6 +117,15 @@ func readBack(t *testing.T, r io.ReaderAt, want []byte) {
 	for range 6 {
 		off := random.IntN(len(want) + 3)
 		p := make([]byte, random.IntN(len(want)+5))
+		var out bytes.Buffer
+		err := r.(*instance).WriteRange(&out, int64(off), int64(len(p)))
+		if off+len(p) > len(want) {
+			if !errors.Is(err, io.ErrUnexpectedEOF) || out.Len() > 0 {
+				t.Fatalf("WriteRange(%d, %d bytes) behind the end wrote %d, %v", off, len(p), out.Len(), err)
+			}
+		} else if err != nil || !bytes.Equal(out.Bytes(), want[off:off+len(p)]) {
+			t.Fatalf("WriteRange(%d, %d bytes) = %d, %v", off, len(p), out.Len(), err)
+		}
 		n, err := r.ReadAt(p, int64(off))
 		wantN := max(0, min(len(p), len(want)-off))
 		if n != wantN || (n > 0 && !bytes.Equal(p[:n], want[off:off+n])) || (err == io.EOF) != (n < len(p)) {
