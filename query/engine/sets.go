@@ -156,14 +156,10 @@ func openAny(v *catalog.View, set plan.Any) (stream, error) {
 	return e, nil
 }
 
-func ofUIDs(uids []string, find func(string) ([]catalog.Order, error)) (stream, error) {
-	var orders []catalog.Order
-	for _, uid := range uids {
-		found, err := find(uid)
-		if err != nil {
-			return nil, err
-		}
-		orders = append(orders, found...)
+func ofUIDs(uids []string, find func(...string) ([]catalog.Order, error)) (stream, error) {
+	orders, err := find(uids...)
+	if err != nil {
+		return nil, err
 	}
 	slices.SortFunc(orders, compare)
 	return &list{slices.Compact(orders)}, nil
