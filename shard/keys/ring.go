@@ -127,11 +127,12 @@ func scan(f io.ReaderAt, from, length int64, visit func(at int64, rec *record, r
 				return err
 			}
 		}
-		rec, size := &room, 0
-		if rec.parse(window) {
-			size = rec.size()
+		var rec *record
+		var size int
+		if room.parse(window) {
+			rec, size = &room, room.size()
 		} else {
-			rec, size = nil, next(window)
+			size = next(window)
 		}
 		if err := visit(at, rec, window[:size]); err != nil {
 			return err
