@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -139,6 +140,15 @@ func (d *decoded) Close() error {
 	return d.Instance.Close()
 }
 
+// undecoded is the error of a frame whose codestream is broken: the request was
+// in order, what it asks for cannot be made.
+func undecoded(err error) error {
+	if fault.Is(err, fault.Invalid) {
+		return fault.New(fault.Unsupported, "%w", err)
+	}
+	return err
+}
+
 // undecodable reports whether an error of decode is about the image: what is
 // stored can be sent as it is.
 func undecodable(err error) bool {
@@ -178,10 +188,10 @@ func (p *decodedPixels) decode(n int) error {
 	p.coded = coded
 	frame, err := codec.Decode(p.syntax, coded, p.image)
 	if err != nil {
-		return fault.New(fault.KindOf(err), "frame %d: %w", n, err)
+		return undecoded(fmt.Errorf("frame %d: %w", n, err))
 	}
 	if int64(len(frame)) != p.size {
-		return fault.New(fault.Invalid, "frame %d decodes to %d bytes instead of %d", n, len(frame), p.size)
+		return fault.New(fault.Unsupported, "frame %d decodes to %d bytes instead of %d", n, len(frame), p.size)
 	}
 	p.number, p.frame = n, frame
 	return nil

@@ -109,7 +109,7 @@ func TestAnImageThatDoesNotDecodeGoesAsItIsStored(t *testing.T) {
 	if frames := s.parts(s.get(instancePath(ref)+"/frames/1", ""), 200); !strings.Contains(frames[0].fields["content-type"], ref.Syntax) {
 		t.Errorf("its frame as %s", frames[0].fields["content-type"])
 	}
-	s.body(s.get(instancePath(ref), "application/dicom; transfer-syntax="+dict.ExplicitLittleEndian), 400)
+	s.body(s.get(instancePath(ref), "application/dicom; transfer-syntax="+dict.ExplicitLittleEndian), 406)
 	s.body(s.get(instancePath(ref)+"/frames/1", "application/octet-stream; transfer-syntax="+dict.ExplicitLittleEndian), 406)
 	s.body(s.get(instancePath(ref)+"/bulkdata/7FE00010", ""), 200)
 }

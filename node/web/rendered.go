@@ -334,7 +334,7 @@ func (c *call) rendering(inst archive.Instance, table *frameTable, p renderParam
 	defer c.pixelMemory.give(weight)
 	picture, err := c.render(inst, table, p)
 	if err != nil {
-		return nil, err
+		return nil, undecoded(err)
 	}
 	var body bytes.Buffer
 	if kind == typePNG {
