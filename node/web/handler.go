@@ -251,11 +251,7 @@ func (c *call) fail(err error) (cut bool) {
 	if status == http.StatusServiceUnavailable {
 		c.w.Header().Set("Retry-After", retryAfter)
 	}
-	text := sentences[kind]
-	if text == "" {
-		text = err.Error()
-	}
-	c.plain(status, text)
+	c.plain(status, sentenceOf(err))
 	return false
 }
 

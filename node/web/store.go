@@ -72,6 +72,7 @@ type storing struct {
 type failedStore struct {
 	class, instance string
 	kind            fault.Kind
+	why             string // for the client: no value of the data set, no cause from within the node
 }
 
 // sender says who stores.
@@ -137,7 +138,7 @@ func (s *storing) fail(meta dicom.Meta, err error) {
 	s.log.Info("instance not stored", "operation", string(s.event.Action), "remote", s.event.Remote,
 		"kind", fault.KindOf(err).String(), "error", err.Error())
 	s.event.Failed++
-	s.failed = append(s.failed, failedStore{class: meta.Class, instance: meta.Instance, kind: fault.KindOf(err)})
+	s.failed = append(s.failed, failedStore{class: meta.Class, instance: meta.Instance, kind: fault.KindOf(err), why: sentenceOf(err)})
 }
 
 // status returns the HTTP status of the whole (PS3.18 table 10.5.3-1, DESIGN §9).
