@@ -118,6 +118,9 @@ func TestLostInstanceIsTakenAgain(t *testing.T) {
 			t.Fatalf("%s: %v, want it lost", m.sop, err)
 		}
 	}
+	if b.Counters().PacksLost.Load() == 0 {
+		t.Error("nobody who watches the counters learns of the loss")
+	}
 	for _, m := range images {
 		if s := b.store(m); s.Outcome != New {
 			t.Errorf("%s: outcome %d", m.sop, s.Outcome)
