@@ -168,9 +168,9 @@ func deflate(t *testing.T, b []byte) []byte {
 // for a while and is told to come again.
 func TestDecodingWaitsForMemory(t *testing.T) {
 	s := newSite(t, Options{Limits: Limits{Decoded: 1 << 20, Wait: 10 * time.Millisecond}})
-	ref := s.put(ctFolder + losslessFiles[2])
+	s.put(ctFolder + losslessFiles[2])
 	h := s.server.Config.Handler.(*Handler)
-	ref = s.memory.instances[0].ref // with its number
+	ref := s.memory.instances[0].ref // with its number
 	inst, err := s.memory.Open(context.Background(), ref)
 	if err != nil {
 		t.Fatal(err)
