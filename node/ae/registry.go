@@ -127,7 +127,7 @@ func (r *Registry) Get(title string) (AE, error) {
 	case broken != nil: // it may be the one
 		return AE{}, broken
 	}
-	return AE{}, fault.New(fault.NotFound, "no AE %q is registered", title)
+	return AE{}, fault.New(fault.NotFound, "no AE %q is registered ('pelago ae add' registers one)", title)
 }
 
 // Put registers an AE or changes it.
