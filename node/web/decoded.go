@@ -231,6 +231,9 @@ func newPixelMemory(bytes int64, wait time.Duration) *pixelMemory {
 // take waits for room as a request waits for its turn. What needs more than
 // there is gets all of it.
 func (m *pixelMemory) take(ctx context.Context, bytes int64) error {
+	if m.free.TryAcquire(min(bytes, m.all)) {
+		return nil
+	}
 	waiting, cancel := context.WithTimeout(ctx, m.wait)
 	defer cancel()
 	err := m.free.Acquire(waiting, min(bytes, m.all))

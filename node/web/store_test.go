@@ -263,7 +263,7 @@ func TestASenderThatDisappears(t *testing.T) {
 }
 
 func TestASenderThatStalls(t *testing.T) {
-	s := newSite(t, Options{Limits: Limits{Stall: 50 * time.Millisecond}})
+	s := newSite(t, Options{Limits: Limits{Stall: time.Second}})
 	conn, err := net.Dial("tcp", s.server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
