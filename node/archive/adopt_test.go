@@ -63,3 +63,49 @@ func TestAStartDropsOnlyTablesThatWereAnnounced(t *testing.T) {
 		t.Errorf("%+v, %v", report, err)
 	}
 }
+
+// A table may be lost before the segments go that its instances came from.
+func TestStagedBytesOfALostPackAreTakenAgain(t *testing.T) {
+	mem, keys := vfs.NewMem(), newRing()
+	b := open(t, testOptions(mem, keys))
+	for n := range 8 {
+		b.store(serial(n))
+	}
+	b.pack()
+	staged := len(files(t, mem, "data/staging"))
+	b.close()
+	if staged == 0 {
+		t.Fatal("the test needs a segment that stays")
+	}
+	for _, name := range files(t, mem, "data/bulk/tables") {
+		if strings.HasSuffix(name, ".sst") {
+			if err := mem.Remove("data/bulk/tables/" + name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b = open(t, testOptions(mem, keys))
+	for n := range 8 {
+		b.same(serial(n))
+	}
+	b.pack()
+	b.sound()
+	b.close()
+	b = open(t, testOptions(mem, keys))
+	defer b.close()
+	for n := range 8 {
+		b.same(serial(n))
+	}
+	if r := b.sound(); r.Packs == 0 {
+		t.Error("nothing was packed again")
+	}
+}
+
+func files(t *testing.T, fs vfs.FS, dir string) []string {
+	t.Helper()
+	names, err := fs.List(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}

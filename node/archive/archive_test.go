@@ -101,6 +101,8 @@ func TestLostInstanceIsTakenAgain(t *testing.T) {
 	b.pack()
 	before := b.sound()
 	b.close()
+	b = open(t, testOptions(fs, keys)) // lets the segment go that was being written
+	b.close()
 	tables, err := fs.List("data/bulk/tables")
 	if err != nil {
 		t.Fatal(err)

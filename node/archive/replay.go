@@ -15,10 +15,11 @@ import (
 // replayer takes what staging holds at a start: it writes the rows that a crash
 // kept from store/ again, and lets go of arrivals whose bytes rest elsewhere.
 type replayer struct {
-	a       *Archive
-	release []staging.Placed
-	dropped map[uint64]bool // records that say an arrival was dropped, and must go on saying it
-	rows    int
+	a        *Archive
+	release  []staging.Placed
+	dropped  map[uint64]bool // records that say an arrival was dropped, and must go on saying it
+	rows     int
+	restaged int
 }
 
 // arrival takes one arrival from staging's replay.
@@ -54,11 +55,37 @@ func (p *replayer) arrival(record []byte, at staging.Placed) error {
 	case err != nil:
 		return err
 	case len(location.Pack) > 0:
-		p.release = append(p.release, at)
+		return p.packed(known, location, at)
 	case known.State == archivepb.State_QUARANTINED && known.Against != 0:
 		p.unsettled(known.Number)
 	}
 	return nil
+}
+
+// packed lets go of an arrival that rests in a pack, unless the pack is lost:
+// then the staged bytes are what is left.
+func (p *replayer) packed(r *archivepb.Instance, at *archivepb.Location, staged staging.Placed) error {
+	id, err := packID(at.Pack)
+	if err != nil {
+		return err
+	}
+	in, err := p.a.pack(id)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	if err == nil && !in.Lost {
+		p.release = append(p.release, staged)
+		return nil
+	}
+	batch := p.a.store.NewBatch()
+	defer batch.Close()
+	p.restaged++
+	return errors.Join(
+		leavePack(batch, at, r.Number),
+		batch.Set(keyNumber(rowLocation, r.Number), marshal(stagedLocation(staged)), nil),
+		batch.Set(keyQueue(r.Study, r.Series, r.Number), queueValue(r.Bytes, r.Arrived), nil),
+		fmtStore(batch.Commit(pebble.NoSync)),
+	)
 }
 
 // put writes the rows of an arrival that store/ does not know.
@@ -119,6 +146,9 @@ func (p *replayer) finish() error {
 	}
 	if p.rows > 0 {
 		p.a.log.Info("staging replayed", "instances", p.rows)
+	}
+	if p.restaged > 0 {
+		p.a.log.Warn("packs were lost whose instances staging still holds: they are taken from there", "instances", p.restaged)
 	}
 	for _, at := range p.release {
 		if err := p.a.staging.Release(at); err != nil && !fault.Is(err, fault.NotFound) {
