@@ -135,13 +135,23 @@ type Event struct {
 	Study     string // UIDs of the path, as far as it names them
 	Series    string
 	Instance  string
-	Query     string // the query string of a search
-	Instances int    // sent or stored
-	Failed    int    // instances refused or not sent
-	Status    int    // HTTP status; 0 when the connection was cut
+	Query     string        // the query string of a search
+	Instances int           // sent or stored
+	Stored    []StoredStudy // of a store request, what it stored by study
+	Failed    int           // instances refused or not sent
+	Status    int           // HTTP status; 0 when the connection was cut
 	Kind      fault.Kind
 	Duration  time.Duration
 	Bytes     int64 // of the answer's body
+}
+
+// StoredStudy is what a store request stored of one study. It may hold patient
+// data and must not be logged.
+type StoredStudy struct {
+	Study     string // "" for studies beyond the first 1,024 of a request
+	Patient   string // Patient ID of the first instance
+	Classes   []string
+	Instances int
 }
 
 // Auditor records events. Audit is called at the end of a request by its own
