@@ -51,7 +51,7 @@ func goldenKeys() []string {
 		named("s", keySeries("1.2", "1.2.3", "1.2.3.4")), named("u", keyUID("1.2.3.4", 300)), named("v", keyParent("1.2.3", "1.2")),
 		named("q", keyQueue("1.2", "1.2.3", 300)), named("p", keyPack(id)), named("m", keyMember(id, 300)), named("y", keyEmpty(id)),
 		named("x", keyNumber(rowReview, 300)), named("w", keyNumber(rowDiscard, 300)), named("d", keyNumber(rowDropped, 300)),
-		named("f", keyForget("1.2")), named("a", keyAgain(seriesName{"1.2", "1.2.3"})), named("b", keyNumber(rowTable, 300)),
+		named("f", keyForget("1.2")), named("a", keyAgain(seriesName{"1.2", "1.2.3"})), named("t", []byte{rowClock}), named("b", keyNumber(rowTable, 300)),
 		named("listing", listing{number: 300, bytes: 1 << 33, class: ctClass, syntax: "1.2.840.10008.1.2.1"}.append(nil)),
 	}
 }

@@ -25,6 +25,7 @@ const (
 	rowDropped  = 'd' // d number            → nothing: dropped; its record stays while staging may replay it
 	rowForget   = 'f' // f study             → nothing: purged, its keys go once nothing of it is left
 	rowAgain    = 'a' // a study series      → nothing: its fact must be made anew
+	rowClock    = 't' // t                   → Unix microseconds: the wall clock at the last look for what is past its grace
 	rowTable    = 'b' // b table number      → nothing: about to be ingested into bulk/, no row names its packs yet
 )
 
