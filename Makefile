@@ -12,7 +12,7 @@ FUZZTIME ?= 60s
 # Packages that run goroutines against each other; the rest is covered by 'test'.
 RACE := ./dimse/assoc ./dimse/scp ./dimse/scu ./node/... ./replication/... ./query/... ./shard/...
 
-.PHONY: help build run demo test race lint fuzz interop bench cover generate clean
+.PHONY: help build run demo test race lint fuzz interop chaos bench cover generate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ fuzz: ## every fuzz target for FUZZTIME (60s) each
 
 interop: ## only the tests against dcmtk and Orthanc
 	$(GO) test -count=1 -run 'Dcmtk|DCMTK|Orthanc' ./...
+
+chaos: ## 1,000 crash points of the archive and 50 kills under load, instead of the few of 'test'
+	CRASH_POINTS=1000 PELAGO_CRASH_SEEDS=10 $(GO) test -count=1 -timeout 4h -run 'Crash' ./node/staging ./node/archive ./shard/bulk ./replication/... ./node/audit
+	E2E_KILLS=50 $(GO) test -count=1 -timeout 4h -v -run 'TestKillUnderLoad' ./chaos/e2e
 
 bench: build ## the figures of docs/benchmarks.md, each beside its peer in one run
 	$(GO) run ./chaos/bench -out docs/benchmarks.md

@@ -44,7 +44,8 @@ func TestImportOfATree(t *testing.T) {
 	write(t, filepath.Join(dir, "short.dcm"), good[0].file[:len(good[0].file)-10])
 	var report imported
 	n.cliJSON(1, &report, "import", "--json", "--data", n.Data(), dir)
-	if report.Stored != len(good) || report.Other != 2 || len(report.Refused) != 1 || !strings.HasSuffix(report.Refused[0].File, "short.dcm") || report.Refused[0].Reason == "" {
+	if report.Stored != len(good) || report.Other != 2 || len(report.Refused) != 1 || !strings.HasSuffix(report.Refused[0].File, "short.dcm") ||
+		!strings.Contains(report.Refused[0].Reason, "C000") || !strings.Contains(report.Refused[0].Reason, "not stored: ") {
 		t.Errorf("report %+v", report)
 	}
 	n.counts(len(good))

@@ -155,6 +155,9 @@ func refusal(answer *http.Response) error {
 		text = p.Error
 	} else if reason := storeRefusal(b); reason != "" {
 		text = reason
+		if why := warningText(answer.Header.Get("Warning")); why != "" {
+			text = why + " (" + reason + ")"
+		}
 	}
 	if text == "" {
 		text = answer.Status
@@ -248,6 +251,13 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
+// warningText returns the words of a Warning header field (RFC 7234 §5.5).
+func warningText(field string) string {
+	_, quoted, _ := strings.Cut(field, `"`)
+	text, _, _ := strings.Cut(quoted, `"`)
+	return text
+}
+
 // storeRefusal finds the reason in a STOW-RS answer (PS3.18 table 10.5.3-2).
 func storeRefusal(b []byte) string {
 	var answer map[string]struct {
@@ -259,7 +269,7 @@ func storeRefusal(b []byte) string {
 	for _, failed := range answer[fmt.Sprintf("%08X", uint32(dict.FailedSOPSequence))].Value {
 		if reason := failed.first(dict.FailureReason); reason != "" {
 			if n, err := strconv.ParseUint(reason, 10, 16); err == nil {
-				return fmt.Sprintf("refused with status %04X", n)
+				return fmt.Sprintf("status %04X", n)
 			}
 		}
 	}

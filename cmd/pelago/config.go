@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/pelletier/go-toml/v2"
 
 	"pelago/cluster/fault"
 	"pelago/node/admin"
@@ -18,18 +22,30 @@ type configCommand struct {
 
 type configCheck struct {
 	Config string `arg:"" optional:"" help:"TOML file." type:"existingfile"`
+	JSON   bool   `name:"json" help:"Print JSON."`
 }
 
 func (c *configCheck) Run(e *env) error {
 	loaded, err := config.Load(c.Config, e.environ)
-	if err != nil {
+	if err == nil {
+		err = loaded.Check()
+	}
+	if !c.JSON {
 		return err
 	}
-	return loaded.Check()
+	said := struct {
+		OK       bool     `json:"ok"`
+		Problems []string `json:"problems"`
+	}{err == nil, []string{}}
+	if err != nil {
+		said.Problems = strings.Split(err.Error(), "\n") // as joined errors are told
+	}
+	return errors.Join(err, printJSON(e.stdout, said))
 }
 
 type configPrint struct {
 	Config string `arg:"" optional:"" help:"TOML file." type:"existingfile"`
+	JSON   bool   `name:"json" help:"Print JSON."`
 }
 
 func (c *configPrint) Run(e *env) error {
@@ -37,18 +53,36 @@ func (c *configPrint) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return loaded.Print(e.stdout)
+	if !c.JSON {
+		return loaded.Print(e.stdout)
+	}
+	// By way of the TOML, so that keys and forms of values are the same.
+	var text bytes.Buffer
+	if err := loaded.Print(&text); err != nil {
+		return err
+	}
+	var all map[string]any
+	if err := toml.Unmarshal(text.Bytes(), &all); err != nil {
+		return err
+	}
+	return printJSON(e.stdout, all)
 }
 
-type configPassword struct{}
+type configPassword struct {
+	JSON bool `name:"json" help:"Print JSON."`
+}
 
 func (c *configPassword) Run(e *env) error {
 	for _, entry := range e.environ {
 		if password, ok := strings.CutPrefix(entry, "PELAGO_PASSWORD="); ok && password != "" {
 			hash, err := admin.HashPassword(password)
-			if err == nil {
-				_, err = fmt.Fprintln(e.stdout, hash)
+			switch {
+			case err != nil:
+				return err
+			case c.JSON:
+				return printJSON(e.stdout, map[string]string{"hash": hash})
 			}
+			_, err = fmt.Fprintln(e.stdout, hash)
 			return err
 		}
 	}

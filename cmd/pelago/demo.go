@@ -33,6 +33,7 @@ import (
 type demoCommand struct {
 	Exit    bool   `help:"End by itself; the exit code says whether every step worked." env:"DEMO_EXIT"`
 	Samples string `help:"Folder of DICOM files to store; the default is what PELAGO_SAMPLES names, else ../shared/dicom, else images made on the spot." env:"PELAGO_SAMPLES"`
+	JSON    bool   `name:"json" help:"Print JSON, one object a line."`
 }
 
 // demo is a demonstration under way.
@@ -81,14 +82,32 @@ func (d *demoCommand) Run(e *env) (err error) {
 		if err != nil {
 			return fmt.Errorf("step %d, %s: %w", i+1, step.name, err)
 		}
-		fmt.Fprintf(e.stdout, "%d. %-50s %6.2f s  %s\n", i+1, step.name, time.Since(began).Seconds(), said)
+		if err := d.tell(e, i+1, step.name, said, time.Since(began)); err != nil {
+			return err
+		}
 	}
-	if d.Exit {
+	switch {
+	case d.Exit:
 		return nil
+	case d.JSON:
+		err = json.NewEncoder(e.stdout).Encode(map[string]string{"dicom": show.client.dicom, "web": show.client.base, "data": show.data})
+	default:
+		show.invite()
 	}
-	show.invite()
+	if err != nil {
+		return err
+	}
 	<-e.ctx.Done()
 	return nil
+}
+
+// tell says what a step did.
+func (d *demoCommand) tell(e *env, number int, name, said string, took time.Duration) error {
+	if d.JSON {
+		return json.NewEncoder(e.stdout).Encode(map[string]any{"step": number, "name": name, "seconds": took.Seconds(), "result": said})
+	}
+	_, err := fmt.Fprintf(e.stdout, "%d. %-50s %6.2f s  %s\n", number, name, took.Seconds(), said)
+	return err
 }
 
 // port prefers the port people know and takes any when it is busy.

@@ -137,9 +137,43 @@ func TestExitCodesOfErrors(t *testing.T) {
 }
 
 func TestJSONIsJSON(t *testing.T) {
-	r := pelago(t, nil, "version", "--json")
-	var v map[string]string
-	if err := json.Unmarshal([]byte(r.stdout), &v); err != nil || v["version"] == "" {
-		t.Errorf("%q, %v", r.stdout, err)
+	bad := filepath.Join(t.TempDir(), "bad.toml")
+	if err := os.WriteFile(bad, []byte("site = ''\n[dicom]\nae = ''\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args, environ, out string // the value that each of them prints, by its path
+		code               int
+		at                 []string
+	}{
+		{"version --json", "", version, 0, []string{"version"}},
+		{"config print --json", "PELAGO_DICOM_AE=NORTH", "NORTH", 0, []string{"dicom", "ae"}},
+		{"config print --json", "PELAGO_STORE_QUIET=45s", "45s", 0, []string{"store", "quiet"}},
+		{"config check --json", "", "true", 0, []string{"ok"}},
+		{"config check --json " + bad, "", "false", 2, []string{"ok"}},
+	} {
+		r := pelago(t, []string{test.environ}, strings.Fields(test.args)...)
+		var v any
+		if err := json.Unmarshal([]byte(r.stdout), &v); err != nil {
+			t.Errorf("%s: %v in %q", test.args, err, r.stdout)
+			continue
+		}
+		for _, key := range test.at {
+			object, _ := v.(map[string]any)
+			v = object[key]
+		}
+		if fmt.Sprint(v) != test.out || r.code != test.code {
+			t.Errorf("%s: %v is %v, want %s; exit code %d, want %d", test.args, test.at, v, test.out, r.code, test.code)
+		}
+	}
+	var checked struct{ Problems []string }
+	r := pelago(t, nil, "config", "check", "--json", bad)
+	if err := json.Unmarshal([]byte(r.stdout), &checked); err != nil || len(checked.Problems) != 2 {
+		t.Errorf("two things are wrong: %q, %v", r.stdout, err)
+	}
+	var password struct{ Hash string }
+	r = pelago(t, []string{"PELAGO_PASSWORD=secret"}, "config", "password", "--json")
+	if err := json.Unmarshal([]byte(r.stdout), &password); err != nil || !strings.HasPrefix(password.Hash, "pbkdf2-sha256$") {
+		t.Errorf("a password's hash: %q, %v", r.stdout, err)
 	}
 }

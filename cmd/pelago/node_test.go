@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"pelago/cluster/fault"
+	"pelago/dimse/dimsetest"
 	"pelago/node/admin"
 	"pelago/node/audit"
 	"pelago/node/config"
@@ -273,6 +274,18 @@ func TestTheAuditTrailNamesWhatWasDoneAndRefused(t *testing.T) {
 	if r := pelago(t, []string{"PELAGO_PASSWORD=guess"}, "ae", "remove", "CT1", "--http", n.baseURL); r.code != 1 {
 		t.Errorf("with a wrong token: %+v", r)
 	}
+	dir := t.TempDir()
+	one := dimsetest.CT(7, 0)
+	if err := os.WriteFile(filepath.Join(dir, "one.dcm"), one.File(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "two.dcm"), one.File()[:1000], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("XDG_CACHE_HOME", dir)
+	if r := pelago(t, nil, "import", "--data", n.config.Data, filepath.Join(dir, "one.dcm"), filepath.Join(dir, "two.dcm")); r.code != 1 {
+		t.Errorf("storing one and a half: %+v", r)
+	}
 	text := func(e audit.Event) string {
 		b, err := json.Marshal(e)
 		if err != nil {
@@ -282,6 +295,8 @@ func TestTheAuditTrailNamesWhatWasDoneAndRefused(t *testing.T) {
 	}
 	for what, wanted := range map[string][]string{
 		"the start":          {"Application Activity", "Application Start"},
+		"what was stored":    {"Instances Transferred", one.StudyInstanceUID, one.PatientID, one.SOPClassUID, `"outcome":0`, `"address":"127.0.0.1"`},
+		"what was refused":   {"Instances Transferred", `"outcome":4`, `"address":"127.0.0.1"`},
 		"the deletion":       {"Study Deleted", "1.2.3", "no such study"},
 		"the registration":   {"CT1", "ae-put"},
 		"the wrong password": {"User Authentication", "ae-delete", "wrong token"},

@@ -102,6 +102,7 @@ func (n *node) gauges() {
 		{"pelago_packed_raw_bytes_total", "Their bytes as received.", s.PackedRaw.Load},
 		{"pelago_packed_bytes_total", "Their bytes at rest.", s.PackedBytes.Load},
 		{"pelago_pack_errors_total", "Failed attempts at packing.", s.PackErrors.Load},
+		{"pelago_packs_lost_total", "Packs lost to rotten or missing tables, found since the start.", s.PacksLost.Load},
 	} {
 		m.Counter(c.name, c.help, func() float64 { return float64(c.read()) })
 	}

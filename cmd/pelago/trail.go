@@ -151,7 +151,7 @@ func (t *trail) association(e ae.Event) {
 
 // Audit implements [web.Auditor].
 func (t *trail) Audit(_ context.Context, e web.Event) {
-	peer := audit.Peer{User: e.User, Address: e.Remote}
+	peer := audit.Peer{User: e.User, Address: hostOf(e.Remote)}
 	failed := e.Status >= 400 || e.Status == 0 || e.Failed > 0
 	var what audit.Subject
 	if e.Study != "" {
@@ -161,7 +161,15 @@ func (t *trail) Audit(_ context.Context, e web.Event) {
 	case web.ActionSearch:
 		t.record(audit.Searched(peer, t.self, e.Query, outcomeOf(failed)))
 	case web.ActionStore:
-		t.record(audit.Transferred(audit.Create, peer, t.self, audit.Peer{}, what, outcomeOf(failed)))
+		for _, s := range e.Stored {
+			t.record(audit.Transferred(audit.Create, peer, t.self, audit.Peer{}, audit.Subject{
+				Patient: audit.Patient{ID: s.Patient},
+				Studies: []audit.Study{{UID: s.Study, Classes: classes(s.Classes, s.Instances)}},
+			}, audit.Success))
+		}
+		if failed || len(e.Stored) == 0 {
+			t.record(audit.Transferred(audit.Create, peer, t.self, audit.Peer{}, what, outcomeOf(failed)))
+		}
 	case web.ActionRetrieve:
 		t.record(audit.Transferred(audit.Read, t.self, peer, audit.Peer{}, what, outcomeOf(failed)))
 	case web.ActionMetadata, web.ActionFrames, web.ActionBulk, web.ActionRendered:
@@ -171,6 +179,15 @@ func (t *trail) Audit(_ context.Context, e web.Event) {
 			t.record(audit.LoggedIn(peer, t.self, audit.Minor, "refused"))
 		}
 	}
+}
+
+// hostOf is the address of a connection's end without its port: a network access
+// point (PS3.15 A.5.2.2) is a machine.
+func hostOf(remote string) string {
+	if host, _, err := net.SplitHostPort(remote); err == nil {
+		return host
+	}
+	return remote
 }
 
 // operator records what was done, or refused, through the API.

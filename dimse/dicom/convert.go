@@ -43,6 +43,16 @@ func (h *Header) Convert(w io.Writer, src Source, to dict.TransferSyntax) error 
 	return err
 }
 
+// Convertible tells what Convert would say of the data set, without a look at
+// its cut values: a conversion that fails on the way has promised bytes already.
+func (h *Header) Convertible(to dict.TransferSyntax) error {
+	if !h.Syntax.Uncompressed() || !to.Uncompressed() {
+		return fault.New(fault.Unsupported, "dicom: convert from %s to %s", h.Syntax.UID, to.UID)
+	}
+	e := encoder{w: io.Discard, to: inflated(to), dry: true}
+	return e.dataset(h.Dataset, false)
+}
+
 // Canonical writes the canonical form by which two uncompressed encodings of
 // one instance are the same: explicit little endian, no group lengths, no
 // trailing padding, sequences of undefined length (DESIGN §2). VRs are the

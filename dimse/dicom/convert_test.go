@@ -98,6 +98,26 @@ func TestEncapsulatedIsNotConverted(t *testing.T) {
 	if err := read(t, in, explicitLittle).Convert(io.Discard, bytes.NewReader(in), implicitLittle); !fault.Is(err, fault.Unsupported) {
 		t.Errorf("encapsulated in explicit little endian: %v", err)
 	}
+	if err := read(t, in, explicitLittle).Convertible(implicitLittle); !fault.Is(err, fault.Unsupported) {
+		t.Errorf("told of it: %v", err)
+	}
+}
+
+// Who sends a conversion has promised its bytes: what cannot be converted is
+// told before.
+func TestConvertibleForetellsConvert(t *testing.T) {
+	everySample(t, func(t *testing.T, name string, o *opened) {
+		if len(o.plain) > 100<<10 {
+			return
+		}
+		for _, to := range append(targets, deflated, jpegBaseline) {
+			told := o.header.Convertible(to)
+			met := o.header.Convert(io.Discard, bytes.NewReader(o.plain), to)
+			if (told == nil) != (met == nil) || fault.KindOf(told) != fault.KindOf(met) {
+				t.Errorf("%s to %s: told %v, met %v", name, to.Name, told, met)
+			}
+		}
+	})
 }
 
 func TestSourceThatEndsEarlyIsCorrupt(t *testing.T) {

@@ -90,7 +90,7 @@ func (f *Face) recognise(ctx context.Context, request *assoc.Request) (AE, error
 	switch {
 	case registered:
 		if !caller.callsFrom(ctx, ip, f.o.Lookup) {
-			err = fault.New(fault.Denied, "AE %q calls from an address that is not registered", request.Calling)
+			err = fault.New(fault.Denied, "AE %q calls from an address that is not registered for it ('pelago ae add' changes its hosts)", request.Calling)
 		} else {
 			err = caller.secured(request.TLS)
 		}
@@ -111,7 +111,7 @@ func (f *Face) recognise(ctx context.Context, request *assoc.Request) (AE, error
 	case f.o.OpenStore:
 		return AE{Title: request.Calling, Rights: Rights{Echo: true, Store: true}}, nil
 	}
-	return AE{}, fault.New(fault.Denied, "AE %q is not registered", request.Calling)
+	return AE{}, fault.New(fault.Denied, "AE %q is not registered ('pelago ae add' registers it)", request.Calling)
 }
 
 // address returns the IP address of a connection's end; one that has none, such

@@ -33,16 +33,17 @@ type records struct {
 	rows    map[string][]byte
 	applied uint64
 	reads   int
-	failing error
+	failing error // of Append
+	unread  error // of Registry
 }
 
 func newRecords() *records { return &records{rows: map[string][]byte{}} }
 
-func (r *records) Registry(string) iter.Seq2[string, []byte] {
+func (r *records) Registry(string) (map[string][]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reads++
-	return maps.All(maps.Clone(r.rows))
+	return maps.Clone(r.rows), r.unread
 }
 
 func (r *records) Applied() uint64 {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +18,8 @@ const registryKind = "ae"
 
 // Catalog is what the registry reads. *catalog.Catalog is one.
 type Catalog interface {
-	Registry(kind string) iter.Seq2[string, []byte]
+	// Registry returns the records of a kind by name, all of them or an error.
+	Registry(kind string) (map[string][]byte, error)
 	// Applied changes with every change of the catalogue.
 	Applied() uint64
 }
@@ -61,7 +61,8 @@ const recordVersion = 1
 
 // load returns the AEs of the site by title; the map is not to be changed.
 // broken is the error of a record that does not parse, if there is one: the
-// others serve nevertheless.
+// others serve nevertheless. When the records cannot be read there are none,
+// and the next call reads again.
 func (r *Registry) load() (known map[string]AE, broken error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -69,8 +70,13 @@ func (r *Registry) load() (known map[string]AE, broken error) {
 	if r.read && r.at == at {
 		return r.known, r.broken
 	}
+	records, err := r.catalog.Registry(registryKind)
+	if err != nil {
+		r.read = false
+		return nil, fault.New(fault.Unavailable, "the registry of AEs: %w", err)
+	}
 	r.known, r.broken = map[string]AE{}, nil
-	for name, value := range r.catalog.Registry(registryKind) {
+	for name, value := range records {
 		title, ok := strings.CutPrefix(name, r.site+"/")
 		if !ok {
 			continue
@@ -121,7 +127,7 @@ func (r *Registry) Get(title string) (AE, error) {
 	case broken != nil: // it may be the one
 		return AE{}, broken
 	}
-	return AE{}, fault.New(fault.NotFound, "no AE %q is registered", title)
+	return AE{}, fault.New(fault.NotFound, "no AE %q is registered ('pelago ae add' registers one)", title)
 }
 
 // Put registers an AE or changes it.

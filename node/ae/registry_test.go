@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pelago/cluster/fault"
+	"pelago/dimse/assoc"
 )
 
 func TestTheRegistryReadsOnlyWhatHasChanged(t *testing.T) {
@@ -85,6 +86,30 @@ func TestABrokenRecordDeniesNobodyElse(t *testing.T) {
 	}
 	if _, err := r.List(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A modality is not a stranger because a disk stumbled: it is told to come again.
+func TestARegistryThatCannotBeReadMakesNobodyAStranger(t *testing.T) {
+	rows := newRecords()
+	r := NewRegistry("here", rows, rows)
+	if err := r.Put(t.Context(), AE{Title: "CT1", Hosts: []string{"10.0.0.1"}, Rights: AllRights}); err != nil {
+		t.Fatal(err)
+	}
+	rows.unread = errors.New("input/output error")
+	if _, err := r.Get("CT1"); !fault.Is(err, fault.Unavailable) || !errors.Is(err, rows.unread) {
+		t.Errorf("a registry that cannot be read: %v", err)
+	}
+	if _, err := r.List(); !errors.Is(err, rows.unread) {
+		t.Errorf("its list: %v", err)
+	}
+	f := New(Options{Registry: r})
+	if _, err := f.Admit(t.Context(), &assoc.Request{Calling: "CT1", Remote: from("10.0.0.1")}); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("an association meanwhile: %v", err)
+	}
+	rows.unread = nil // without a change of the catalogue
+	if _, err := r.Get("CT1"); err != nil {
+		t.Errorf("once it can be read again: %v", err)
 	}
 }
 

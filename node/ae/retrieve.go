@@ -151,6 +151,10 @@ func convert(instance archive.Instance, syntax string) (io.ReadCloser, error) {
 	if !known {
 		return nil, errors.Join(fault.New(fault.Unsupported, "transfer syntax %s is not known", syntax), instance.Close())
 	}
+	// On the way it could only end the association, with all that is still to come.
+	if err := instance.Header().Convertible(to); err != nil {
+		return nil, errors.Join(err, instance.Close())
+	}
 	values, err := instance.Values()
 	if err != nil {
 		return nil, errors.Join(err, instance.Close())

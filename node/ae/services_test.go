@@ -172,6 +172,38 @@ func TestMoveDestinations(t *testing.T) {
 	}
 }
 
+// What cannot be converted fails alone: once bytes of a data set are out, only
+// the end of the association could take them back.
+func TestWhatCannotBeConvertedFailsBeforeItIsSent(t *testing.T) {
+	in := dimsetest.CT(1, 1)
+	data := in.Dataset()
+	at := bytes.Index(data, []byte{0xE0, 0x7F, 0x10, 0x00})
+	odd := append(bytes.Clone(data[:at]), 0xE0, 0x7F, 0x10, 0, 'O', 'B', 0, 0, 0xFF, 0xFF, 0xFF, 0xFF,
+		0xFE, 0xFF, 0, 0xE0, 0, 0, 0, 0, 0xFE, 0xFF, 0xDD, 0xE0, 0, 0, 0, 0)
+	for name, test := range map[string]struct {
+		data []byte
+		kind fault.Kind
+	}{"native": {data, fault.Other}, "encapsulated in an uncompressed syntax": {odd, fault.Unsupported}} {
+		ref := archive.Ref{Syntax: dict.ExplicitLittleEndian, Bytes: int64(len(test.data))}
+		r, err := convert(held{ref, test.data}, dict.ImplicitLittleEndian)
+		if test.kind != fault.Other {
+			if !fault.Is(err, test.kind) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if n, err := io.Copy(io.Discard, r); err != nil || n == 0 {
+			t.Errorf("%s: %d bytes, %v", name, n, err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestRetrievesAreAudited(t *testing.T) {
 	var l ledger
 	s := sessionOf(New(Options{Archive: wing(), Engine: &answers{}, Audit: l.add, Registry: registry(t)}), AE{Title: "X"})

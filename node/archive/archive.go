@@ -144,6 +144,7 @@ type Stats struct {
 	BytesIn                                        atomic.Uint64
 	PackedInstances, PackedRaw, PackedBytes        atomic.Uint64
 	PackErrors                                     atomic.Uint64
+	PacksLost                                      atomic.Uint64 // to rotten or missing tables, found since the start
 	Held                                           atomic.Uint64 // arrivals that waited for room in staging
 }
 
@@ -407,6 +408,7 @@ func (a *Archive) lost(refs []bulk.Ref, cause error) {
 		return batch.Set(key, marshal(&p), nil)
 	})
 	err = errors.Join(err, batch.Commit(pebble.Sync))
+	a.stats.PacksLost.Add(uint64(marked))
 	a.log.Error("packs lost to a rotten or missing table", "packs", marked, "cause", cause, "error", err)
 	a.packs.drop()
 }

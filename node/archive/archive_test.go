@@ -120,6 +120,9 @@ func TestLostInstanceIsTakenAgain(t *testing.T) {
 			t.Fatalf("%s: %v, want it lost", m.sop, err)
 		}
 	}
+	if b.Counters().PacksLost.Load() == 0 {
+		t.Error("nobody who watches the counters learns of the loss")
+	}
 	for _, m := range images {
 		if s := b.store(m); s.Outcome != New {
 			t.Errorf("%s: outcome %d", m.sop, s.Outcome)
@@ -353,6 +356,52 @@ func TestDeletedObjectsAreGoneRestorableAndLateArrivalsQuarantined(t *testing.T)
 	}
 	b.same(one)
 	b.sound()
+}
+
+// A clock that jumps must not end the grace of everything that was deleted.
+func TestAClockThatJumpsIsDoubtedForADay(t *testing.T) {
+	fs, keys := vfs.NewMem(), newRing()
+	reopen := func() *Archive { // its tasks do not run: they look at the real clock
+		a, err := Open(testOptions(fs, keys))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	a := reopen()
+	var doubted time.Time
+	begin := time.Now()
+	for _, step := range []struct {
+		name  string
+		after time.Duration
+		sure  bool
+	}{
+		{"the first look", 0, true},
+		{"an hour on", time.Hour, true},
+		{"a night on", 15 * time.Hour, true},
+		{"a year on", 365 * 24 * time.Hour, false},
+		{"the same, an hour later", 365*24*time.Hour + time.Hour, false},
+		{"set right", 17 * time.Hour, true},
+		{"a year on again", 365 * 24 * time.Hour, false},
+		{"still so 23 hours later", 365*24*time.Hour + 23*time.Hour, false},
+		{"so for a day", 365*24*time.Hour + 24*time.Hour, true},
+		{"an hour after", 365*24*time.Hour + 25*time.Hour, true},
+		{"set back", 24 * time.Hour, true},
+	} {
+		sure, err := a.trustClock(begin.Add(step.after), &doubted)
+		if err != nil || sure != step.sure {
+			t.Errorf("%s: %t, %v, want %t", step.name, sure, err, step.sure)
+		}
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a = reopen()
+	defer a.Close()
+	doubted = time.Time{}
+	if sure, err := a.trustClock(begin.Add(20*24*time.Hour), &doubted); err != nil || sure {
+		t.Errorf("switched off for weeks: %t, %v", sure, err)
+	}
 }
 
 func TestPurgeFreesOnlyWhatIsPastTheGrace(t *testing.T) {

@@ -2,12 +2,14 @@ package archive
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"pelago/node/archive/archivepb"
+	"pelago/node/work"
 	"pelago/replication/catalog"
 )
 
@@ -21,6 +23,57 @@ const (
 	// restoration at the last moment is through before the purge looks.
 	purgeMargin = 10 * time.Minute
 )
+
+const (
+	// clockStride is how far the clock may have gone on since the last look: the
+	// looks are an hour apart.
+	clockStride = 25 * time.Hour
+	// clockDoubt is how long nothing is purged after a longer stride: a node that
+	// was switched off has lost nothing by it, and a clock that jumped (a battery,
+	// a wrong time server) can be set right before it ends everybody's grace.
+	clockDoubt = 24 * time.Hour
+)
+
+// purgeRound makes the round of the purge, which remembers since when it doubts
+// the clock.
+func (a *Archive) purgeRound() func(context.Context, *work.Progress) error {
+	var doubted time.Time
+	return func(ctx context.Context, _ *work.Progress) error {
+		now := time.Now()
+		sure, err := a.trustClock(now, &doubted)
+		if err != nil || !sure {
+			return err
+		}
+		return a.observe("purge", func() error { return a.purge(ctx, now) })
+	}
+}
+
+// trustClock reports whether graces may be ended by the wall clock: it has gone
+// on since the last look as clocks do, or was doubted for long enough. doubted
+// is when doubts began, zero without any.
+func (a *Archive) trustClock(now time.Time, doubted *time.Time) (bool, error) {
+	value, known, err := a.get([]byte{rowClock})
+	if err != nil {
+		return false, err
+	}
+	if known && len(value) == 8 {
+		last := time.UnixMicro(int64(binary.BigEndian.Uint64(value)))
+		if ahead := now.Sub(last); ahead > clockStride {
+			if doubted.IsZero() {
+				*doubted = now
+				a.log.Warn("the clock is far ahead of the last look for what is past its grace: nothing is purged for a day",
+					"ahead_hours", int64(ahead.Hours()))
+			}
+			if now.Sub(*doubted) < clockDoubt {
+				return false, nil
+			}
+		}
+	}
+	*doubted = time.Time{}
+	value = binary.BigEndian.AppendUint64(nil, uint64(now.UnixMicro()))
+	// Unsynced: an older time only makes us doubt sooner.
+	return true, fmtStore(a.store.Set([]byte{rowClock}, value, pebble.NoSync))
+}
 
 // purge frees the bytes of what was deleted, or discarded by an operator, more
 // than the grace before now. Tombstones stay for ever. Nothing goes for any

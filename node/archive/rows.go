@@ -27,6 +27,7 @@ const (
 	rowAgain     = 'a' // a study series      → nothing: its fact must be made anew
 	rowReference = 'r' // r number number    → nothing: the header row of the second refers to that of the first
 	rowKept      = 'e' // e number            → nothing: dropped; its header row stays while others refer to it
+	rowClock     = 't' // t                   → Unix microseconds: the wall clock at the last look for what is past its grace
 	rowTable     = 'b' // b table number      → nothing: about to be ingested into bulk/, no row names its packs yet
 )
 

@@ -22,9 +22,7 @@ func (a *Archive) Tasks() []work.Task {
 		{Name: "journal", Run: func(ctx context.Context, _ *work.Progress) error { return a.journal.Run(ctx, facts{a}) }},
 		{Name: "finish_left", Run: a.finishLeft, Restart: again},
 		{Name: "pack", Run: a.runPacker},
-		{Name: "purge", Restart: again, Run: work.Every(purgeEvery, func(ctx context.Context, _ *work.Progress) error {
-			return a.observe("purge", func() error { return a.purge(ctx, time.Now()) })
-		})},
+		{Name: "purge", Restart: again, Run: work.Every(purgeEvery, a.purgeRound())},
 		{Name: "reclaim", Restart: again, Run: work.Every(reclaimEvery, a.reclaim)},
 	}
 }

@@ -438,8 +438,8 @@ func TestRetentionRemovesOldSegmentsThatNobodyHolds(t *testing.T) {
 	l.Hold("follower", 10)
 	record(t, l, 0, 100)
 	flush(t, l)
-	got, _ := readAll(t, l, 9)
-	checkRange(t, got, 8, 100)
+	got, _ := readAll(t, l, 10) // event 9 may be at the end of a segment that went
+	checkRange(t, got, 9, 100)
 	l.Hold("follower", 100)
 	record(t, l, 100, 120)
 	flush(t, l)

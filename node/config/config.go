@@ -221,8 +221,18 @@ func (s *Store) check(k *checker) {
 	k.check(s.Ballast == 0 || s.Ballast >= 128<<20,
 		"store.ballast: 0 or at least 128 MiB, without which the stores cannot be written on a full disk")
 	k.check(s.Memory == 0 || s.Memory-64<<20 >= s.Chunks, "store.memory: 0 or at least 64 MiB above store.chunks, which it holds too")
+	k.check(s.Grace >= minGrace && s.Grace <= maxGrace, "store.grace: 1h to 30d, which is how long a deletion can be taken back")
+	k.check(s.Quiet > 0 && s.Gather > 0, "store.quiet, store.gather: more than nothing")
 	k.check(s.TableSize == 0 || s.TableSize >= 1<<20 && s.TableSize <= 2<<30, "store.table_size: 1 MiB to 2 GiB")
 }
+
+// Bounds of the delete grace. The catalogue takes no deletion back after 30 days
+// (DESIGN §2), so keeping bytes longer would promise what nobody can have; and
+// an operator's slip needs an hour to be noticed.
+const (
+	minGrace = Duration(time.Hour)
+	maxGrace = Duration(30 * 24 * time.Hour)
+)
 
 // maxSite is the longest name of a site: it is the issuer of Patient IDs that
 // name none (0010,0021), VR LO.

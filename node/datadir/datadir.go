@@ -191,7 +191,7 @@ func Find(path string) (Node, error) {
 	var n Node
 	b, err := os.ReadFile(filepath.Join(path, nodeFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return n, fault.New(fault.Unavailable, "no node runs on data directory %s", path)
+		return n, fault.New(fault.Unavailable, "no node runs on data directory %[1]s: start it with 'pelago serve --data %[1]s', or name another by --data or --http", path)
 	}
 	if err != nil {
 		return n, err

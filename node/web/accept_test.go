@@ -82,7 +82,10 @@ func TestDocumentForm(t *testing.T) {
 	}
 }
 
-const jpegLossless = "1.2.840.10008.1.2.4.70"
+const (
+	jpegLossless = "1.2.840.10008.1.2.4.70"
+	jpeg2000     = "1.2.840.10008.1.2.4.90"
+)
 
 func TestPixelForm(t *testing.T) {
 	const little, implicit, big = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
@@ -96,23 +99,27 @@ func TestPixelForm(t *testing.T) {
 		{"star, encapsulated", `multipart/related; type="application/octet-stream"; transfer-syntax=*`, jpegLossless, false, pixelForm{true, typeOctets, jpegLossless}, false},
 		{"star, big endian", `multipart/related; type="application/octet-stream"; transfer-syntax=*`, big, false, pixelForm{true, typeOctets, big}, false},
 		{"none named, big endian is swapped", `multipart/related; type="application/octet-stream"`, big, false, pixelForm{true, typeOctets, little}, false},
-		{"none named, encapsulated as stored", `multipart/related; type="application/octet-stream"`, jpegLossless, false, pixelForm{true, typeOctets, jpegLossless}, false},
+		{"none named, with a decoder", `multipart/related; type="application/octet-stream"`, jpegLossless, false, pixelForm{true, typeOctets, little}, false},
+		{"none named, without a decoder as stored", `multipart/related; type="application/octet-stream"`, jpeg2000, false, pixelForm{true, typeOctets, jpeg2000}, false},
 		{"its own type", `multipart/related; type="image/jpeg"; transfer-syntax=1.2.840.10008.1.2.4.70`, jpegLossless, false, pixelForm{true, "image/jpeg", jpegLossless}, false},
 		{"its own type without a syntax", `multipart/related; type="image/jpeg"`, jpegLossless, false, pixelForm{true, "image/jpeg", jpegLossless}, false},
 		{"any image", `multipart/related; type="image/*"; transfer-syntax=*`, jpegLossless, false, pixelForm{true, "image/jpeg", jpegLossless}, false},
-		{"anything is multipart", `*/*`, jpegLossless, true, pixelForm{true, "image/jpeg", jpegLossless}, false},
+		{"anything is multipart", `*/*`, jpeg2000, true, pixelForm{true, "image/jp2", jpeg2000}, false},
+		{"anything, with a decoder", `*/*`, jpegLossless, true, pixelForm{true, typeOctets, little}, false},
+		{"its own type before anything", `multipart/related; type="image/jpeg", */*;q=0.1`, jpegLossless, true, pixelForm{true, "image/jpeg", jpegLossless}, false},
 		{"bare for one frame", `application/octet-stream; transfer-syntax=*`, little, true, pixelForm{false, typeOctets, little}, false},
 		{"bare for two frames cannot be", `application/octet-stream`, little, false, pixelForm{}, true},
 		{"the next of the list", `image/jls, multipart/related; type="application/octet-stream"`, little, true, pixelForm{true, typeOctets, little}, false},
 		{"another syntax", `multipart/related; type="image/jp2"; transfer-syntax=1.2.840.10008.1.2.4.90`, jpegLossless, true, pixelForm{}, true},
-		{"explicit little endian named, encapsulated", `multipart/related; type="application/octet-stream"; transfer-syntax=1.2.840.10008.1.2.1`, jpegLossless, true, pixelForm{}, true},
+		{"explicit little endian named, with a decoder", `multipart/related; type="application/octet-stream"; transfer-syntax=1.2.840.10008.1.2.1`, jpegLossless, true, pixelForm{true, typeOctets, little}, false},
+		{"explicit little endian named, without a decoder", `multipart/related; type="application/octet-stream"; transfer-syntax=1.2.840.10008.1.2.1`, jpeg2000, true, pixelForm{}, true},
 		{"JPEG of native pixels", `image/jpeg`, little, true, pixelForm{}, true},
 		{"old name", `multipart/related; type="image/x-jls"`, "1.2.840.10008.1.2.4.80", true, pixelForm{true, "image/jls", "1.2.840.10008.1.2.4.80"}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var a acceptable
 			a.add([]string{test.accept})
-			got, err := a.pixelForm(test.stored, test.single, false)
+			got, err := a.pixelForm(test.stored, test.single, false, decodable(test.stored))
 			if got != test.want || (err != nil) != test.bad {
 				t.Errorf("got %+v %v, want %+v", got, err, test.want)
 			}
@@ -130,10 +137,12 @@ func TestTargetSyntax(t *testing.T) {
 		{"the stored one by name", jpegLossless, jpegLossless, jpegLossless, true},
 		{"none named is explicit little endian", big, "", little, true},
 		{"none named and deflated", deflated, "", little, true},
-		{"none named and no codec is as stored", jpegLossless, "", jpegLossless, true},
+		{"none named and a decoder", jpegLossless, "", little, true},
+		{"none named and no decoder is as stored", jpeg2000, "", jpeg2000, true},
 		{"between uncompressed ones", little, implicit, implicit, true},
 		{"to deflated", little, deflated, deflated, true},
-		{"decoding is not offered", jpegLossless, little, little, false},
+		{"decoding", jpegLossless, implicit, implicit, true},
+		{"decoding without a decoder", jpeg2000, little, little, false},
 		{"encoding is not offered", little, jpegLossless, jpegLossless, false},
 		{"unknown", little, "1.2.3", "1.2.3", false},
 		{"unknown, but stored so", "1.2.3", "1.2.3", "1.2.3", true},

@@ -68,6 +68,16 @@ func (c *call) sendValue(inst archive.Instance, ds *dicom.Dataset, e *dicom.Elem
 		if header.Syntax.Video {
 			return c.sendVideo(inst)
 		}
+		if how, err := acceptOf(c.r).pixelForm(header.Syntax.UID, true, true, decodable(header.Syntax.UID)); err == nil && how.syntax != header.Syntax.UID {
+			plain, err := c.decode(c.r.Context(), inst, 1)
+			if err == nil {
+				defer plain.release()
+				return c.sendValue(plain, plain.header.Dataset, plain.header.Dataset.Get(tagPixels))
+			}
+			if !undecodable(err) {
+				return err
+			}
+		}
 		return c.sendAllFrames(inst)
 	}
 	kind := typeOctets

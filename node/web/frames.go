@@ -64,9 +64,25 @@ func (c *call) sendFrames(inst archive.Instance, numbers []int, bare bool) error
 		return err
 	}
 	ref := inst.Ref()
-	how, err := acceptOf(c.r).pixelForm(ref.Syntax, len(numbers) == 1, bare)
+	asked := acceptOf(c.r)
+	how, err := asked.pixelForm(ref.Syntax, len(numbers) == 1, bare, decodable(ref.Syntax))
 	if err != nil {
 		return err
+	}
+	if decodable(ref.Syntax) && how.syntax != ref.Syntax {
+		plain, err := c.decode(c.r.Context(), inst, numbers[0])
+		switch {
+		case err == nil:
+			// inst is its caller's to close.
+			defer plain.release()
+			return c.sendFrames(plain, numbers, bare)
+		case !undecodable(err):
+			return err
+		}
+		// What does not decode goes as it is stored, to those who take that.
+		if how, err = asked.pixelForm(ref.Syntax, len(numbers) == 1, bare, false); err != nil {
+			return err
+		}
 	}
 	sizes := make([]int64, len(numbers))
 	for i, n := range numbers {

@@ -32,6 +32,8 @@ type Handler struct {
 	zips     *sync.Pool                // of *gzip.Writer
 	tables   *lru[uint64, *frameTable] // by local number
 	pages    *lru[string, pieces]      // finished metadata documents by entity tag
+
+	pixelMemory *pixelMemory
 }
 
 // New returns the handler of one node. A nil writes leaves STOW-RS out.
@@ -63,6 +65,7 @@ func New(reads archive.Reads, writes archive.Writes, engine query.Engine, option
 	}
 	h.tables = newLRU[uint64, *frameTable](h.limits.FrameTables)
 	h.pages = newLRU[string, pieces](h.limits.Documents)
+	h.pixelMemory = newPixelMemory(h.limits.Decoded, h.limits.Wait)
 	h.routes()
 	return h, nil
 }
@@ -248,11 +251,7 @@ func (c *call) fail(err error) (cut bool) {
 	if status == http.StatusServiceUnavailable {
 		c.w.Header().Set("Retry-After", retryAfter)
 	}
-	text := sentences[kind]
-	if text == "" {
-		text = err.Error()
-	}
-	c.plain(status, text)
+	c.plain(status, sentenceOf(err))
 	return false
 }
 

@@ -98,7 +98,7 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestAClientThatTakesNothingIsLetGo(t *testing.T) {
-	s := newSite(t, Options{Limits: Limits{Stall: 100 * time.Millisecond}})
+	s := newSite(t, Options{Limits: Limits{Stall: time.Second}})
 	ds := synthetic("1.2.3", "1.2.3.4", "1.2.3.4.5")
 	ds.Put(dicom.Element{Tag: tagPixels, VR: dict.OB, Value: make([]byte, 64<<20)})
 	ref := s.putSet(ds)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"slices"
 	"strings"
 
 	"pelago/cluster/fault"
@@ -41,19 +42,20 @@ func (a acceptable) forms() []form {
 // target picks the transfer syntax in which a stored data set is sent when the
 // client names want (DESIGN §9, Web): `*` or the stored one gives the stored
 // bytes; none named, explicit little endian where we can make it and the stored
-// form where we cannot; another uncompressed one is converted to.
+// form where we cannot; another uncompressed one is converted or decoded to.
 func target(stored, want string) (string, bool) {
 	from, _ := dict.Syntax(stored)
+	plain := from.Uncompressed() || decodable(stored)
 	switch {
 	case want == "*" || want == stored:
 		return stored, true
-	case want == "" && from.Uncompressed():
+	case want == "" && plain:
 		return dict.ExplicitLittleEndian, true
 	case want == "":
 		return stored, true
 	}
 	to, known := dict.Syntax(want)
-	return want, known && from.Uncompressed() && to.Uncompressed()
+	return want, known && plain && to.Uncompressed()
 }
 
 // container says how the instances of a retrieve are packed, and in which
@@ -83,14 +85,16 @@ func (a acceptable) instanceContainer(single bool) (container, error) {
 	return c, nil
 }
 
-// pick returns the transfer syntax for one stored instance.
-func (c container) pick(stored string) (string, error) {
+// pick returns the transfer syntax for one stored instance. orStored says that
+// the stored one is taken too, should decoding fail.
+func (c container) pick(stored string) (syntax string, orStored bool, err error) {
+	orStored = slices.ContainsFunc(c.syntaxes, func(want string) bool { return want == "" || want == "*" || want == stored })
 	for _, want := range c.syntaxes {
 		if to, ok := target(stored, want); ok {
-			return to, nil
+			return to, orStored, nil
 		}
 	}
-	return "", fault.New(fault.Unsupported, "an instance is stored in transfer syntax %s and cannot be made in the one asked for", stored)
+	return "", false, fault.New(fault.Unsupported, "an instance is stored in transfer syntax %s and cannot be made in the one asked for", stored)
 }
 
 // pixelTypes are the media types of encapsulated transfer syntaxes (PS3.18
@@ -161,8 +165,10 @@ type pixelForm struct {
 
 // pixelForm picks the form for frames stored in a transfer syntax. single says
 // that one frame is asked for, so that it may go without multipart; bare says
-// that it does so even when the client takes anything.
-func (a acceptable) pixelForm(stored string, single, bare bool) (pixelForm, error) {
+// that it does so even when the client takes anything; plain, that encapsulated
+// frames can be decoded: they are where octets are taken and no transfer syntax,
+// or explicit little endian, is named.
+func (a acceptable) pixelForm(stored string, single, bare, plain bool) (pixelForm, error) {
 	syntax, _ := dict.Syntax(stored)
 	own := pixelType(stored)
 	for _, f := range a.forms() {
@@ -175,6 +181,9 @@ func (a acceptable) pixelForm(stored string, single, bare bool) (pixelForm, erro
 			kind = alias
 		}
 		asked := media{kind: kind}
+		if plain && asked.matches(typeOctets) && (f.syntax == "" || f.syntax == dict.ExplicitLittleEndian) {
+			return pixelForm{multipart: multipart, kind: typeOctets, syntax: dict.ExplicitLittleEndian}, nil
+		}
 		var sent string
 		switch {
 		case asked.matches(strings.ToLower(own)):

@@ -35,6 +35,9 @@ type Limits struct {
 	FrameTables, Documents int64
 	// Pixels is the largest decoded frame that is rendered, in pixels.
 	Pixels int64
+	// Decoded is how many bytes of decoded frames all requests hold at once; one
+	// that needs more waits for Wait and is then told 503.
+	Decoded int64
 }
 
 // DefaultLimits are the limits used unless told otherwise.
@@ -44,7 +47,7 @@ var DefaultLimits = Limits{
 	HeldOpen: 512, PartHeader: 16 << 10, Parts: 100_000,
 	Metadata: 64 << 20, Spool: 4 << 30,
 	FrameTables: 16 << 20, Documents: 64 << 20,
-	Pixels: 64 << 20,
+	Pixels: 64 << 20, Decoded: 256 << 20,
 }
 
 // orDefaults fills the zero fields.
@@ -67,7 +70,7 @@ func (l Limits) orDefaults() Limits {
 		from int64
 	}{
 		{&l.Metadata, d.Metadata}, {&l.Spool, d.Spool}, {&l.FrameTables, d.FrameTables},
-		{&l.Documents, d.Documents}, {&l.Pixels, d.Pixels},
+		{&l.Documents, d.Documents}, {&l.Pixels, d.Pixels}, {&l.Decoded, d.Decoded},
 	}
 	for _, f := range longs {
 		if *f.to <= 0 {
@@ -132,13 +135,23 @@ type Event struct {
 	Study     string // UIDs of the path, as far as it names them
 	Series    string
 	Instance  string
-	Query     string // the query string of a search
-	Instances int    // sent or stored
-	Failed    int    // instances refused or not sent
-	Status    int    // HTTP status; 0 when the connection was cut
+	Query     string        // the query string of a search
+	Instances int           // sent or stored
+	Stored    []StoredStudy // of a store request, what it stored by study
+	Failed    int           // instances refused or not sent
+	Status    int           // HTTP status; 0 when the connection was cut
 	Kind      fault.Kind
 	Duration  time.Duration
 	Bytes     int64 // of the answer's body
+}
+
+// StoredStudy is what a store request stored of one study. It may hold patient
+// data and must not be logged.
+type StoredStudy struct {
+	Study     string // "" for studies beyond the first 1,024 of a request
+	Patient   string // Patient ID of the first instance
+	Classes   []string
+	Instances int
 }
 
 // Auditor records events. Audit is called at the end of a request by its own

@@ -8,6 +8,7 @@ import (
 	"image/jpeg"
 
 	"pelago/cluster/fault"
+	"pelago/dimse/codec"
 	"pelago/dimse/dicom"
 	"pelago/dimse/dict"
 	"pelago/node/archive"
@@ -62,7 +63,8 @@ func shapeOf(ds *dicom.Dataset, limit int64) (shape, error) {
 	return s, nil
 }
 
-// decodeFrame reads and decodes one frame: native, RLE or baseline JPEG.
+// decodeFrame reads and decodes one frame: native, RLE, JPEG Lossless or baseline
+// JPEG.
 func (c *call) decodeFrame(inst archive.Instance, table *frameTable, frame int) (*raster, error) {
 	header := inst.Header()
 	size, err := table.size(frame)
@@ -87,8 +89,8 @@ func (c *call) decodeFrame(inst archive.Instance, table *frameTable, frame int) 
 	switch {
 	case !header.Syntax.Encapsulated:
 		return sh.native(raw.Bytes())
-	case header.Syntax.UID == "1.2.840.10008.1.2.5":
-		return sh.rle(raw.Bytes())
+	case codec.Lossless(header.Syntax.UID):
+		return sh.lossless(header, raw.Bytes())
 	case header.Syntax.UID == "1.2.840.10008.1.2.4.50" || header.Syntax.UID == "1.2.840.10008.1.2.4.51":
 		return sh.jpeg(raw.Bytes(), c.limits.Pixels)
 	}
@@ -168,74 +170,21 @@ func (sh shape) value(b []byte, n int) int32 {
 	return int32(v)
 }
 
-// rle decodes RLE Lossless (PS3.5 annex G): segments of bytes, the most
-// significant first, of each sample.
-func (sh shape) rle(b []byte) (*raster, error) {
-	pixels, per := sh.rows*sh.columns, sh.allocated/8
-	bad := fault.New(fault.Invalid, "the frame is no valid RLE")
-	if len(b) < 64 || per == 0 {
-		return nil, bad
+// lossless decodes RLE Lossless and JPEG Lossless.
+func (sh shape) lossless(header *dicom.Header, b []byte) (*raster, error) {
+	image, err := codec.ImageOf(header.Dataset)
+	if err != nil {
+		return nil, err
 	}
-	count := int(binary.LittleEndian.Uint32(b))
-	if count != per*sh.samples {
-		return nil, bad
+	samples, err := codec.Decode(header.Syntax, b, image)
+	if err != nil {
+		return nil, err
 	}
-	whole := make([]byte, pixels*per*sh.samples)
-	for seg := range count {
-		from := binary.LittleEndian.Uint32(b[4+4*seg:])
-		to := uint32(len(b))
-		if seg+1 < count {
-			to = binary.LittleEndian.Uint32(b[8+4*seg:])
-		}
-		if from < 64 || to < from || int64(to) > int64(len(b)) {
-			return nil, bad
-		}
-		sample, significance := seg/per, per-1-seg%per
-		if !unpackBits(b[from:to], pixels, func(i int, v byte) {
-			whole[(sample*pixels+i)*per+significance] = v
-		}) {
-			return nil, bad
-		}
-	}
-	sh.planar = true
-	if sh.photometric == "YBR_FULL_422" {
+	sh.planar = false
+	if image.Subsampled { // each pixel has its own chrominance
 		sh.photometric = "YBR_FULL"
 	}
-	return sh.native(whole)
-}
-
-// unpackBits undoes one RLE segment; false if it holds fewer bytes than wanted.
-func unpackBits(b []byte, want int, put func(i int, v byte)) bool {
-	i := 0
-	for len(b) > 0 && i < want {
-		n := int(int8(b[0]))
-		b = b[1:]
-		switch {
-		case n >= 0:
-			if n++; n > len(b) {
-				return false
-			}
-			for _, v := range b[:n] {
-				if i < want {
-					put(i, v)
-					i++
-				}
-			}
-			b = b[n:]
-		case n != -128:
-			if len(b) == 0 {
-				return false
-			}
-			for range 1 - n {
-				if i < want {
-					put(i, b[0])
-					i++
-				}
-			}
-			b = b[1:]
-		}
-	}
-	return i == want
+	return sh.native(samples)
 }
 
 // jpeg decodes baseline JPEG after looking at the size it claims.

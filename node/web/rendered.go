@@ -310,9 +310,31 @@ func (c *call) sendRendered(inst archive.Instance, asked acceptable, p renderPar
 	if c.unchanged(fmt.Sprintf(`"%x-%d-%d-%s-%s"`, hash[:12], p.frame, p.quality, kind, strings.ReplaceAll(p.signature(), ",", "."))) {
 		return nil
 	}
-	picture, err := c.render(inst, table, p)
+	body, err := c.rendering(inst, table, p, kind)
 	if err != nil {
 		return err
+	}
+	ref := inst.Ref()
+	c.w.Header().Set("Content-Location", instanceURL(c.root(), ref.Study, ref.Series, ref.SOP)+"/frames/"+strconv.Itoa(p.frame)+"/rendered")
+	c.event.Instances = 1
+	return c.sendWhole(http.StatusOK, kind, body)
+}
+
+// rendering renders and encodes a frame, within the memory of decoded ones.
+func (c *call) rendering(inst archive.Instance, table *frameTable, p renderParams, kind string) ([]byte, error) {
+	sh, err := shapeOf(inst.Header().Dataset, c.limits.Pixels)
+	if err != nil {
+		return nil, err
+	}
+	// Samples as 32 bits and as stored, and the picture of them.
+	weight := int64(sh.rows) * int64(sh.columns) * int64(sh.samples*(4+(sh.allocated+7)/8)+4)
+	if err := c.pixelMemory.take(c.r.Context(), weight); err != nil {
+		return nil, err
+	}
+	defer c.pixelMemory.give(weight)
+	picture, err := c.render(inst, table, p)
+	if err != nil {
+		return nil, undecoded(err)
 	}
 	var body bytes.Buffer
 	if kind == typePNG {
@@ -320,13 +342,7 @@ func (c *call) sendRendered(inst archive.Instance, asked acceptable, p renderPar
 	} else {
 		err = jpeg.Encode(&body, picture, &jpeg.Options{Quality: p.quality})
 	}
-	if err != nil {
-		return err
-	}
-	ref := inst.Ref()
-	c.w.Header().Set("Content-Location", instanceURL(c.root(), ref.Study, ref.Series, ref.SOP)+"/frames/"+strconv.Itoa(p.frame)+"/rendered")
-	c.event.Instances = 1
-	return c.sendWhole(http.StatusOK, kind, body.Bytes())
+	return body.Bytes(), err
 }
 
 // signature tells parameters apart in an entity tag.

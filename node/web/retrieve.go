@@ -19,9 +19,10 @@ const maxSelected = 1 << 20
 
 // outgoing is an instance on its way out.
 type outgoing struct {
-	ref    archive.Ref
-	syntax string           // to send in
-	held   archive.Instance // opened ahead, or nil
+	ref      archive.Ref
+	syntax   string           // to send in
+	orStored bool             // the stored form will do if it cannot be decoded
+	held     archive.Instance // opened ahead, or nil
 }
 
 // verbatim reports whether the stored bytes are sent as they are.
@@ -67,11 +68,11 @@ func (c *call) list(study, series, instance string) ([]archive.Ref, error) {
 func (c *call) send(refs []archive.Ref, into container) error {
 	out := make([]outgoing, 0, len(refs))
 	for _, ref := range refs {
-		syntax, err := into.pick(ref.Syntax)
+		syntax, orStored, err := into.pick(ref.Syntax)
 		if err != nil {
 			return err
 		}
-		out = append(out, outgoing{ref: ref, syntax: syntax})
+		out = append(out, outgoing{ref: ref, syntax: syntax, orStored: orStored})
 	}
 	defer func() {
 		for _, o := range out {
@@ -128,6 +129,9 @@ func (c *call) available(out []outgoing) (int, []outgoing, error) {
 
 // sendMultipart sends a part for each instance.
 func (c *call) sendMultipart(out []outgoing, status int) error {
+	if err := c.prepare(&out[0]); err != nil {
+		return err
+	}
 	root := c.root()
 	parts := newMultipartWriter()
 	h := c.w.Header()
@@ -141,6 +145,9 @@ func (c *call) sendMultipart(out []outgoing, status int) error {
 	}
 	for i := range out {
 		o := &out[i]
+		if err := c.prepare(o); err != nil {
+			return err
+		}
 		if err := writeAll(c.w, o.head(parts, root)); err != nil {
 			return err
 		}
@@ -179,6 +186,9 @@ func sizeOf(out []outgoing, root string, parts multipartWriter) (int64, bool) {
 
 // sendSingle sends one instance as application/dicom.
 func (c *call) sendSingle(o *outgoing, status int) error {
+	if err := c.prepare(o); err != nil {
+		return err
+	}
 	h := c.w.Header()
 	h.Set("Content-Type", typeDICOM+"; transfer-syntax="+o.syntax)
 	h.Set("Content-Location", instanceURL(c.root(), o.ref.Study, o.ref.Series, o.ref.SOP))
@@ -196,13 +206,44 @@ func (c *call) sendSingle(o *outgoing, status int) error {
 	return nil
 }
 
-// sendBody sends group 0002 and the data set, and closes the instance.
-func (c *call) sendBody(o *outgoing) (err error) {
+// prepare opens an instance and settles its transfer syntax, which its head
+// names: one that cannot be converted, or whose first frame does not decode,
+// goes as it is stored, if that is taken. Prepared again it stays as it is.
+func (c *call) prepare(o *outgoing) (err error) {
 	if o.held == nil {
 		if o.held, err = c.reads.Open(c.r.Context(), o.ref); err != nil {
 			return err
 		}
 	}
+	if _, done := o.held.(*decoded); done || o.verbatim() {
+		return nil
+	}
+	if err = c.makeConvertible(o); err == nil {
+		to, _ := dict.Syntax(o.syntax)
+		err = o.held.Header().Convertible(to)
+	}
+	if err != nil && o.orStored && (undecodable(err) || fault.Is(err, fault.NotFound)) { // frames that cannot be told apart
+		o.syntax = o.ref.Syntax
+		return nil
+	}
+	return err
+}
+
+// makeConvertible decodes an encapsulated instance.
+func (c *call) makeConvertible(o *outgoing) error {
+	if !decodable(o.ref.Syntax) {
+		return nil
+	}
+	plain, err := c.decode(c.r.Context(), o.held, 1)
+	if err == nil {
+		o.held = plain
+	}
+	return err
+}
+
+// sendBody sends group 0002 and the data set of a prepared instance, and closes
+// it.
+func (c *call) sendBody(o *outgoing) (err error) {
 	defer func() {
 		err = errors.Join(err, o.held.Close())
 		o.held = nil

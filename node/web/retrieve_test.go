@@ -184,17 +184,18 @@ func TestRetrieveConvertsBetweenUncompressedSyntaxes(t *testing.T) {
 
 func TestRetrieveNegotiation(t *testing.T) {
 	s := newSite(t, Options{})
-	ref := s.put(ctFolder + "CTImage_JPEGProcess14SV1_1.2.840.10008.1.2.4.70.dcm")
+	ref := s.put(ctFolder + "CTImage_JPEGLSLossless_1.2.840.10008.1.2.4.80.dcm")
+	const jpegLS = "1.2.840.10008.1.2.4.80" // there is no decoder for it
 	for _, test := range []struct {
 		accept string
 		status int
 		syntax string
 	}{
-		{`multipart/related; type="application/dicom"`, 200, jpegLossless},
-		{`multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.4.70`, 200, jpegLossless},
+		{`multipart/related; type="application/dicom"`, 200, jpegLS},
+		{`multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.4.80`, 200, jpegLS},
 		{`multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.1`, 406, ""},
-		{`multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.4.80`, 406, ""},
-		{`multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.1, multipart/related; type="application/dicom"; transfer-syntax=*; q=0.1`, 200, jpegLossless},
+		{`multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.4.90`, 406, ""},
+		{`multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.1, multipart/related; type="application/dicom"; transfer-syntax=*; q=0.1`, 200, jpegLS},
 		{`image/png`, 406, ""},
 		{`multipart/related; type="image/jpeg"`, 406, ""},
 	} {

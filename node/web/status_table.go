@@ -57,6 +57,14 @@ func statusOf(err error, sending bool) int {
 	return http.StatusInternalServerError
 }
 
+// sentenceOf returns what a client reads of a failure.
+func sentenceOf(err error) string {
+	if text := sentences[fault.KindOf(err)]; text != "" {
+		return text
+	}
+	return err.Error()
+}
+
 // sentences are what a client reads of a failure whose own text may not leave
 // the node: causes within hold paths and addresses.
 var sentences = map[fault.Kind]string{

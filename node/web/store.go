@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
@@ -61,17 +62,19 @@ func (c *call) store() error {
 // storing is one store request under way.
 type storing struct {
 	*call
-	form   document
-	bare   bool // no multipart
-	stored []archive.Stored
-	failed []failedStore
-	broken error // what ended the multipart body early
+	form    document
+	bare    bool // no multipart
+	stored  []archive.Stored
+	failed  []failedStore
+	studies map[string]int // places in event.Stored
+	broken  error          // what ended the multipart body early
 }
 
 // failedStore is an instance that was not stored, named as far as is known.
 type failedStore struct {
 	class, instance string
 	kind            fault.Kind
+	why             string // for the client: no value of the data set, no cause from within the node
 }
 
 // sender says who stores.
@@ -130,14 +133,45 @@ func (s *storing) put(meta dicom.Meta, body io.Reader) {
 	}
 	s.stored = append(s.stored, stored)
 	s.event.Instances++
+	s.account(&stored)
 }
+
+// maxStoredStudies bounds the studies that a store request is accounted for one
+// by one; beyond, they share one entry.
+const maxStoredStudies = 1024
+
+// account counts a stored instance for the audit trail.
+func (s *storing) account(one *archive.Stored) {
+	study, patient := one.Study, one.Patient
+	at, known := s.studies[study]
+	if !known && len(s.event.Stored) >= maxStoredStudies {
+		study, patient = "", ""
+		at, known = s.studies[study]
+	}
+	if !known {
+		if s.studies == nil {
+			s.studies = map[string]int{}
+		}
+		at = len(s.event.Stored)
+		s.studies[study] = at
+		s.event.Stored = append(s.event.Stored, StoredStudy{Study: study, Patient: patient})
+	}
+	entry := &s.event.Stored[at]
+	entry.Instances++
+	if !slices.Contains(entry.Classes, one.Class) && len(entry.Classes) < maxStoredClasses {
+		entry.Classes = append(entry.Classes, one.Class)
+	}
+}
+
+// maxStoredClasses bounds the SOP classes that an entry names.
+const maxStoredClasses = 64
 
 // fail notes an instance that was not stored.
 func (s *storing) fail(meta dicom.Meta, err error) {
 	s.log.Info("instance not stored", "operation", string(s.event.Action), "remote", s.event.Remote,
 		"kind", fault.KindOf(err).String(), "error", err.Error())
 	s.event.Failed++
-	s.failed = append(s.failed, failedStore{class: meta.Class, instance: meta.Instance, kind: fault.KindOf(err)})
+	s.failed = append(s.failed, failedStore{class: meta.Class, instance: meta.Instance, kind: fault.KindOf(err), why: sentenceOf(err)})
 }
 
 // status returns the HTTP status of the whole (PS3.18 table 10.5.3-1, DESIGN §9).

@@ -72,11 +72,34 @@ func (s *storing) respond() error {
 		}
 		ds.SetSequence(tagReferencedSequence, items...)
 	}
+	s.explain()
 	status := s.status()
 	if status == http.StatusServiceUnavailable {
 		s.w.Header().Set("Retry-After", retryAfter)
 	}
 	return s.sendDocument(s.form, status, ds)
+}
+
+// maxReasons bounds the words about instances that were not stored.
+const maxReasons = 8
+
+// explain says in words why instances were not stored: a Failure Reason is the
+// same for everything that a data set can lack.
+func (s *storing) explain() {
+	var reasons []string
+	count := map[string]int{}
+	for _, f := range s.failed {
+		if count[f.why]++; count[f.why] == 1 && len(reasons) < maxReasons {
+			reasons = append(reasons, f.why)
+		}
+	}
+	for _, why := range reasons {
+		if len(s.failed) == 1 {
+			s.warn("not stored: %s", why)
+		} else {
+			s.warn("%d not stored: %s", count[why], why)
+		}
+	}
 }
 
 // bareItem drops (0008,0005), which an item inherits.

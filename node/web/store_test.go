@@ -263,7 +263,7 @@ func TestASenderThatDisappears(t *testing.T) {
 }
 
 func TestASenderThatStalls(t *testing.T) {
-	s := newSite(t, Options{Limits: Limits{Stall: 50 * time.Millisecond}})
+	s := newSite(t, Options{Limits: Limits{Stall: time.Second}})
 	conn, err := net.Dial("tcp", s.server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -310,6 +310,29 @@ func TestStoreRefusesBrokenSamples(t *testing.T) {
 	}
 	if refused == 0 {
 		t.Error("no broken sample was refused")
+	}
+}
+
+// A Failure Reason is a number for many things; the words say which it is, once
+// for all instances that it holds for.
+func TestStoreSaysInWordsWhatIsWrong(t *testing.T) {
+	s := newSite(t, Options{})
+	file := func(ds *dicom.Dataset) []byte {
+		return append(dicom.AppendMeta(nil, dicom.Meta{Class: "1.2", Instance: "1.2", Syntax: dict.ExplicitLittleEndian}), encode(t, ds)...)
+	}
+	lacking := synthetic("1.2.3", "1.2.3.4", "1.2.3.4.5")
+	lacking.Remove(tagSeries)
+	good := synthetic("1.2.3", "1.2.3.4", "1.2.3.4.6")
+	res := s.stowParts("/dicom-web/studies", file(lacking))
+	s.body(res, 409)
+	if got := res.Header.Values("Warning"); len(got) != 1 || !strings.Contains(got[0], `"not stored: a required UID is missing or differs"`) {
+		t.Errorf("Warning %q", got)
+	}
+	short := file(good)
+	res = s.stowParts("/dicom-web/studies", file(lacking), file(lacking), short[:len(short)-3], file(good))
+	s.body(res, 202)
+	if got := res.Header.Values("Warning"); len(got) != 2 || !strings.Contains(got[0], `"2 not stored: `) || !strings.Contains(got[1], `"1 not stored: `) {
+		t.Errorf("Warning %q", got)
 	}
 }
 

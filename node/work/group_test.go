@@ -264,7 +264,8 @@ func TestEveryRunsAtOnceAndAgain(t *testing.T) {
 		if err := g.Run(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if rounds < 8 || rounds > 13 {
+		// A round and the wait after it take 46 to 76 minutes, as it is drawn.
+		if rounds < 8 || rounds > 14 {
 			t.Errorf("%d rounds in ten hours", rounds)
 		}
 		if s := g.Statuses()[0]; s.LastTook != time.Minute || s.LastRun.IsZero() {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -296,19 +297,17 @@ func TestInvalidFactsAreResultsNotErrors(t *testing.T) {
 	}
 }
 
-func TestRegistryIsListedByName(t *testing.T) {
+func TestRegistryHoldsTheRecordsOfOneKind(t *testing.T) {
 	c := openMem(t, vfs.NewMem())
 	defer c.Close()
 	apply(t, c,
 		&catalog.RegistryFact{Kind: "ae", Name: "S/B", Value: []byte("2")}, &catalog.RegistryFact{Kind: "ae", Name: "S/A", Value: []byte("1")},
 		&catalog.RegistryFact{Kind: "aex", Name: "S/C", Value: []byte("3")}, &catalog.RegistryFact{Kind: "ae", Name: "S/D", Value: []byte("4")})
 	apply(t, c, &catalog.RegistryFact{Kind: "ae", Name: "S/D"})
-	var got []string
-	for name, value := range c.Registry("ae") {
-		got = append(got, name+"="+string(value))
-	}
-	if want := []string{"S/A=1", "S/B=2"}; !slices.Equal(got, want) {
-		t.Errorf("registry %v, want %v", got, want)
+	got, err := c.Registry("ae")
+	want := map[string][]byte{"S/A": []byte("1"), "S/B": []byte("2")}
+	if err != nil || !maps.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("registry %v, %v, want %v", got, err, want)
 	}
 }
 

@@ -179,19 +179,22 @@ func (c *Catalog) Tombstones(ctx context.Context) iter.Seq2[*TombstoneFact, erro
 	}
 }
 
-// Registry yields the records of a kind by name. A read error ends it early.
-func (c *Catalog) Registry(kind string) iter.Seq2[string, []byte] {
-	return func(yield func(string, []byte) bool) {
-		prefix := registryKey(kind, "")
-		it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-		if err != nil {
-			return
-		}
-		defer it.Close()
-		for it.First(); it.Valid(); it.Next() {
-			if !yield(string(it.Key()[len(prefix):]), append([]byte(nil), it.Value()...)) {
-				return
-			}
-		}
+// Registry returns the values of all records of a kind by name. Records are few
+// and written by operators. A read error returns none of them: who is not in
+// half a registry would pass for a stranger.
+func (c *Catalog) Registry(kind string) (map[string][]byte, error) {
+	prefix := registryKey(kind, "")
+	it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return nil, fmt.Errorf("catalog: read registry: %w", err)
 	}
+	defer it.Close()
+	all := map[string][]byte{}
+	for it.First(); it.Valid(); it.Next() {
+		all[string(it.Key()[len(prefix):])] = append([]byte(nil), it.Value()...)
+	}
+	if err := it.Error(); err != nil {
+		return nil, fmt.Errorf("catalog: read registry: %w", err)
+	}
+	return all, nil
 }

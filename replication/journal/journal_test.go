@@ -170,19 +170,18 @@ func TestSettleIsNotStarvedByThoseWhoKeepStoring(t *testing.T) {
 			}
 		}
 	})
-	var worst time.Duration
+	// Who is starved waits for as long as the others store, which is for ever; a
+	// slow machine is given time.
+	waiting, end := context.WithTimeout(t.Context(), time.Minute)
+	defer end()
 	for range 50 {
-		began := time.Now()
-		if err := n.j.Settle(t.Context()); err != nil {
-			t.Fatal(err)
+		if err := n.j.Settle(waiting); err != nil {
+			t.Errorf("Settle under load: %v", err)
+			break
 		}
-		worst = max(worst, time.Since(began))
 	}
 	cancel()
 	storing.Wait()
-	if worst > 2*time.Second {
-		t.Errorf("Settle took %v under load", worst)
-	}
 }
 
 func TestAgainMakesAFactWithoutMovingTheCursor(t *testing.T) {
