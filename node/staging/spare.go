@@ -136,7 +136,7 @@ func (l *Log) prepare() error {
 	length := l.options.SegmentBytes &^ (blockBytes - 1)
 	for int64(len(l.spares)+1)*l.options.SegmentBytes <= l.options.Ahead {
 		if l.options.Reserve != nil && l.options.Reserve(length) != nil {
-			return nil
+			return nil //nolint:nilerr // said above
 		}
 		p := spare{path: l.options.FS.PathJoin(l.options.Dir, spareName(l.nextNumber)), length: length}
 		l.nextNumber++
@@ -168,14 +168,16 @@ func (l *Log) Erase(ctx context.Context) error {
 			break
 		}
 		err := l.erase(ctx, p)
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case err == nil:
+			p.stale = false
+			l.putBack(&p)
+		case ctx.Err() != nil:
+			l.putBack(&p)
+			return nil //nolint:nilerr // the caller's wish: the rest stays for the next call
+		default:
 			l.putBack(nil)
 			return errors.Join(fmt.Errorf("staging: erase: %w", err), l.options.FS.Remove(p.path))
-		}
-		p.stale = err != nil
-		l.putBack(&p)
-		if err != nil {
-			return nil
 		}
 	}
 	return l.endStale()
@@ -251,7 +253,7 @@ func (l *Log) makeSpare(p spare) (err error) {
 	if err := l.preallocate(f, 0, p.length); err != nil {
 		return err
 	}
-	return overwrite(context.Background(), f, p.length, 0)
+	return overwrite(context.Background(), f, p.length, false)
 }
 
 // erase writes zeros over all of a spare.
@@ -261,12 +263,12 @@ func (l *Log) erase(ctx context.Context, p spare) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return overwrite(ctx, f, p.length, 1)
+	return overwrite(ctx, f, p.length, true)
 }
 
 // overwrite writes zeros over the first length bytes of a file and syncs them.
-// It rests rest times as long as each step has taken.
-func overwrite(ctx context.Context, f vfs.File, length int64, rest time.Duration) error {
+// If it is to be gentle, it rests after each step as long as that has taken.
+func overwrite(ctx context.Context, f vfs.File, length int64, gentle bool) error {
 	zeros := make([]byte, min(fillStep, length))
 	for at := int64(0); at < length; at += int64(len(zeros)) {
 		began := time.Now()
@@ -276,7 +278,11 @@ func overwrite(ctx context.Context, f vfs.File, length int64, rest time.Duration
 		if err := f.SyncData(); err != nil {
 			return err
 		}
-		if err := pause(ctx, rest*time.Since(began)); err != nil {
+		var rest time.Duration
+		if gentle {
+			rest = time.Since(began)
+		}
+		if err := pause(ctx, rest); err != nil {
 			return err
 		}
 	}
@@ -313,7 +319,7 @@ func (l *Log) removeLeftSpares() error {
 		if err := fs.Remove(fs.PathJoin(l.options.Dir, name)); err != nil {
 			// It keeps its room. Used it is not, nor is a segment that may be it.
 			l.options.Ahead = 0
-			return nil
+			return nil //nolint:nilerr // the log works without spares
 		}
 		left = true
 	}
