@@ -34,7 +34,10 @@ type node struct {
 func start(t testing.TB, change ...func(*proc.Options)) *node {
 	t.Helper()
 	dir := t.TempDir()
-	o := proc.Options{Binary: pelagoBinary, Dir: dir, Env: []string{"XDG_CACHE_HOME=" + filepath.Join(dir, "cache")}}
+	o := proc.Options{Binary: pelagoBinary, Dir: dir, Env: []string{
+		"XDG_CACHE_HOME=" + filepath.Join(dir, "cache"),
+		"PELAGO_STORE_AHEAD=0", // or each of many nodes begins with writing half a gigabyte
+	}}
 	for _, f := range change {
 		f(&o)
 	}

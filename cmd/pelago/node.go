@@ -145,7 +145,7 @@ func openKeys(c config.Config) (id string, ring *keys.Ring, err error) {
 func archiveOptions(c config.Config, id string, ring *keys.Ring, log *slog.Logger) archive.Options {
 	return archive.Options{
 		FS: vfs.Default, Dir: c.Data, Node: id, Site: c.Site, Keys: ring, Log: log,
-		StagingBytes: int64(c.Store.Staging), TableBytes: int64(c.Store.TableSize), Ballast: int64(c.Store.Ballast),
+		StagingBytes: int64(c.Store.Staging), StagingAhead: int64(c.Store.Ahead), TableBytes: int64(c.Store.TableSize), Ballast: int64(c.Store.Ballast),
 		Quiet: time.Duration(c.Store.Quiet), Gather: time.Duration(c.Store.Gather), Grace: time.Duration(c.Store.Grace),
 		CacheBytes: int64(c.Store.Cache), ChunkBytes: int64(c.Store.Chunks),
 	}

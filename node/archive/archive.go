@@ -50,6 +50,7 @@ type Options struct {
 	Limits dicom.Limits
 
 	StagingBytes int64         // most that staging may hold; 8 GiB
+	StagingAhead int64         // bytes of staging that are written before there is need, at most a quarter of it; 0: none
 	TableBytes   int64         // packs gather to about this before a table is written; 256 MiB
 	PackBytes    int64         // a pack is closed beyond it; 64 MiB after compression
 	Quiet        time.Duration // a series without arrivals for this long may be packed; 30 s
@@ -299,7 +300,7 @@ func (a *Archive) openStaging() error {
 	log, err := staging.Open(staging.Options{
 		FS: a.o.FS, Dir: dir,
 		SegmentBytes: min(staging.DefaultSegmentBytes, a.o.StagingBytes/segmentShare),
-		MaxBytes:     a.o.StagingBytes, Reserve: a.space.reserve,
+		MaxBytes:     a.o.StagingBytes, Ahead: a.o.StagingAhead, Reserve: a.space.reserve,
 	}, replay.arrival)
 	if err != nil {
 		return fmt.Errorf("staging: %w", err)

@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"pelago/cluster/fault"
+	"pelago/node/staging"
 )
 
 // A backup is a data directory like any other: what the node would find if the
@@ -199,6 +200,9 @@ func linkTree(from, to string) error {
 		}
 		if entry.IsDir() {
 			return os.MkdirAll(filepath.Join(to, relative), 0o700)
+		}
+		if staging.IsSpare(entry.Name()) {
+			return nil
 		}
 		err = os.Link(name, filepath.Join(to, relative)) //nolint:gosec // both folders are ours alone
 		if errors.Is(err, fs.ErrNotExist) {              // a segment that nothing needed any more

@@ -123,10 +123,17 @@ func TestNoAcknowledgedInstanceIsLostByACrash(t *testing.T) {
 	}
 }
 
+// crashOptions make segments of staging small, and used again.
+func crashOptions(fs vfs.FS, keys Keys) Options {
+	o := testOptions(fs, keys)
+	o.StagingBytes, o.StagingAhead = 4<<20, 1<<20
+	return o
+}
+
 // crashRun runs the workload to its end and returns the operations it took.
 func crashRun(t *testing.T, at int64, seed uint64) int64 {
 	c := newCrash(at, seed)
-	b := open(t, testOptions(errorfs.Wrap(c.mem, c), newRing()))
+	b := open(t, crashOptions(errorfs.Wrap(c.mem, c), newRing()))
 	busy(t, b, c.acked, 0, 40)
 	b.close()
 	return c.ops.Load()
@@ -143,7 +150,7 @@ func newCrash(at int64, seed uint64) *crash {
 func crashOnce(t *testing.T, at int64, seed uint64) bool {
 	keys := newRing()
 	c := newCrash(at, seed)
-	b := open(t, testOptions(errorfs.Wrap(c.mem, c), keys))
+	b := open(t, crashOptions(errorfs.Wrap(c.mem, c), keys))
 	busy(t, b, c.acked, 0, 40)
 	b.close()
 	if c.after == nil {
@@ -151,11 +158,11 @@ func crashOnce(t *testing.T, at int64, seed uint64) bool {
 	}
 	// The recovery may lose power too.
 	again := &crash{mem: c.after, at: 1 + c.rng.Int64N(200), rng: c.rng, snapshot: func() {}}
-	b = open(t, testOptions(errorfs.Wrap(c.after, again), keys))
+	b = open(t, crashOptions(errorfs.Wrap(c.after, again), keys))
 	recovered(t, b, c.knew, at)
 	b.close()
 	if again.after != nil {
-		b = open(t, testOptions(again.after, keys))
+		b = open(t, crashOptions(again.after, keys))
 		recovered(t, b, c.knew, at)
 		busy(t, b, &acked{all: map[string]image{}}, 1000, 8)
 		b.sound()

@@ -13,6 +13,10 @@ import (
 // being rewritten without their dead.
 const reclaimEvery = 10 * time.Minute
 
+// eraseEvery is how long files of staging that wait to be used again keep bytes
+// of what was released: far less than any grace.
+const eraseEvery = time.Hour
+
 // Tasks is the archive's background work, in starting order. Without it
 // instances are taken in and served, but not found, packed or purged.
 func (a *Archive) Tasks() []work.Task {
@@ -23,6 +27,9 @@ func (a *Archive) Tasks() []work.Task {
 		{Name: "finish_left", Run: a.finishLeft, Restart: again},
 		{Name: "pack", Run: a.runPacker},
 		{Name: "purge", Restart: again, Run: work.Every(purgeEvery, a.purgeRound())},
+		{Name: "erase", Restart: again, Run: work.Every(eraseEvery, func(ctx context.Context, _ *work.Progress) error {
+			return a.observe("erase", func() error { return a.staging.Erase(ctx) })
+		})},
 		{Name: "reclaim", Restart: again, Run: work.Every(reclaimEvery, a.reclaim)},
 	}
 }

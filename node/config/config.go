@@ -71,6 +71,7 @@ type Peer struct {
 // Store bounds what rests on disk.
 type Store struct {
 	Staging   Bytes    `toml:"staging" comment:"Most that arrivals may occupy before they are packed."`
+	Ahead     Bytes    `toml:"ahead" comment:"Of this, what is written before there is need, so that syncs are quicker; at most a quarter; 0: none."`
 	Ballast   Bytes    `toml:"ballast" comment:"Disk that always stays free; 0: the larger of 1 GiB and 1 %."`
 	Gather    Duration `toml:"gather" comment:"Arrivals are packed at the latest after this long."`
 	Grace     Duration `toml:"grace" comment:"Deleted objects can be restored for this long."`
@@ -110,7 +111,7 @@ func Default() Config {
 		HTTP: HTTP{Listen: "127.0.0.1:8080"},
 		Peer: Peer{Listen: "127.0.0.1:7700"},
 		Store: Store{
-			Staging: 8 << 30, Gather: Duration(15 * time.Minute), Grace: Duration(30 * 24 * time.Hour),
+			Staging: 8 << 30, Ahead: 512 << 20, Gather: Duration(15 * time.Minute), Grace: Duration(30 * 24 * time.Hour),
 			Cache: 64 << 20, Chunks: 256 << 20, Memory: 416 << 20, Quiet: Duration(30 * time.Second), TableSize: 256 << 20,
 		},
 		Audit: Audit{Keep: Duration(6 * 365 * 24 * time.Hour)},

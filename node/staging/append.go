@@ -59,7 +59,8 @@ func (l *Log) append(a *Arrival, u *unit) (at, end position, err error) {
 			return at, end, err
 		}
 	}
-	if e := l.active.end; e > segmentHeaderBytes && e+n > l.options.SegmentBytes {
+	full := l.active.end > segmentHeaderBytes && l.active.end+n > l.options.SegmentBytes
+	if full || l.active.ahead == 0 && l.hasSpare() {
 		if err := l.roll(); err != nil {
 			return at, end, err
 		}
@@ -74,7 +75,7 @@ func (l *Log) append(a *Arrival, u *unit) (at, end position, err error) {
 	at = position{s.header.number, s.end}
 	offset := s.end
 	for _, c := range u.chunks {
-		if _, err := s.w.WriteAt(c, offset); err != nil {
+		if err := l.write(s, c, offset); err != nil {
 			// s.end stays, so the next unit overwrites what came through.
 			if noSpace(err) {
 				return at, end, fault.New(fault.Full, "staging: write: %w", err)
@@ -87,6 +88,30 @@ func (l *Log) append(a *Arrival, u *unit) (at, end position, err error) {
 	end = position{s.header.number, s.end}
 	l.publish(a, s, end)
 	return at, end, nil
+}
+
+// write writes a chunk. Over what was written ahead it writes whole blocks, with
+// zeros behind the chunk: of a block that is changed in part the kernel reads the
+// rest from the disk first. A block's beginning was written just before, so that
+// one is in memory. writeMu is held.
+func (l *Log) write(s *segment, c []byte, offset int64) error {
+	end := offset + int64(len(c))
+	tail := end % blockBytes
+	if tail == 0 || end > s.ahead {
+		_, err := s.w.WriteAt(c, offset)
+		return err
+	}
+	whole := max(int64(len(c))-tail, 0)
+	if whole > 0 {
+		if _, err := s.w.WriteAt(c[:whole], offset); err != nil {
+			return err
+		}
+	}
+	n := copy(l.block[:], c[whole:])
+	clear(l.block[n:])
+	at := offset + whole
+	_, err := s.w.WriteAt(l.block[:blockBytes-at%blockBytes], at)
+	return err
 }
 
 // publish makes an append visible to syncs and readers.
@@ -125,24 +150,37 @@ func (l *Log) allocate(s *segment, need int64) error {
 			err = l.options.Reserve(step)
 		}
 		if err != nil {
+			l.dropSpares()
 			return fmt.Errorf("staging: reserve space: %w", err)
 		}
 	}
-	if !l.noPrealloc {
-		err := s.w.Preallocate(s.allocated, step)
+	if from, to := max(s.allocated, s.ahead), s.allocated+step; from < to {
+		err := l.preallocate(s.w, from, to-from)
 		switch {
 		case err == nil:
 		case noSpace(err):
 			// The write itself decides: it needs less than a step.
 			step = missing
-		case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EINVAL), errors.Is(err, vfs.ErrUnsupported):
-			l.noPrealloc = true
 		default:
 			return l.fail(fmt.Errorf("preallocate segment %d: %w", s.header.number, err))
 		}
 	}
 	s.allocated += step
 	return nil
+}
+
+// preallocate gives a file room, where the file system can. writeMu is held, or
+// the log is not yet shared.
+func (l *Log) preallocate(f vfs.File, from, n int64) error {
+	if l.noPrealloc {
+		return nil
+	}
+	err := f.Preallocate(from, n)
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) || errors.Is(err, vfs.ErrUnsupported) {
+		l.noPrealloc = true
+		return nil
+	}
+	return err
 }
 
 // roll seals the active segment and begins the next. writeMu is held. The old
@@ -224,7 +262,15 @@ func (l *Log) create(h *segmentHeader) (*segment, error) {
 	}
 	fs := l.options.FS
 	s := &segment{header: *h, path: fs.PathJoin(l.options.Dir, segmentName(h.number)), end: segmentHeaderBytes, size: segmentHeaderBytes, allocated: segmentHeaderBytes}
-	err := l.writeHeader(s)
+	file := s.path
+	if p, ok := l.takeSpare(); ok {
+		file, s.ahead, s.stale = p.path, p.length, p.stale
+	}
+	err := l.writeHeader(s, file)
+	if err == nil && file != s.path {
+		// Only now, so that a file of a segment's name always has its header.
+		err = fs.Rename(file, s.path)
+	}
 	if err == nil {
 		// Any failure here leaves the directory in doubt, unlike the file.
 		if err = l.syncDir(); err == nil {
@@ -240,22 +286,23 @@ func (l *Log) create(h *segmentHeader) (*segment, error) {
 		return nil, err
 	}
 	// What remains of it holds no frame; Open removes it if this does not.
-	_ = fs.Remove(s.path)
+	_ = fs.Remove(file)
 	if noSpace(err) {
 		return nil, fault.New(fault.Full, "staging: begin segment: %w", err)
 	}
 	return nil, l.fail(fmt.Errorf("begin segment %d: %w", h.number, err))
 }
 
-// writeHeader creates the file, writes its header and syncs it.
-func (l *Log) writeHeader(s *segment) (err error) {
+// writeHeader writes the header of a segment to a file, which it creates if it is
+// not there, and syncs it.
+func (l *Log) writeHeader(s *segment, file string) (err error) {
 	fs := l.options.FS
-	if s.w, err = fs.OpenReadWrite(s.path, vfs.WriteCategoryUnspecified); err != nil {
+	if s.w, err = fs.OpenReadWrite(file, vfs.WriteCategoryUnspecified); err != nil {
 		s.w = nil
 		return err
 	}
 	for i := range s.syncs {
-		if s.syncs[i], err = fs.OpenReadWrite(s.path, vfs.WriteCategoryUnspecified); err != nil {
+		if s.syncs[i], err = fs.OpenReadWrite(file, vfs.WriteCategoryUnspecified); err != nil {
 			s.syncs[i] = nil
 			return err
 		}

@@ -12,6 +12,10 @@ const (
 	// writes go out as they are, without a copy.
 	gatherBytes = 256 << 10
 
+	// writebackStep is how much of the log an arrival lets come together, with what
+	// others write in between, before it asks for it to be written.
+	writebackStep = 4 << 20
+
 	// inlineRecord is the room that a buffer keeps for the commit frame, so that
 	// the last payload and a record of common size leave in one write.
 	inlineRecord = 32 << 10
@@ -33,6 +37,7 @@ type Arrival struct {
 	bytes   int64
 	extents []Extent
 	pinned  []*segment // in ascending order
+	early   position   // from here on writeback was not asked for; segment 0: nowhere
 	done    error      // why nothing more is taken; nil while it is under way
 }
 
@@ -114,7 +119,7 @@ func (a *Arrival) writeDirect(body []byte) error {
 		return err
 	}
 	a.placed(at, 0, len(body))
-	return a.log.startWriteback(a.pinned[len(a.pinned)-1], at.offset, end.offset)
+	return a.writeEarly(at, end)
 }
 
 // flush writes what was gathered as one frame.
@@ -128,7 +133,22 @@ func (a *Arrival) flush() error {
 	}
 	a.placed(at, 0, a.filled)
 	a.filled = 0
-	return a.log.startWriteback(a.pinned[len(a.pinned)-1], at.offset, end.offset)
+	return a.writeEarly(at, end)
+}
+
+// writeEarly lets the disk begin on a large arrival while it comes in. A small
+// one is left to its commit's sync, or to that of another that comes before: one
+// write of all of it costs less than several of its parts.
+func (a *Arrival) writeEarly(at, end position) error {
+	if a.early.segment != at.segment {
+		a.early = at
+	}
+	if end.offset-a.early.offset < writebackStep {
+		return nil
+	}
+	from := a.early.offset
+	a.early = end
+	return a.log.startWriteback(a.pinned[len(a.pinned)-1], from, end.offset)
 }
 
 func (a *Arrival) payloadHeader(dst, body []byte) {

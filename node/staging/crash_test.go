@@ -124,7 +124,7 @@ func workload(l *Log, m *model, random *rand.Rand, steps int) {
 
 // crashOptions make segments roll and frames be many.
 func crashOptions(fs vfs.FS) Options {
-	return Options{FS: fs, Dir: "data/staging", SegmentBytes: 24 << 10, MaxBytes: 1 << 20, gather: 1 << 10}
+	return Options{FS: fs, Dir: "data/staging", SegmentBytes: 24 << 10, MaxBytes: 1 << 20, Ahead: 24 << 10, gather: 1 << 10}
 }
 
 // replayChecked opens a file system as a crash has left it: everything required

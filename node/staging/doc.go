@@ -26,6 +26,10 @@
 //   - A segment goes when it is full, no arrival in it is live or under way and
 //     no reader has it open. A damaged segment stays until an operator moves it.
 //     The newest segment always stays, so numbers are never used again.
+//   - The file of a segment that went may be overwritten as a later one: only
+//     once its name as a spare is durable, and only if it has no other name.
+//     Frames of the earlier use fail the checksum that binds them to their
+//     segment.
 //
 // # Concurrency
 //

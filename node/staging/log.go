@@ -13,7 +13,7 @@ import (
 
 // Defaults and limits of a log.
 const (
-	DefaultSegmentBytes = 1 << 30
+	DefaultSegmentBytes = 256 << 20
 	DefaultMaxBytes     = 8 << 30
 
 	// maxCorruptions bounds the list that Corruptions returns: a disk that is
@@ -25,8 +25,9 @@ const (
 type Options struct {
 	FS           vfs.FS              // nil: vfs.Default
 	Dir          string              // created if absent
-	SegmentBytes int64               // a new segment is begun beyond it; 0: 1 GiB
+	SegmentBytes int64               // a new segment is begun beyond it; 0: 256 MiB
 	MaxBytes     int64               // of all undamaged segments; beyond it Begin answers fault.Full; 0: 8 GiB
+	Ahead        int64               // of spares, whose blocks are written before there is need; at most a quarter of MaxBytes; 0: none
 	Reserve      func(n int64) error // asks for n bytes of disk space before they are used; fault.Full when there are none; nil: always granted. Called under the append lock: it must be quick and must not call the log. What was granted may be asked for again
 
 	gather int // payload gathered into one frame; 0: gatherBytes. Tests make it small
@@ -42,6 +43,7 @@ func (o *Options) setDefaults() {
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = DefaultMaxBytes
 	}
+	o.Ahead = min(o.Ahead, o.MaxBytes/4)
 	if o.gather <= 0 {
 		o.gather = gatherBytes
 	}
@@ -88,8 +90,9 @@ type Log struct {
 	active     *segment // nil after a start on a full disk, until there is room
 	anchor     *segment // pinned while active is nil: the newest segment there is, if any
 	nextNumber uint64
-	ended      bool // nothing is appended any more
-	noPrealloc bool // the file system has no fallocate
+	ended      bool             // nothing is appended any more
+	noPrealloc bool             // the file system has no fallocate
+	block      [blockBytes]byte // the last, partial block of a write
 
 	mu          sync.Mutex
 	cond        sync.Cond // on mu: durable, syncs, failure or commits has changed
@@ -102,6 +105,8 @@ type Log struct {
 	dirty       []*segment // in ascending order
 	syncs       [maxSyncs]syncRun
 	commits     int // Commit calls under way
+	spares      []spare
+	coming      int // places held for spares under way
 	closed      bool
 	filesClosed bool // the last to unpin a segment closes its file
 	corruptions []Corruption
@@ -149,12 +154,13 @@ func (l *Log) reportLocked(c Corruption) {
 	}
 }
 
-// Bytes is what the segments occupy, and how much payload of it is live.
+// Bytes is what the segments occupy (not the spares, nor what is written ahead of
+// the newest), and how much payload of it is live.
 func (l *Log) Bytes() (total, live int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.segments {
-		total += s.size
+		total += s.occupied()
 	}
 	return total, l.liveBytes
 }
@@ -165,7 +171,7 @@ func (l *Log) usedLocked() int64 {
 	var n int64
 	for _, s := range l.segments {
 		if !s.damaged {
-			n += s.size
+			n += s.occupied()
 		}
 	}
 	return n

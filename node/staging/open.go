@@ -68,6 +68,14 @@ func (l *Log) open(replay func(record []byte, at Placed) error) error {
 	}
 	// Numbers and lives go on from the highest that any file has, which stays
 	// until a higher one is durable.
+	if err := l.removeLeftSpares(); err != nil {
+		return err
+	}
+	if len(ordered)+len(torn) == 0 {
+		if err := l.prepare(); err != nil {
+			return err
+		}
+	}
 	l.life += 1 + unknownLives(ordered)
 	l.nextArrival = l.life << 40
 	err = l.beginLife()
@@ -195,30 +203,21 @@ func (l *Log) settle(ordered []*segment) error {
 	return nil
 }
 
-// clean removes what nothing needs. What cannot be removed stays for the next
-// start, and takes its share of the space until then.
+// clean removes what nothing needs, or keeps it as spares. What cannot be removed
+// stays for the next start.
 func (l *Log) clean(ordered []*segment, torn []string) error {
-	var dead []*segment
-	for _, s := range ordered {
-		if s.removable() {
-			dead = append(dead, s)
-		}
-	}
-	if len(dead)+len(torn) == 0 {
-		return nil
-	}
-	for _, s := range dead {
-		if l.options.FS.Remove(s.path) != nil {
-			continue
-		}
-		s.gone = true
-		delete(l.segments, s.header.number)
-		_ = s.closeFiles() // nothing was written through it
-	}
 	for _, path := range torn {
 		_ = l.options.FS.Remove(path)
 	}
-	return l.syncDir()
+	if len(torn) > 0 {
+		if err := l.syncDir(); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.sweepLocked(ordered)
+	return l.poisoned()
 }
 
 // abandon closes what a failed open has opened.

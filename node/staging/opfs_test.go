@@ -75,6 +75,13 @@ func (f *opFS) Remove(name string) error {
 	return f.done("remove", f.FS.Remove(name))
 }
 
+func (f *opFS) Rename(from, to string) error {
+	if err := f.op("rename"); err != nil {
+		return err
+	}
+	return f.done("rename", f.FS.Rename(from, to))
+}
+
 func (f *opFS) List(name string) ([]string, error) {
 	if f.reads {
 		if err := f.op("list"); err != nil {

@@ -72,7 +72,7 @@ func (l *Log) unpinLocked(segments []*segment) error {
 // held, and let go while files are closed and removed.
 func (l *Log) sweepLocked(candidates []*segment) error {
 	keep := l.closed || l.failure.Load() != nil
-	var done []*segment
+	var done, aside []*segment
 	for _, s := range candidates {
 		switch {
 		case keep && l.filesClosed && s.pins == 0 && !s.gone:
@@ -82,9 +82,13 @@ func (l *Log) sweepLocked(candidates []*segment) error {
 			continue
 		}
 		s.gone = true
-		done = append(done, s)
+		if !keep && l.wantsSpareLocked(s) {
+			aside = append(aside, s)
+		} else {
+			done = append(done, s)
+		}
 	}
-	if len(done) == 0 {
+	if len(done)+len(aside) == 0 {
 		return nil
 	}
 	l.mu.Unlock()
@@ -92,7 +96,7 @@ func (l *Log) sweepLocked(candidates []*segment) error {
 	if keep {
 		return closeAll(done)
 	}
-	return l.remove(done)
+	return l.remove(done, aside)
 }
 
 func closeAll(segments []*segment) error {
@@ -103,13 +107,32 @@ func closeAll(segments []*segment) error {
 	return errors.Join(all...)
 }
 
-// remove deletes segment files and makes that durable.
-func (l *Log) remove(dead []*segment) error {
-	all := []error{closeAll(dead)}
+// remove deletes segment files, or sets them aside, and makes that durable. A
+// file set aside may be used only then: until then it may be found as the segment
+// that it was.
+func (l *Log) remove(dead, aside []*segment) error {
+	all := []error{closeAll(dead), closeAll(aside)}
+	var spares []*spare
+	for _, s := range aside {
+		p, err := l.setAside(s)
+		all = append(all, err)
+		if p.path == "" {
+			l.putBack(nil)
+			continue
+		}
+		spares = append(spares, &p)
+	}
 	for _, s := range dead {
 		if err := l.options.FS.Remove(s.path); err != nil {
 			all = append(all, fmt.Errorf("staging: remove segment %d: %w", s.header.number, err))
 		}
 	}
-	return errors.Join(append(all, l.syncDir())...)
+	err := l.syncDir()
+	for _, p := range spares {
+		if err != nil {
+			p = nil // it may be found as the segment: it must not be written to
+		}
+		l.putBack(p)
+	}
+	return errors.Join(append(all, err)...)
 }

@@ -80,6 +80,9 @@ func (s *scanner) run(frame func(foundFrame) error, bad func(badRange)) error {
 			if err := frame(f); err != nil {
 				return err
 			}
+			if h.kind == frameMark {
+				return nil // the last of its life; behind it is what the file held before
+			}
 		}
 		off = end
 	}

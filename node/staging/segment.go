@@ -103,6 +103,9 @@ type segment struct {
 	end       int64 // where the next frame goes; guarded by Log.writeMu
 	allocated int64 // up to where space was asked for; guarded by Log.writeMu
 
+	ahead int64 // up to where blocks had been written when it began; 0: none were
+	stale bool  // among them such as hold released arrivals
+
 	// Guarded by Log.mu.
 	size    int64 // bytes written
 	sealed  bool  // nothing is appended any more
@@ -122,6 +125,15 @@ func (s *segment) closeFiles() error {
 		}
 	}
 	return errors.Join(all...)
+}
+
+// occupied is the room that the segment has on disk: a sealed one keeps what was
+// written ahead. Log.mu is held, or the segment is out of the log.
+func (s *segment) occupied() int64 {
+	if s.sealed {
+		return max(s.size, s.ahead)
+	}
+	return s.size
 }
 
 // removable reports whether nothing needs the segment. Log.mu is held.

@@ -3,6 +3,7 @@ package staging
 import (
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sys/unix"
@@ -23,6 +24,12 @@ func (l *Log) startWriteback(s *segment, from, to int64) error {
 		return nil
 	}
 	return l.fail(fmt.Errorf("write back segment %d: %w", s.header.number, err))
+}
+
+// onlyName reports whether a file has one name alone. Files in memory have.
+func onlyName(info vfs.FileInfo) bool {
+	of, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || of.Nlink == 1
 }
 
 // forgetCached makes later reads of a file come from the disk. After a failed
