@@ -9,11 +9,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"math/big"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -185,10 +186,13 @@ func TestSourceThatFails(t *testing.T) {
 	broken := errors.New("the disk is gone")
 	t.Run("before anything was sent: the association goes on", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			scp, scu := pair(t, Config{}, Config{}, twoContexts())
+			scp, scu := pair(t, Config{MaxPDU: 4096}, Config{}, twoContexts())
 			go func() {
-				if err := scu.Send(t.Context(), 3, storeRQ, iotest.ErrReader(broken)); !errors.Is(err, broken) {
-					t.Errorf("error %v", err)
+				waiting := io.MultiReader(bytes.NewReader(make([]byte, sendBatch/2)), iotest.ErrReader(broken))
+				for _, source := range []io.Reader{iotest.ErrReader(broken), waiting} {
+					if err := scu.Send(t.Context(), 3, storeRQ, source); !errors.Is(err, broken) {
+						t.Errorf("error %v", err)
+					}
 				}
 				if err := scu.Send(t.Context(), 3, storeRQ, strings.NewReader("ok")); err != nil {
 					t.Error(err)
@@ -211,7 +215,7 @@ func TestSourceThatFails(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			scp, scu := pair(t, Config{MaxPDU: 4096}, Config{}, twoContexts())
 			go func() {
-				source := io.MultiReader(bytes.NewReader(make([]byte, 10_000)), iotest.ErrReader(broken))
+				source := io.MultiReader(bytes.NewReader(make([]byte, sendBatch)), iotest.ErrReader(broken))
 				if err := scu.Send(t.Context(), 3, storeRQ, source); !errors.Is(err, broken) {
 					t.Errorf("error %v", err)
 				}
@@ -257,21 +261,27 @@ func TestSourceThatFails(t *testing.T) {
 	})
 }
 
-// recorder is a connection that counts writes.
+// recorder is a connection that notes the lengths of writes and of the PDUs in
+// them, of which none is cut.
 type recorder struct {
 	net.Conn
-	mu     sync.Mutex
-	writes []int
+	mu           sync.Mutex
+	writes, pdus []int
 }
 
 func (r *recorder) Write(b []byte) (int, error) {
 	r.mu.Lock()
 	r.writes = append(r.writes, len(b))
+	for rest := b; len(rest) > 0; {
+		n := 6 + int(binary.BigEndian.Uint32(rest[2:]))
+		r.pdus = append(r.pdus, n)
+		rest = rest[n:]
+	}
 	r.mu.Unlock()
 	return r.Conn.Write(b)
 }
 
-func TestEveryPDUIsOneWriteAndFillsThePeersMaximum(t *testing.T) {
+func TestPDUsFillThePeersMaximumAndShareWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
 		r := &recorder{Conn: there}
@@ -280,8 +290,8 @@ func TestEveryPDUIsOneWriteAndFillsThePeersMaximum(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.writes = nil
-		for _, size := range []int{100, 9500, 9994, 9995, 30_000} {
+		r.writes, r.pdus = nil, nil
+		for _, size := range []int{100, 9500, 9994, 9995, 30_000, 300_000} {
 			if err := scu.Send(t.Context(), 3, storeRQ, bytes.NewReader(make([]byte, size))); err != nil {
 				t.Fatal(err)
 			}
@@ -293,7 +303,7 @@ func TestEveryPDUIsOneWriteAndFillsThePeersMaximum(t *testing.T) {
 		first := 10_000 - cmd - 6 // bytes of data beside the command
 		first &^= 1
 		want := []int{6 + cmd + 6 + 100} // one PDU for a small message
-		for _, size := range []int{9500, 9994, 9995, 30_000} {
+		for _, size := range []int{9500, 9994, 9995, 30_000, 300_000} {
 			n := min(size, first)
 			want = append(want, 6+cmd+6+n)
 			for size -= n; size > 0; size -= n {
@@ -302,8 +312,13 @@ func TestEveryPDUIsOneWriteAndFillsThePeersMaximum(t *testing.T) {
 			}
 		}
 		want = append(want, 10)
-		if fmt.Sprint(r.writes) != fmt.Sprint(want) {
-			t.Errorf("writes %v\nwant   %v", r.writes, want)
+		if !slices.Equal(r.pdus, want) {
+			t.Errorf("PDUs %v\nwant %v", r.pdus, want)
+		}
+		// A write for each of the five small messages, three for the large one, and
+		// one for the release.
+		if len(r.writes) != 9 || slices.Max(r.writes) > sendBatch {
+			t.Errorf("writes %v", r.writes)
 		}
 	})
 }

@@ -16,6 +16,11 @@ const (
 	// set: commands and query responses.
 	sendSmall = 4 << 10
 
+	// sendBatch is how many bytes of PDUs go out in one write at most, unless one
+	// PDU alone is longer: many peers take no more than 16 KiB, and a system call
+	// and a wake-up for each would cost more than the bytes.
+	sendBatch = 128 << 10
+
 	// sendGrowth is how much the send buffer grows at a time.
 	sendGrowth = 4
 
@@ -26,15 +31,16 @@ const (
 
 // output is the send buffer. It belongs to whoever holds the right to write.
 type output struct {
-	buf   []byte // a P-DATA-TF being made, head included
+	buf   []byte // P-DATA-TFs that wait, and the one being made, heads included
+	start int    // of the one being made
 	ahead []byte // at most one byte read ahead of the PDU, to know its end
 	sent  bool   // a PDU of the current message is out
-	torn  bool   // a PDU went out in part: the stream has no boundary any more
+	torn  bool   // a write went out in part: the stream may have no boundary any more
 }
 
 // Send sends one message; data may be nil. PDUs fill the peer's maximum
-// length and each goes out in one write; a small command and its data set share
-// a PDU where they fit.
+// length, and small ones share a write; a small command and its data set share a
+// PDU where they fit.
 //
 // data is read while the right to send is held. If it fails before anything was
 // sent, the association goes on; later, nothing can repair the message and the
@@ -76,29 +82,29 @@ func (a *Association) send(contextID byte, set []byte, data io.Reader) error {
 		if last {
 			break
 		}
-		if err := a.flush(); err != nil {
+		if err := a.endPDU(false); err != nil {
 			return err
 		}
 	}
 	if data == nil {
-		return a.flush()
+		return a.endPDU(true)
 	}
 	for last := false; !last; {
 		if o.room(a.sendMax) < min(leastShare, a.sendMax/2) {
-			if err := a.flush(); err != nil {
+			if err := a.endPDU(false); err != nil {
 				return err
 			}
 		}
 		at := len(o.buf)
 		o.buf = pdu.AppendDataHeader(o.buf, pdu.DataHeader{})
-		room := a.sendMax - (at - pdu.HeaderBytes) - pdu.DataHeaderBytes
+		room := a.sendMax - (at - o.start - pdu.HeaderBytes) - pdu.DataHeaderBytes
 		var err error
 		if last, err = o.take(data, room); err != nil {
 			return a.sourceFailed(err)
 		}
 		n := len(o.buf) - at - pdu.DataHeaderBytes
 		pdu.PutDataHeader(o.buf[at:], pdu.DataHeader{Length: uint32(n), Context: contextID, Last: last})
-		if err := a.flush(); err != nil {
+		if err := a.endPDU(last); err != nil {
 			return err
 		}
 	}
@@ -119,18 +125,25 @@ func (a *Association) sourceFailed(err error) error {
 	return err
 }
 
-// begin starts a PDU.
+// begin starts the first PDU of a write.
 func (o *output) begin() {
 	if o.buf == nil {
 		o.buf = make([]byte, 0, sendSmall)
 	}
-	o.buf = pdu.AppendHeader(o.buf[:0], pdu.Header{Type: pdu.TypeData})
+	o.buf, o.start = o.buf[:0], 0
+	o.next()
+}
+
+// next starts a PDU behind those that wait.
+func (o *output) next() {
+	o.start = len(o.buf)
+	o.buf = pdu.AppendHeader(o.buf, pdu.Header{Type: pdu.TypeData})
 }
 
 // room is how many bytes a further fragment of the PDU may have; even, since
 // fragments are (PS3.8 Annex E), and negative when not even its head fits.
 func (o *output) room(limit int) int {
-	return (limit - (len(o.buf) - pdu.HeaderBytes) - pdu.DataHeaderBytes) &^ 1
+	return (limit - (len(o.buf) - o.start - pdu.HeaderBytes) - pdu.DataHeaderBytes) &^ 1
 }
 
 // take reads up to room bytes of data into the PDU, and reports whether that
@@ -172,10 +185,21 @@ func (o *output) take(data io.Reader, room int) (bool, error) {
 	}
 }
 
-// flush sends the PDU that was made, and begins the next.
+// endPDU ends the PDU that was made, and begins the next. Those that wait are sent
+// once another would be too much for one write, or with the message's last.
+func (a *Association) endPDU(last bool) error {
+	o := &a.out
+	pdu.PutHeader(o.buf[o.start:], pdu.Header{Type: pdu.TypeData, Length: uint32(len(o.buf) - o.start - pdu.HeaderBytes)})
+	if !last && len(o.buf)+pdu.HeaderBytes+a.sendMax <= sendBatch {
+		o.next()
+		return nil
+	}
+	return a.flush()
+}
+
+// flush sends the PDUs that wait.
 func (a *Association) flush() error {
 	o := &a.out
-	pdu.PutHeader(o.buf, pdu.Header{Type: pdu.TypeData, Length: uint32(len(o.buf) - pdu.HeaderBytes)})
 	a.mu.Lock()
 	_, err := a.happenLocked(evt9, nil) // DT-1, AR-7
 	a.mu.Unlock()
@@ -190,7 +214,7 @@ func (a *Association) flush() error {
 	return nil
 }
 
-// write writes one PDU, in one write unless the peer is so slow that a
+// write writes PDUs, in one write unless the peer is so slow that a
 // deadline passes with only a part gone. The caller has the right to write.
 func (a *Association) write(b []byte) error {
 	for whole := len(b); ; {
