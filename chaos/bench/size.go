@@ -17,7 +17,7 @@ type size struct {
 var (
 	full = size{
 		images: 800, perSeries: 100, edge: 512, tiny: 20_000, studies: 1_000_000, orthanc: 20_000,
-		queries: 200, slow: 25, retrieve: 400, frames: 2_000, short: 200, long: 600, copies: 12, multi: 2_000, each: 50,
+		queries: 400, slow: 25, retrieve: 400, frames: 2_000, short: 200, long: 600, copies: 12, multi: 2_000, each: 50,
 	}
 	quick = size{
 		images: 16, perSeries: 2, edge: 64, tiny: 40, studies: 3_000, orthanc: 20,

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -52,14 +53,14 @@ func (n *node) makeFaces() (*faces, error) {
 	}
 	find := engine.New(engine.Options{Catalog: n.archive.Catalog(), Instances: n.archive.Instances(), Issuer: c.Site})
 	registry := ae.NewRegistry(c.Site, n.archive.Catalog(), n.archive.Journal())
-	dimseMetrics := n.metrics.DIMSE()
+	dimseRequests := requests{n.metrics.DIMSE(), n.log}
 	n.face = ae.New(ae.Options{
 		Title: c.DICOM.AE, CheckCalled: c.DICOM.CheckCalled, OpenStore: c.DICOM.OpenStore, Limit: c.DICOM.MaxAssociations,
 		Registry: registry, Archive: n.archive, Engine: find, Arrivals: n.archive.Journal(),
 		Status: n.archive, Rows: n.archive.Rows("commitment"), Deadline: time.Duration(c.DICOM.CommitDeadline),
 		ClientTLS: clientTLS, Config: f.association, Log: n.log, Audit: n.trail.association,
 		Observe: func(operation string, status uint16, took time.Duration, bytes int64) {
-			dimseMetrics.Observe(operation, int(status), took, bytes)
+			dimseRequests.Observe(operation, int(status), took, bytes)
 		},
 	})
 	guard, err := admin.NewGuard(c.HTTP.Users, f.token, hostsOf(c.HTTP))
@@ -67,7 +68,7 @@ func (n *node) makeFaces() (*faces, error) {
 		return nil, err
 	}
 	dicomweb, err := web.New(n.archive, n.archive, find, web.Options{
-		AE: c.DICOM.AE, Origins: c.HTTP.Origins, Login: guard, Audit: n.trail, Metric: n.metrics.Web(), Log: n.log,
+		AE: c.DICOM.AE, Origins: c.HTTP.Origins, Login: guard, Audit: n.trail, Metric: requests{n.metrics.Web(), n.log}, Log: n.log,
 		TempDir: c.Data, // not the system's, which may be memory
 	})
 	if err != nil {
@@ -210,4 +211,17 @@ func dicomTLS(c config.DICOM) (server, client *tls.Config, err error) {
 	server.ClientCAs, server.ClientAuth = pool, tls.RequireAndVerifyClientCert
 	client.RootCAs = pool
 	return server, client, nil
+}
+
+// requests observes the requests of a face: for the metrics, and one by one in
+// the log of those who want to know every one.
+type requests struct {
+	admin.Face
+	log *slog.Logger
+}
+
+// Observe is as [admin.Face.Observe].
+func (r requests) Observe(operation string, status int, took time.Duration, bytes int64) {
+	r.Face.Observe(operation, status, took, bytes)
+	r.log.Debug("request", "operation", operation, "status", status, "took", took, "bytes", bytes)
 }

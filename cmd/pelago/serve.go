@@ -57,7 +57,7 @@ func (s *serveCommand) Run(e *env) error {
 		return err
 	}
 	if os.Getenv("GOMEMLIMIT") == "" && c.Store.Memory > 0 {
-		debug.SetMemoryLimit(int64(c.Store.Memory))
+		debug.SetMemoryLimit(int64(c.Store.Memory) - int64(c.Store.Chunks))
 	}
 	n, err := startNode(e.ctx, c, log)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -58,7 +59,7 @@ type Options struct {
 	Patience     time.Duration // arrivals wait this long for room in staging; 20 s; negative: not at all
 	Ballast      int64         // bytes of the disk that stay free; the larger of 1 GiB and 1 %
 	CacheBytes   int64         // block cache of store/ and bulk/ each; 64 MiB
-	ChunkBytes   int64         // cache of decoded chunks of packs; 224 MiB
+	ChunkBytes   int64         // cache of decoded chunks of packs; 256 MiB
 
 	// Fatal is told, once, why the process must end: a failed write or fsync
 	// (DESIGN §4, Errors).
@@ -81,7 +82,7 @@ func (o *Options) setDefaults() {
 	def(&o.TableBytes, 256<<20)
 	def(&o.PackBytes, 64<<20)
 	def(&o.CacheBytes, 64<<20)
-	def(&o.ChunkBytes, 224<<20)
+	def(&o.ChunkBytes, 256<<20)
 	def((*int64)(&o.Quiet), int64(30*time.Second))
 	def((*int64)(&o.Age), int64(120*time.Second))
 	def((*int64)(&o.Gather), int64(15*time.Minute))
@@ -110,10 +111,11 @@ type Archive struct {
 	catalog *catalog.Catalog
 	journal *journal.Journal
 
-	number    atomic.Uint64 // the last local number given out
-	visible   atomic.Uint64 // the highest whose arrival is durable and has its rows
-	arrival   inflight      // SOP Instance UIDs on their way in
-	packs     packCache
+	number    atomic.Uint64                // the last local number given out
+	visible   atomic.Uint64                // the highest whose arrival is durable and has its rows
+	arrival   inflight                     // SOP Instance UIDs on their way in
+	packs     recent[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
+	headers   *headers
 	codec     *pack.Codec // one for all packs, so that readers share decoded chunks
 	stats     Stats
 	kick      chan chan error // Pack asks the packer
@@ -157,9 +159,11 @@ func Open(o Options) (_ *Archive, err error) {
 		kick:    make(chan chan error),
 		hurry:   make(chan struct{}, 1),
 		codec:   pack.NewCodec(o.ChunkBytes),
+		headers: newHeaders(),
 		stopped: make(chan struct{}),
 		fatal:   make(chan struct{}),
 	}
+	a.packs.limit = maxOpenPacks
 	a.arrival.waiting = map[string]chan struct{}{}
 	defer func() {
 		if err != nil {
@@ -335,6 +339,7 @@ func (a *Archive) die(err error) {
 // Close closes the stores; Run must have returned.
 func (a *Archive) Close() error {
 	var errs []error
+	a.codec.Close()
 	if a.staging != nil {
 		errs = append(errs, a.staging.Close())
 	}

@@ -47,7 +47,10 @@
 //	changing    whoever changes the state or the place of an instance that was
 //	            committed before, up to the synced batch; arrivals under new UIDs
 //	            never take it
-//	space.mu, packCache.mu   leaf locks; statfs under the first
+//	headers.choosing   arrivals for reading, over the batch that refers to a header
+//	            row, which is not synced; for writing, and for a moment, whoever
+//	            drops an instance
+//	space.mu, recent.mu   leaf locks; statfs under the first
 //
 // # What it does not do
 //

@@ -261,7 +261,8 @@ func (a *Archive) commit(ctx context.Context, arrival *staging.Arrival, r *archi
 	if err != nil {
 		return err
 	}
-	at, err := arrival.Commit(ctx, marshal(&archivepb.Arrival{Instance: r, Header: durable}))
+	whole := wholeHeader(durable)
+	at, err := arrival.Commit(ctx, marshal(&archivepb.Arrival{Instance: r, HeaderRow: whole}))
 	if err != nil {
 		return err
 	}
@@ -269,20 +270,38 @@ func (a *Archive) commit(ctx context.Context, arrival *staging.Arrival, r *archi
 		a.changing.Lock() // its rows are changed, and its pack left
 		defer a.changing.Unlock()
 	}
-	batch := a.store.NewBatch()
-	defer batch.Close()
-	if err := errors.Join(a.replaceLost(batch, r), putInstance(batch, r, durable, stagedLocation(at))); err != nil {
+	if err := a.commitRows(r, durable, whole, stagedLocation(at)); err != nil {
 		return err
-	}
-	// Unsynced: the commit frame is what was promised, and replay writes the
-	// rows again if a crash takes them.
-	if err := batch.Commit(pebble.NoSync); err != nil {
-		a.die(err)
-		return fault.New(fault.Unavailable, "store: %w", err)
 	}
 	raise(&a.visible, r.Number)
 	if r.State == archivepb.State_CANONICAL {
 		a.journal.Dirty(r.Number, r.Study, r.Series)
+	}
+	return nil
+}
+
+// commitRows writes all rows of an arrival. Unsynced: the commit frame is what
+// was promised, and replay writes the rows again if a crash takes them. Batches
+// survive a crash in the order of their commits, so no header row does without
+// the one that it refers to.
+func (a *Archive) commitRows(r *archivepb.Instance, header, whole []byte, at *archivepb.Location) error {
+	batch := a.store.NewBatch()
+	defer batch.Close()
+	if err := errors.Join(a.replaceLost(batch, r), putInstance(batch, r, at)); err != nil {
+		return err
+	}
+	a.headers.choosing.RLock()
+	defer a.headers.choosing.RUnlock()
+	like, err := a.putHeader(batch, r, header, whole)
+	if err != nil {
+		return err
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		a.die(err)
+		return fault.New(fault.Unavailable, "store: %w", err)
+	}
+	if !like {
+		a.offerHeader(r, header)
 	}
 	return nil
 }
@@ -297,11 +316,11 @@ func raise(n *atomic.Uint64, to uint64) {
 	}
 }
 
-// putInstance writes all rows of an instance that rests in staging.
-func putInstance(b *pebble.Batch, r *archivepb.Instance, header []byte, at *archivepb.Location) error {
+// putInstance writes the rows of an instance that rests in staging, but for its
+// header row.
+func putInstance(b *pebble.Batch, r *archivepb.Instance, at *archivepb.Location) error {
 	rows := []struct{ key, value []byte }{
 		{keyNumber(rowInstance, r.Number), marshal(r)},
-		{keyNumber(rowHeader, r.Number), header},
 		{keyNumber(rowLocation, r.Number), marshal(at)},
 		{keyQueue(r.Study, r.Series, r.Number), queueValue(r.Bytes, r.Arrived)},
 	}

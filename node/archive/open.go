@@ -1,13 +1,11 @@
 package archive
 
 import (
-	"container/list"
 	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"iter"
-	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -150,14 +148,14 @@ func (a *Archive) Headers(_ context.Context, ref Ref) (*dicom.Header, error) {
 
 // header reads an instance's header record.
 func (a *Archive) header(r *archivepb.Instance) (*dicom.Header, error) {
-	value, ok, err := a.get(keyNumber(rowHeader, r.Number))
+	record, ok, err := a.headerRecord(r.Number)
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
 		return nil, fault.New(fault.NotFound, "instance %d has no header record", r.Number)
 	}
-	h, err := dicom.ParseHeader(value)
+	h, err := dicom.ParseHeader(record)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +184,7 @@ func (a *Archive) Open(ctx context.Context, ref Ref) (Instance, error) {
 	if !ok || r.Sop != ref.SOP {
 		return nil, fault.New(fault.NotFound, "no such instance")
 	}
-	header, ok, err := a.get(keyNumber(rowHeader, ref.Number))
+	header, ok, err := a.headerRecord(ref.Number)
 	if err != nil {
 		return nil, err
 	}
@@ -239,9 +237,12 @@ func (a *Archive) packed(location *archivepb.Location, r *archivepb.Instance) (i
 	if err != nil {
 		return nil, nil, err
 	}
-	plaintext, err := a.packs.get(id, func() (io.ReaderAt, error) { return a.openPack(id) })
-	if err != nil {
-		return nil, nil, err
+	plaintext, ok := a.packs.get(id)
+	if !ok {
+		if plaintext, err = a.openPack(id); err != nil {
+			return nil, nil, err
+		}
+		a.packs.offer(id, plaintext, 1)
 	}
 	return a.codec.Instance(id, plaintext, packEntry(location, r)), func() error { return nil }, nil
 }
@@ -278,57 +279,9 @@ func (a *Archive) pack(id pack.ID) (*archivepb.Pack, error) {
 	return &p, unmarshal(value, &p)
 }
 
-// packCache keeps the plaintext readers of the packs used last; each is small
-// (a key schedule), so the bound is for order more than for memory.
-type packCache struct {
-	mu    sync.Mutex
-	byID  map[pack.ID]*list.Element
-	order list.List // front: used last; of cachedPack
-}
-
-type cachedPack struct {
-	id        pack.ID
-	plaintext io.ReaderAt
-}
-
-const maxCachedPacks = 4096
-
-func (c *packCache) get(id pack.ID, open func() (io.ReaderAt, error)) (io.ReaderAt, error) {
-	c.mu.Lock()
-	if e, ok := c.byID[id]; ok {
-		c.order.MoveToFront(e)
-		c.mu.Unlock()
-		return e.Value.(cachedPack).plaintext, nil
-	}
-	c.mu.Unlock()
-	plaintext, err := open()
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, ok := c.byID[id]; ok {
-		return plaintext, nil
-	}
-	if c.byID == nil {
-		c.byID = map[pack.ID]*list.Element{}
-	}
-	c.byID[id] = c.order.PushFront(cachedPack{id, plaintext})
-	if c.order.Len() > maxCachedPacks {
-		last := c.order.Back()
-		delete(c.byID, last.Value.(cachedPack).id)
-		c.order.Remove(last)
-	}
-	return plaintext, nil
-}
-
-// drop forgets every reader: keys or tables have gone.
-func (c *packCache) drop() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clear(c.byID)
-	c.order.Init()
-}
+// maxOpenPacks bounds the plaintext readers that are kept; each is small (a key
+// schedule), so the bound is for order more than for memory.
+const maxOpenPacks = 4096
 
 // opened is an [Instance].
 type opened struct {

@@ -350,7 +350,7 @@ func (p *packer) toPack(ctx context.Context, number uint64) (*queued, error) {
 	if !ok {
 		return nil, fault.New(fault.Corrupt, "store: instance %d is queued and has no record", number)
 	}
-	header, ok, err := p.get(keyNumber(rowHeader, number))
+	header, ok, err := p.headerRecord(number)
 	if err != nil {
 		return nil, err
 	}

@@ -90,7 +90,7 @@ func (a *Archive) purge(ctx context.Context, now time.Time) error {
 			return err
 		}
 	}
-	return errors.Join(a.purgeDiscarded(ctx, now), a.forget(ctx))
+	return errors.Join(a.purgeDiscarded(ctx, now), a.dropKept(), a.forget(ctx))
 }
 
 // purgeObject frees what a tombstone covers: its canonical instances and their
@@ -199,7 +199,7 @@ func (a *Archive) purgeRows(numbers []uint64) (left []*archivepb.Location, err e
 		}
 		left = append(left, at)
 		if err := errors.Join(
-			dropInstance(batch, r, at),
+			a.dropInstance(batch, r, at),
 			batch.Set(keyForget(r.Study), nil, nil),
 		); err != nil {
 			return nil, err

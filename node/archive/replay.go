@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -38,7 +39,7 @@ func (p *replayer) arrival(record []byte, at staging.Placed) error {
 		return err
 	}
 	if !ok {
-		return p.put(r, arrival.Header, at)
+		return p.put(r, arrival.HeaderRow, at)
 	}
 	if !bytes.Equal(known.Hash, r.Hash) || known.Sop != r.Sop {
 		return fault.New(fault.Corrupt, "staging: the arrival numbered %d is not the one that store/ knows", r.Number)
@@ -51,7 +52,7 @@ func (p *replayer) arrival(record []byte, at staging.Placed) error {
 	location, err := p.a.location(known.Number)
 	switch {
 	case fault.Is(err, fault.NotFound):
-		return p.put(known, arrival.Header, at)
+		return p.put(known, arrival.HeaderRow, at)
 	case err != nil:
 		return err
 	case len(location.Pack) > 0:
@@ -88,7 +89,8 @@ func (p *replayer) packed(r *archivepb.Instance, at *archivepb.Location, staged 
 	)
 }
 
-// put writes the rows of an arrival that store/ does not know.
+// put writes the rows of an arrival that store/ does not know, its header row
+// as its commit frame has it: whole.
 func (p *replayer) put(r *archivepb.Instance, header []byte, at staging.Placed) error {
 	p.rows++
 	if err := p.yield(r); err != nil {
@@ -97,9 +99,16 @@ func (p *replayer) put(r *archivepb.Instance, header []byte, at staging.Placed) 
 	if r.State == archivepb.State_QUARANTINED && r.Against != 0 {
 		p.unsettled(r.Number)
 	}
+	if _, err := openWhole(header); err != nil {
+		return fmt.Errorf("staging: %w", err)
+	}
 	batch := p.a.store.NewBatch()
 	defer batch.Close()
-	if err := errors.Join(p.a.replaceLost(batch, r), putInstance(batch, r, header, stagedLocation(at))); err != nil {
+	if err := errors.Join(
+		p.a.replaceLost(batch, r),
+		putInstance(batch, r, stagedLocation(at)),
+		batch.Set(keyNumber(rowHeader, r.Number), header, nil),
+	); err != nil {
 		return err
 	}
 	return fmtStore(batch.Commit(pebble.NoSync))

@@ -10,23 +10,25 @@ import (
 // The archive's rows in store/ (docs/formats.md, "store"). The journal owns
 // "j/"; no prefix here begins with that letter.
 const (
-	rowInstance = 'i' // i number            → archivepb.Instance
-	rowHeader   = 'h' // h number            → header record
-	rowLocation = 'l' // l number            → archivepb.Location
-	rowSeries   = 's' // s study series sop  → listing, below; canonical instances only
-	rowUID      = 'u' // u sop number        → archivepb.State, one byte, and the hash's first 16
-	rowParent   = 'v' // v series study      → nothing
-	rowQueue    = 'q' // q study series number → size and arrival (queue.go): still to be packed
-	rowPack     = 'p' // p pack id           → archivepb.Pack
-	rowMember   = 'm' // m pack id number    → nothing: an instance whose bytes the pack holds
-	rowEmpty    = 'y' // y pack id           → nothing: an instance has left it, see whether it is empty
-	rowReview   = 'x' // x number            → nothing: quarantined, an operator decides
-	rowDiscard  = 'w' // w number            → nothing: discarded, goes once the delete grace has passed
-	rowDropped  = 'd' // d number            → nothing: dropped; its record stays while staging may replay it
-	rowForget   = 'f' // f study             → nothing: purged, its keys go once nothing of it is left
-	rowAgain    = 'a' // a study series      → nothing: its fact must be made anew
-	rowClock    = 't' // t                   → Unix microseconds: the wall clock at the last look for what is past its grace
-	rowTable    = 'b' // b table number      → nothing: about to be ingested into bulk/, no row names its packs yet
+	rowInstance  = 'i' // i number            → archivepb.Instance
+	rowHeader    = 'h' // h number            → header record, whole or by reference (headers.go)
+	rowLocation  = 'l' // l number            → archivepb.Location
+	rowSeries    = 's' // s study series sop  → listing, below; canonical instances only
+	rowUID       = 'u' // u sop number        → archivepb.State, one byte, and the hash's first 16
+	rowParent    = 'v' // v series study      → nothing
+	rowQueue     = 'q' // q study series number → size and arrival (queue.go): still to be packed
+	rowPack      = 'p' // p pack id           → archivepb.Pack
+	rowMember    = 'm' // m pack id number    → nothing: an instance whose bytes the pack holds
+	rowEmpty     = 'y' // y pack id           → nothing: an instance has left it, see whether it is empty
+	rowReview    = 'x' // x number            → nothing: quarantined, an operator decides
+	rowDiscard   = 'w' // w number            → nothing: discarded, goes once the delete grace has passed
+	rowDropped   = 'd' // d number            → nothing: dropped; its record stays while staging may replay it
+	rowForget    = 'f' // f study             → nothing: purged, its keys go once nothing of it is left
+	rowAgain     = 'a' // a study series      → nothing: its fact must be made anew
+	rowReference = 'r' // r number number    → nothing: the header row of the second refers to that of the first
+	rowKept      = 'e' // e number            → nothing: dropped; its header row stays while others refer to it
+	rowClock     = 't' // t                   → Unix microseconds: the wall clock at the last look for what is past its grace
+	rowTable     = 'b' // b table number      → nothing: about to be ingested into bulk/, no row names its packs yet
 )
 
 // UIDs hold printable characters only (checked on the way in), so a zero byte
@@ -35,6 +37,10 @@ func appendUID(key []byte, uid string) []byte { return append(append(key, uid...
 
 func keyNumber(row byte, number uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{row}, number)
+}
+
+func keyReference(to, from uint64) []byte {
+	return binary.BigEndian.AppendUint64(keyNumber(rowReference, to), from)
 }
 
 func keySeries(study, series, sop string) []byte {

@@ -96,6 +96,9 @@ func (a *Archive) verifyInstance(ctx context.Context, report *Report, r *archive
 	if _, err := a.header(r); err != nil {
 		report.add("header", object, err.Error())
 	}
+	if err := a.verifyReference(r.Number); err != nil {
+		report.add("reference", object, err.Error())
+	}
 	if value, ok, err := a.get(keyUID(r.Sop, r.Number)); err != nil || !ok || !bytes.Equal(value, uidValue(r)) {
 		report.add("reference", object, "the UID row is missing or has another state")
 	}

@@ -171,7 +171,7 @@ func (a *Archive) replaceLost(batch *pebble.Batch, r *archivepb.Instance) error 
 	if err != nil || old == nil {
 		return err
 	}
-	return dropInstance(batch, old, location)
+	return a.dropInstance(batch, old, location)
 }
 
 // covered reports whether a tombstone names the instance, its series or study.
@@ -236,7 +236,7 @@ func (a *Archive) setStateRows(number uint64, state archivepb.State) (staged *ar
 	batch := a.store.NewBatch()
 	defer batch.Close()
 	if state == archivepb.State_DROPPED {
-		err = dropInstance(batch, r, location)
+		err = a.dropInstance(batch, r, location)
 		if len(location.Pack) == 0 {
 			staged = location
 		}
@@ -297,7 +297,7 @@ func putState(b *pebble.Batch, r *archivepb.Instance) error {
 // dropInstance takes an instance's rows: its bytes go once the batch is synced.
 // What stays is its record, for staging may replay the arrival for as long as
 // its segment is there (see replayer).
-func dropInstance(b *pebble.Batch, r *archivepb.Instance, at *archivepb.Location) error {
+func (a *Archive) dropInstance(b *pebble.Batch, r *archivepb.Instance, at *archivepb.Location) error {
 	if err := leaveState(b, r); err != nil {
 		return err
 	}
@@ -307,7 +307,7 @@ func dropInstance(b *pebble.Batch, r *archivepb.Instance, at *archivepb.Location
 		b.Set(keyNumber(rowDropped, r.Number), nil, nil),
 		leavePack(b, at, r.Number),
 		b.Delete(keyUID(r.Sop, r.Number), nil),
-		b.Delete(keyNumber(rowHeader, r.Number), nil),
+		a.dropHeader(b, r),
 		b.Delete(keyNumber(rowLocation, r.Number), nil),
 		b.Delete(keyQueue(r.Study, r.Series, r.Number), nil),
 	)

@@ -261,7 +261,7 @@ func TestAnArrivalWithoutRowsYieldsToWhatCameSince(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := arrival.Commit(context.Background(), marshal(&archivepb.Arrival{Instance: record, Header: durable})); err != nil {
+		if _, err := arrival.Commit(context.Background(), marshal(&archivepb.Arrival{Instance: record, HeaderRow: wholeHeader(durable)})); err != nil {
 			t.Fatal(err)
 		}
 	}

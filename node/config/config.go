@@ -75,8 +75,8 @@ type Store struct {
 	Gather    Duration `toml:"gather" comment:"Arrivals are packed at the latest after this long."`
 	Grace     Duration `toml:"grace" comment:"Deleted objects can be restored for this long."`
 	Cache     Bytes    `toml:"cache" comment:"Memory for each store's block cache."`
-	Chunks    Bytes    `toml:"chunks" comment:"Memory for decoded images that were read last."`
-	Memory    Bytes    `toml:"memory" comment:"Soft limit of the process's heap; the collector works harder near it."`
+	Chunks    Bytes    `toml:"chunks" comment:"Memory for decoded images that were read lately."`
+	Memory    Bytes    `toml:"memory" comment:"Soft limit of the heap and the decoded images together; the collector works harder near it. 0: none."`
 	Quiet     Duration `toml:"quiet" comment:"A series without arrivals for this long may be packed."`
 	TableSize Bytes    `toml:"table_size" comment:"Packs gather to tables of about this size."`
 }
@@ -111,7 +111,7 @@ func Default() Config {
 		Peer: Peer{Listen: "127.0.0.1:7700"},
 		Store: Store{
 			Staging: 8 << 30, Gather: Duration(15 * time.Minute), Grace: Duration(30 * 24 * time.Hour),
-			Cache: 64 << 20, Chunks: 128 << 20, Memory: 352 << 20, Quiet: Duration(30 * time.Second), TableSize: 256 << 20,
+			Cache: 64 << 20, Chunks: 256 << 20, Memory: 416 << 20, Quiet: Duration(30 * time.Second), TableSize: 256 << 20,
 		},
 		Audit: Audit{Keep: Duration(6 * 365 * 24 * time.Hour)},
 		Log:   Log{Format: "text", Level: "info"},
@@ -222,6 +222,7 @@ func (s *Store) check(k *checker) {
 		"store.ballast: 0 or at least 128 MiB, without which the stores cannot be written on a full disk")
 	k.check(s.Grace >= minGrace && s.Grace <= maxGrace, "store.grace: 1h to 30d, which is how long a deletion can be taken back")
 	k.check(s.Quiet > 0 && s.Gather > 0, "store.quiet, store.gather: more than nothing")
+	k.check(s.Memory == 0 || s.Memory-64<<20 >= s.Chunks, "store.memory: 0 or at least 64 MiB above store.chunks, which it holds too")
 	k.check(s.TableSize == 0 || s.TableSize >= 1<<20 && s.TableSize <= 2<<30, "store.table_size: 1 MiB to 2 GiB")
 }
 

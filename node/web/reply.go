@@ -93,8 +93,16 @@ func newCopyBuffers() *copyBuffers {
 	return &copyBuffers{pool: sync.Pool{New: func() any { b := make([]byte, copySize); return &b }}}
 }
 
+// ranger is a source that writes its bytes from where they rest in memory.
+type ranger interface {
+	WriteRange(w io.Writer, offset, length int64) error
+}
+
 // copyAt sends length bytes of src from offset; less is an error.
 func (c *copyBuffers) copyAt(w io.Writer, src io.ReaderAt, offset, length int64) error {
+	if src, ok := src.(ranger); ok {
+		return src.WriteRange(goneWriter{w}, offset, length)
+	}
 	buf := c.pool.Get().(*[]byte)
 	defer c.pool.Put(buf)
 	for length > 0 {
@@ -116,6 +124,22 @@ func (c *copyBuffers) copyAt(w io.Writer, src io.ReaderAt, offset, length int64)
 		length -= int64(n)
 	}
 	return nil
+}
+
+// goneWriter tells failures to write from those to read, and gives the client the
+// time of a piece for each piece.
+type goneWriter struct{ w io.Writer }
+
+func (g goneWriter) Write(b []byte) (int, error) {
+	done := 0
+	for done < len(b) {
+		n, err := g.w.Write(b[done:min(len(b), done+copySize)])
+		done += n
+		if err != nil {
+			return done, &clientGone{err}
+		}
+	}
+	return done, nil
 }
 
 // clientGone marks a failure to write to the client, which is no fault of ours.

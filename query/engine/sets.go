@@ -9,9 +9,11 @@ import (
 
 // Limits of what indexes may cost before the records themselves are cheaper.
 const (
-	// maxCollected bounds the postings gathered for a prefix. A prefix that more
-	// studies have is found fast by going through the studies.
+	// maxCollected bounds the postings gathered for a prefix where nothing else is
+	// known. A prefix that more studies have is found fast by going through the
+	// studies. maxRare bounds them where something else finds what is frequent.
 	maxCollected = 20_000
+	maxRare      = 4_000
 	// maxDictionary bounds the terms that are enumerated, maxAccepted those that
 	// are then read side by side.
 	maxDictionary = 4_000
@@ -90,9 +92,16 @@ func openSet(v *catalog.View, set plan.Set) (stream, error) {
 	case plan.SeriesOf:
 		return ofUIDs(set.UIDs, v.SeriesOrders)
 	case plan.Prefix:
-		orders, ok, err := v.Collect(set.Index, set.Prefix, maxCollected)
-		if err != nil || !ok {
+		limit := maxCollected
+		if set.Else != nil {
+			limit = maxRare
+		}
+		orders, ok, err := v.Collect(set.Index, set.Prefix, limit)
+		if err != nil {
 			return nil, err
+		}
+		if !ok {
+			return openSet(v, set.Else)
 		}
 		return &list{orders}, nil
 	case plan.Dictionary:
@@ -147,14 +156,10 @@ func openAny(v *catalog.View, set plan.Any) (stream, error) {
 	return e, nil
 }
 
-func ofUIDs(uids []string, find func(string) ([]catalog.Order, error)) (stream, error) {
-	var orders []catalog.Order
-	for _, uid := range uids {
-		found, err := find(uid)
-		if err != nil {
-			return nil, err
-		}
-		orders = append(orders, found...)
+func ofUIDs(uids []string, find func(...string) ([]catalog.Order, error)) (stream, error) {
+	orders, err := find(uids...)
+	if err != nil {
+		return nil, err
 	}
 	slices.SortFunc(orders, compare)
 	return &list{slices.Compact(orders)}, nil

@@ -12,6 +12,7 @@ import (
 // The indexes. Their letters are part of the catalogue's rows.
 const (
 	nameGrams      = 'n' // folded patient names
+	wholeNames     = 'w' // folded patient names from their beginnings
 	nameCodes      = 'f' // phonetic codes of patient names
 	codePairs      = 'q' // pairs of different codes of one name
 	patientIDGrams = 'i'
@@ -23,7 +24,7 @@ const (
 )
 
 // indexVersion rises whenever terms change for the same study.
-const indexVersion = 4
+const indexVersion = 5
 
 // Lengths of grams, in characters: names repeat a lot, identifiers do not.
 const (
@@ -95,7 +96,11 @@ func addText(t dict.Tag, text string, add func(index byte, term string)) {
 	case dict.PatientName:
 		for _, v := range strings.Split(text, `\`) {
 			for _, group := range strings.Split(v, "=") {
-				grams(match.FoldName(group), nameGram, func(g string) { add(nameGrams, g) })
+				folded := match.FoldName(group)
+				grams(folded, nameGram, func(g string) { add(nameGrams, g) })
+				if folded != "" {
+					add(wholeNames, ended(folded))
+				}
 			}
 		}
 		for _, v := range strings.Split(text, `\`) {
@@ -176,6 +181,15 @@ func whole(v string) string {
 		cut--
 	}
 	return v[:cut] + string(cutMark)
+}
+
+// ended returns a value as one term that tells where the value ends, so that a
+// beginning of it may be the whole.
+func ended(v string) string {
+	if v = whole(v); strings.HasSuffix(v, string(cutMark)) {
+		return v
+	}
+	return v + string(endMark)
 }
 
 // printable replaces characters that mean something in terms.

@@ -27,11 +27,13 @@ type (
 		Index byte
 		Term  string
 	}
-	// Prefix is the studies that have a term with a prefix. There may be many: it
-	// is a help where nothing better is.
+	// Prefix is the studies that have a term with a prefix, which are read in the
+	// order of the terms: if there are many, Else finds the first of them sooner.
+	// An Else of nil means that nothing better is known.
 	Prefix struct {
 		Index  byte
 		Prefix string
+		Else   Set
 	}
 	// Dictionary is the studies with a term that Keep accepts, of an index whose
 	// terms are few.
@@ -169,7 +171,8 @@ func patterns(k match.Key, index byte, n int) Set {
 // pattern returns the set of values that hold every literal run of a pattern,
 // nil when no run is long enough. A run shorter than a gram is the beginning of
 // one if it begins the value, or if only one character is missing and the value
-// goes on after it, be it with its end mark.
+// goes on after it, be it with its end mark. Names that begin alike are also
+// found without grams, which are common to many names of which few begin so.
 func pattern(runs []string, index byte, n int) Set {
 	var all All
 	longest := 0
@@ -178,19 +181,38 @@ func pattern(runs []string, index byte, n int) Set {
 		chars := []rune(run)
 		switch {
 		case len(chars) >= n:
-			for i := 0; i+n <= len(chars); i++ {
-				all = append(all, Term{index, string(chars[i : i+n])})
-			}
+			all = append(all, gramsOf(chars, index, n)...)
 		case chars[0] == startMark && len(chars) > 1, len(chars) == n-1 && chars[len(chars)-1] != endMark:
 			if len(chars) > longest {
-				longest, prefix = len(chars), Prefix{index, run}
+				longest, prefix = len(chars), Prefix{Index: index, Prefix: run}
 			}
 		}
 	}
 	if len(all) > 0 {
-		return all
+		prefix = all
+	}
+	if begins, ok := strings.CutPrefix(runs[0], string(startMark)); ok && begins != "" && index == nameGrams {
+		return Prefix{wholeNames, beginning(begins), prefix}
 	}
 	return prefix
+}
+
+// gramsOf returns the grams of a run. Of an identifier all: digits are few, so
+// that each gram is common to many. Of a name those that lie side by side, the
+// last as far to the end as it goes: those between hardly narrow it more.
+func gramsOf(run []rune, index byte, n int) All {
+	step := n
+	if index != nameGrams {
+		step = 1
+	}
+	var all All
+	for i := 0; ; i += step {
+		i = min(i, len(run)-n)
+		all = append(all, Term{index, string(run[i : i+n])})
+		if i == len(run)-n {
+			return all
+		}
+	}
 }
 
 // literals returns the literal runs of a key's value with the marks of its
@@ -242,7 +264,7 @@ func sounding(words []string, known []sound) Set {
 	if len(words) == 0 {
 		return together(known)
 	}
-	return Words{nameCodes, beginning(words[0]), func(longer []string, complete bool) Set {
+	return Words{nameCodes, beginning(printable(words[0])), func(longer []string, complete bool) Set {
 		own := match.FuzzyCodes(words[0])
 		all := slices.Clone(own)
 		for _, w := range longer {
@@ -262,7 +284,7 @@ func sounding(words []string, known []sound) Set {
 // beginsOrIs returns the set of names with a word that begins with a word, or
 // has one of its codes, without the vocabulary: nil for a single letter.
 func beginsOrIs(word string, codes []string) Set {
-	word = beginning(word)
+	word = beginning(printable(word))
 	if utf8.RuneCountInString(word) < nameGram-1 {
 		return nil
 	}
@@ -330,10 +352,9 @@ func ofCodes(codes []string) Any {
 	return any
 }
 
-// beginning returns what a word and all that begin with it have in common in a
-// vocabulary, whose words may be cut.
+// beginning returns what a value and all that begin with it have in common as
+// whole terms, which may be cut. Its marks stay.
 func beginning(word string) string {
-	word = printable(word)
 	cut := min(len(word), maxTerm/2)
 	for cut < len(word) && !utf8.RuneStart(word[cut]) {
 		cut--

@@ -28,7 +28,8 @@ func holdsSet(s Set, postings []posting, words []string) bool {
 	case Term:
 		return some(func(p posting) bool { return p == posting{s.Index, s.Term} })
 	case Prefix:
-		return some(func(p posting) bool { return p.index == s.Index && strings.HasPrefix(p.term, s.Prefix) })
+		return some(func(p posting) bool { return p.index == s.Index && strings.HasPrefix(p.term, s.Prefix) }) &&
+			(s.Else == nil || holdsSet(s.Else, postings, words)) // either may be looked in
 	case Dictionary:
 		return some(func(p posting) bool { return p.index == s.Index && s.Keep(p.term) })
 	case Words:
@@ -121,7 +122,7 @@ func TestPlanOfEachShape(t *testing.T) {
 		for _, g := range grams {
 			all = append(all, Term{nameGrams, g})
 		}
-		return Any{all}
+		return all
 	}
 	for _, test := range []struct {
 		rule  string
@@ -129,11 +130,13 @@ func TestPlanOfEachShape(t *testing.T) {
 		value string
 		want  []Set
 	}{
-		{"a prefix is anchored", dict.PatientName, "smi*", []Set{name("\x04SM", "SMI")}},
-		{"an infix is not", dict.PatientName, "*anna*", []Set{name("ANN", "NNA")}},
-		{"a suffix is anchored at the end", dict.PatientName, "*ith", []Set{name("ITH", "TH\x05")}},
-		{"one letter is a prefix of grams", dict.PatientName, "s*", []Set{Any{Prefix{nameGrams, "\x04S"}}}},
-		{"delimiters before a wildcard do not count", dict.PatientName, "LI^*", []Set{name("\x04LI")}},
+		{"a prefix is anchored", dict.PatientName, "smi*", []Set{Any{Prefix{wholeNames, "SMI", name("\x04SM", "SMI")}}}},
+		{"grams lie side by side", dict.PatientName, "smith^jo*", []Set{Any{Prefix{wholeNames, "SMITH^JO", name("\x04SM", "ITH", "^JO")}}}},
+		{"a whole name ends", dict.PatientName, "li", []Set{Any{Prefix{wholeNames, "LI\x05", name("\x04LI", "LI\x05")}}}},
+		{"an infix is not anchored", dict.PatientName, "*anna*", []Set{Any{name("ANN", "NNA")}}},
+		{"a suffix is anchored at the end", dict.PatientName, "*ith", []Set{Any{name("ITH", "TH\x05")}}},
+		{"one letter is a prefix", dict.PatientName, "s*", []Set{Any{Prefix{wholeNames, "S", Prefix{Index: nameGrams, Prefix: "\x04S"}}}}},
+		{"delimiters before a wildcard do not count", dict.PatientName, "LI^*", []Set{Any{Prefix{wholeNames, "LI", name("\x04LI")}}}},
 		{"an exact id is a patient", dict.PatientID, "P1", []Set{Patient{catalog.PatientKey{Issuer: "NORTH", ID: "P1"}}}},
 		{"an exact accession is anchored at both ends", dict.AccessionNumber, "A12", []Set{Any{All{Term{accessionGrams, "\x04A12"}, Term{accessionGrams, "A12\x05"}}}}},
 		{"UIDs are looked up", dict.StudyInstanceUID, `1.2\1.3`, []Set{Studies{[]string{"1.2", "1.3"}}}},
@@ -162,6 +165,9 @@ func equalSets(a, b Set) bool {
 	case Studies:
 		b, ok := b.(Studies)
 		return ok && slices.Equal(a.UIDs, b.UIDs)
+	case Prefix:
+		b, ok := b.(Prefix)
+		return ok && a.Index == b.Index && a.Prefix == b.Prefix && equalSets(a.Else, b.Else)
 	}
 	return a == b
 }

@@ -163,28 +163,66 @@ func (v *View) Study(o Order) (StudyRow, bool, error) {
 	return StudyRow{s, v.c.utf8}, true, nil
 }
 
-// StudyOrders returns where the studies stand whose UID has the hash of uid:
-// usually the one.
-func (v *View) StudyOrders(uid string) ([]Order, error) {
-	row, err := get(v.at, uidKey(rowStudyUID, uid))
-	return ordersOf(row), err
+// StudyOrders returns where the studies stand whose UIDs have the hashes of
+// uids, usually one for each, in no order.
+func (v *View) StudyOrders(uids ...string) ([]Order, error) {
+	return v.orders(uidKeys(rowStudyUID, uids))
 }
 
-// SeriesOrders returns where the studies stand that may have a series.
-func (v *View) SeriesOrders(uid string) ([]Order, error) {
-	hashes, err := get(v.at, uidKey(rowSeriesUID, uid))
+// SeriesOrders returns where the studies stand that may have one of the series,
+// in no order.
+func (v *View) SeriesOrders(uids ...string) ([]Order, error) {
+	var keys [][]byte
+	err := v.each(uidKeys(rowSeriesUID, uids), func(hashes []byte) {
+		for ; len(hashes) >= hashBytes; hashes = hashes[hashBytes:] {
+			keys = append(keys, append([]byte{rowStudyUID}, hashes[:hashBytes]...))
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
+	return v.orders(keys)
+}
+
+// orders returns the orders that rows of study UIDs hold.
+func (v *View) orders(keys [][]byte) ([]Order, error) {
 	var orders []Order
-	for ; len(hashes) >= hashBytes; hashes = hashes[hashBytes:] {
-		row, err := get(v.at, append([]byte{rowStudyUID}, hashes[:hashBytes]...))
-		if err != nil {
-			return nil, err
-		}
-		orders = append(orders, ordersOf(row)...)
+	err := v.each(keys, func(row []byte) { orders = append(orders, ordersOf(row)...) })
+	return orders, err
+}
+
+func uidKeys(row byte, uids []string) [][]byte {
+	keys := make([][]byte, len(uids))
+	for i, uid := range uids {
+		keys[i] = uidKey(row, uid)
 	}
-	return orders, nil
+	return keys
+}
+
+// each calls found with the rows of keys, which it sorts, as far as there are
+// any: one iterator goes through all in their order, by the filters of tables.
+// The row is valid during the call.
+func (v *View) each(keys [][]byte, found func(row []byte)) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	slices.SortFunc(keys, bytes.Compare)
+	it, err := v.at.NewIter(&pebble.IterOptions{LowerBound: keys[0], UpperBound: after(keys[len(keys)-1])})
+	if err != nil {
+		return fmt.Errorf("catalog: read: %w", err)
+	}
+	defer it.Close()
+	for i, key := range keys {
+		if i > 0 && bytes.Equal(key, keys[i-1]) {
+			continue
+		}
+		if it.SeekPrefixGE(key) && bytes.Equal(it.Key(), key) {
+			found(it.Value())
+		} else if err := it.Error(); err != nil {
+			return fmt.Errorf("catalog: read: %w", err)
+		}
+	}
+	return nil
 }
 
 func ordersOf(row []byte) []Order {

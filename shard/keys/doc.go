@@ -4,9 +4,10 @@
 // bulk/ is noise; forgetting a study's keys makes its packs noise for good.
 //
 // The file is a log of records, only ever appended to, and written anew when
-// keys are forgotten. Memory holds an index, some 50 bytes a key; keys are read
-// and unwrapped when they are asked for. Study UIDs stand in the file in clear:
-// it never leaves the node but by backup.
+// keys are forgotten. It is read once through at Open, every checksum with it,
+// into an index of 22 to 43 bytes a key; keys are read and unwrapped when they
+// are asked for. Study UIDs stand in the file in clear: it never leaves the node
+// but by backup.
 //
 // A key is durable before [Ring.ForStudy] returns it. A rotten record loses its
 // key only; it is counted ([Ring.Damaged]) and its bytes are kept. All methods

@@ -26,7 +26,7 @@ type record struct {
 	id      [16]byte
 	epoch   uint32
 	wrapped [seal.WrappedBytes]byte
-	study   string
+	study   []byte // of a parsed record, a part of what it was parsed from
 }
 
 func (r *record) append(b []byte) []byte {
@@ -45,21 +45,21 @@ func (r *record) append(b []byte) []byte {
 func (r *record) size() int { return recordBytes + len(r.study) }
 
 // parse reads the record at the head of b; false if none stands there whole.
-func parse(b []byte) (r record, ok bool) {
+func (r *record) parse(b []byte) bool {
 	if len(b) < recordBytes || string(b[:4]) != recordMark {
-		return r, false
+		return false
 	}
 	size := int(binary.BigEndian.Uint16(b[4:]))
 	if size == 0 || size > maxStudy || len(b) < recordBytes+size ||
 		binary.BigEndian.Uint32(b[6:]) != checksum(b[4:6], b[headBytes:recordBytes+size]) {
-		return r, false
+		return false
 	}
 	b = b[headBytes:]
 	copy(r.id[:], b)
 	r.epoch = binary.BigEndian.Uint32(b[16:])
 	copy(r.wrapped[:], b[20:])
-	r.study = string(b[fixedBytes : fixedBytes+size])
-	return r, true
+	r.study = b[fixedBytes : fixedBytes+size]
+	return true
 }
 
 // next is where, after the first byte of b, another record may begin.

@@ -3,14 +3,11 @@ package keys
 import (
 	"bufio"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
-	"iter"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 
@@ -37,43 +34,10 @@ type Ring struct {
 	size    int64 // of the whole records and what lies between them
 	broken  bool  // a write failed: what is on disk behind size is unknown
 	damaged int
-	byID    places // by the id's first bytes
-	byStudy places // by a hash of the study
+	seed    maphash.Seed // of the hashes in the tables below: nobody outside can choose UIDs that collide
+	byID    places
+	byStudy places
 	closed  bool
-}
-
-// places are offsets of records by 64 bits of what they are looked up by. The
-// newest stands in the map; older ones with the same bits, which are rare, in
-// lists.
-type places struct {
-	newest map[uint64]int64
-	older  map[uint64][]int64
-}
-
-func newPlaces(records int64) places {
-	return places{newest: make(map[uint64]int64, records), older: map[uint64][]int64{}}
-}
-
-func (p *places) add(slot uint64, at int64) {
-	if before, ok := p.newest[slot]; ok {
-		p.older[slot] = append(p.older[slot], before)
-	}
-	p.newest[slot] = at
-}
-
-// all yields the offsets under a slot, the newest first.
-func (p *places) all(slot uint64) iter.Seq[int64] {
-	return func(yield func(int64) bool) {
-		at, ok := p.newest[slot]
-		if !ok || !yield(at) {
-			return
-		}
-		for _, at := range slices.Backward(p.older[slot]) {
-			if !yield(at) {
-				return
-			}
-		}
-	}
 }
 
 // Open reads the ring in the key folder dir, or begins one. fault.Corrupt if the
@@ -123,32 +87,39 @@ func (r *Ring) index(f io.ReaderAt, length int64) error {
 	case head[last] != fileMagic[last]:
 		return fault.New(fault.Unsupported, "keys: ring of version %d", head[last])
 	}
-	about := length / (recordBytes + maxUID)
-	r.byID, r.byStudy, r.damaged = newPlaces(about), newPlaces(about), 0
+	about := length / (recordBytes + usualUID)
+	r.seed, r.byID, r.byStudy, r.damaged = maphash.MakeSeed(), newPlaces(about), newPlaces(about), 0
 	r.size = int64(len(head))
-	return scan(f, r.size, length, func(at int64, rec *record, raw []byte) {
+	return scan(f, r.size, length, func(at int64, rec *record, raw []byte) error {
 		if rec == nil {
-			return
+			return nil
 		}
 		if at > r.size {
 			r.damaged++ // a rotten run before this record
 		}
+		if err := r.byID.room(1, at); err != nil {
+			return err
+		}
 		r.note(rec, at)
 		r.size = at + int64(len(raw))
+		return nil
 	})
 }
 
-// maxUID is the length of a long Study Instance UID.
-const maxUID = 64
+// usualUID is the length of a short Study Instance UID: a table is rather made
+// too large than twice.
+const usualUID = 32
 
 // windowBytes is how much of the file is in memory while it is scanned.
 const windowBytes = 1 << 20
 
 // scan reads the file from from to length and calls visit for every record,
-// and, without one, for every run of other bytes. raw is valid during the call.
-func scan(f io.ReaderAt, from, length int64, visit func(at int64, rec *record, raw []byte)) error {
+// and, without one, for every run of other bytes. Both are valid during the
+// call; its error ends the scan.
+func scan(f io.ReaderAt, from, length int64, visit func(at int64, rec *record, raw []byte) error) error {
 	buffer := make([]byte, min(windowBytes, length-from))
 	var window []byte
+	var room record
 	for at := from; at < length; {
 		if len(window) < recordBytes+maxStudy && at+int64(len(window)) < length {
 			window = buffer[:min(int64(len(buffer)), length-at)]
@@ -156,13 +127,15 @@ func scan(f io.ReaderAt, from, length int64, visit func(at int64, rec *record, r
 				return err
 			}
 		}
-		rec, ok := parse(window)
-		size := rec.size()
-		if ok {
-			visit(at, &rec, window[:size])
+		var rec *record
+		var size int
+		if room.parse(window) {
+			rec, size = &room, room.size()
 		} else {
 			size = next(window)
-			visit(at, nil, window[:size])
+		}
+		if err := visit(at, rec, window[:size]); err != nil {
+			return err
 		}
 		at, window = at+int64(size), window[size:]
 	}
@@ -170,15 +143,8 @@ func scan(f io.ReaderAt, from, length int64, visit func(at int64, rec *record, r
 }
 
 func (r *Ring) note(rec *record, at int64) {
-	r.byID.add(idSlot(rec.id), at)
-	r.byStudy.add(studySlot(rec.study), at)
-}
-
-func idSlot(id [16]byte) uint64 { return binary.BigEndian.Uint64(id[:]) }
-
-func studySlot(study string) uint64 {
-	sum := sha256.Sum256([]byte(study))
-	return binary.BigEndian.Uint64(sum[:])
+	r.byID.add(maphash.Bytes(r.seed, rec.id[:]), at)
+	r.byStudy.add(maphash.Bytes(r.seed, rec.study), at)
 }
 
 // rewrite puts a file in place of the ring's: its head and what keep leaves of
@@ -192,10 +158,12 @@ func (r *Ring) rewrite(keep func(rec *record) bool) error {
 	out := bufio.NewWriterSize(f, windowBytes)
 	_, err = out.WriteString(fileMagic)
 	if err == nil {
-		err = scan(r.file, int64(len(fileMagic)), r.size, func(_ int64, rec *record, raw []byte) {
-			if rec == nil || keep(rec) { // rotten bytes are kept: they may be another's key
-				_, _ = out.Write(raw) // Flush returns the error
+		err = scan(r.file, int64(len(fileMagic)), r.size, func(_ int64, rec *record, raw []byte) error {
+			if rec != nil && !keep(rec) {
+				return nil
 			}
+			_, err := out.Write(raw) // rotten bytes are kept: they may be another's key
+			return err
 		})
 	}
 	if err == nil {
@@ -295,7 +263,7 @@ func (r *Ring) Key(id [16]byte) (seal.Key, error) {
 	if r.closed {
 		return seal.Key{}, errClosed
 	}
-	for at := range r.byID.all(idSlot(id)) {
+	for _, at := range r.byID.find(maphash.Bytes(r.seed, id[:])) {
 		rec, err := r.readLocked(at)
 		if err != nil {
 			return seal.Key{}, err
@@ -327,7 +295,7 @@ func (r *Ring) Forget(studies ...string) error {
 	if len(drop) == 0 {
 		return nil
 	}
-	return r.rewrite(func(rec *record) bool { return !drop[rec.study] })
+	return r.rewrite(func(rec *record) bool { return !drop[string(rec.study)] })
 }
 
 // Close closes the ring.
@@ -368,7 +336,7 @@ func (r *Ring) addLocked(studies ...string) error {
 	records := make([]record, len(studies))
 	for i, study := range studies {
 		rec := &records[i]
-		rec.study, rec.epoch = study, number
+		rec.study, rec.epoch = []byte(study), number
 		rand.Read(rec.id[:])
 		wrapped, err := seal.Wrap(epoch, rec.id, seal.NewKey())
 		if err != nil {
@@ -377,8 +345,11 @@ func (r *Ring) addLocked(studies ...string) error {
 		copy(rec.wrapped[:], wrapped)
 		b = rec.append(b)
 	}
-	r.broken = true
 	length := int64(len(b))
+	if err := r.byID.room(len(records), r.size+length); err != nil {
+		return err
+	}
+	r.broken = true
 	if _, err := r.file.WriteAt(b, r.size); err != nil {
 		return diskError(err)
 	}
@@ -399,12 +370,12 @@ func (r *Ring) addLocked(studies ...string) error {
 
 // ofStudyLocked is the newest record of a study.
 func (r *Ring) ofStudyLocked(study string) (record, error) {
-	for at := range r.byStudy.all(studySlot(study)) {
+	for _, at := range r.byStudy.find(maphash.String(r.seed, study)) {
 		rec, err := r.readLocked(at)
 		if err != nil {
 			return record{}, err
 		}
-		if rec.study == study {
+		if string(rec.study) == study {
 			return rec, nil
 		}
 	}
@@ -416,8 +387,8 @@ func (r *Ring) readLocked(at int64) (record, error) {
 	if err := readFull(r.file, b, at); err != nil {
 		return record{}, err
 	}
-	rec, ok := parse(b)
-	if !ok {
+	var rec record
+	if !rec.parse(b) {
 		return rec, fault.New(fault.Corrupt, "keys: the record at %d is rotten", at)
 	}
 	return rec, nil

@@ -3,18 +3,29 @@ package pack
 import (
 	"io"
 	"sync"
+
+	"pelago/shard/cache"
 )
 
 // Codec is what many packs share: compressors, which are costly to make, and a
 // cache of decompressed chunks. Safe for concurrent use.
 type Codec struct {
 	coders sync.Pool // of *coder
-	cache  cache
+	cache  *cache.Cache[chunkKey]
+}
+
+// chunkKey names a chunk among all packs.
+type chunkKey struct {
+	pack       ID
+	at, length int64 // in the pack's plaintext, in the instance
 }
 
 // NewCodec returns a codec whose readers keep at most cacheBytes of decompressed
-// chunks between them.
-func NewCodec(cacheBytes int64) *Codec { return &Codec{cache: cache{limit: cacheBytes}} }
+// chunks between them: outside the Go heap, unless they are few.
+func NewCodec(cacheBytes int64) *Codec { return &Codec{cache: cache.New[chunkKey](cacheBytes)} }
+
+// Close gives the cache's memory back. Readers still work, but keep nothing.
+func (c *Codec) Close() { c.cache.Close() }
 
 // NewWriter begins a pack on w. Its memory returns to the codec with Close.
 func (c *Codec) NewWriter(w io.Writer, id ID) *Writer { return &Writer{w: w, id: id, codec: c} }

@@ -180,7 +180,7 @@ func (c *coder) decompress(dst, compressed []byte, filter byte, s *Samples) erro
 	case filter == filterBytes:
 		return c.inflate(dst, compressed)
 	}
-	c.planes = grow(c.planes, len(dst))
+	c.planes = grow(c.planes, len(dst)+1)[:len(dst)] // with room for medJoinEights
 	if err := c.decompressPlanes(compressed, filter, *s); err != nil {
 		return err
 	}
@@ -231,20 +231,16 @@ func (c *coder) verify(data, compressed []byte, filter byte, s *Samples) error {
 	return nil
 }
 
-// read returns a chunk's bytes.
-func (c *coder) read(plaintext io.ReaderAt, chunk *Chunk) ([]byte, error) {
-	if err := chunk.check(); err != nil {
-		return nil, err
-	}
+// read restores a checked chunk into data, of its length.
+func (c *coder) read(data []byte, plaintext io.ReaderAt, chunk *Chunk) error {
 	c.in = grow(c.in, int(chunk.Compressed))
 	if err := readFull(plaintext, c.in, chunk.At); err != nil {
-		return nil, err
+		return err
 	}
-	data := make([]byte, chunk.Length)
 	if err := c.decompress(data, c.in, chunk.Filter, &chunk.Samples); err != nil {
-		return nil, fault.New(fault.Corrupt, "pack: chunk at %d: %w", chunk.At, err)
+		return fault.New(fault.Corrupt, "pack: chunk at %d: %w", chunk.At, err)
 	}
-	return data, nil
+	return nil
 }
 
 // grow returns a slice of n bytes, b's memory if it suffices.

@@ -5,10 +5,11 @@
 //
 // It parses no DICOM: whoever adds an instance tells by [Samples] how its native
 // pixel data lies. Those chunks are whole rows: samples are predicted from their
-// neighbours (filter.go, predict.go; predict16.go for nearly all there is), the
-// residuals split into planes of equal significance, which are Huffman coded
-// (huffman.go) or, where they repeat, compressed by zstd. Everything else is
-// general bytes. What does not shrink is kept as it is.
+// neighbours (filter.go, predict.go; predict16.go for nearly all there is, and
+// predict16_amd64.s for reading it), the residuals split into planes of equal
+// significance, which are Huffman coded (huffman.go) or, where they repeat,
+// compressed by zstd. Everything else is general bytes. What does not shrink is
+// kept as it is.
 //
 // Invariants:
 //   - Every chunk was decompressed and compared before it counts, every instance

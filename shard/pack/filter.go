@@ -84,14 +84,15 @@ func (f *filterer) join(dst, planes []byte, s Samples, filter byte) {
 // firstAbove is what stands above the first row of samples of 16 bits: zeros,
 // after the top bit was turned where the filter says so.
 func (f *filterer) firstAbove(size int, filter byte) []byte {
-	f.above = grow(f.above, size)
+	f.above = grow(f.above, edge+size+edge)
 	clear(f.above)
+	row := f.above[edge : edge+size]
 	if filter == filterMEDSigned {
 		for i := 0; i < size; i += 2 {
-			binary.LittleEndian.PutUint16(f.above[i:], 1<<15)
+			binary.LittleEndian.PutUint16(row[i:], 1<<15)
 		}
 	}
-	return f.above
+	return row
 }
 
 func (f *filterer) split16(planes, src []byte, s Samples, filter byte) {
@@ -116,6 +117,12 @@ func (f *filterer) join16(dst, planes []byte, s Samples, filter byte) {
 	width, size := s.Width, s.rowBytes()
 	lo, hi := planes[:len(dst)/2], planes[len(dst)/2:]
 	above := f.firstAbove(size, filter)
+	if filter != filterGradient {
+		more := hi[:min(len(hi)+1, cap(hi))]
+		if done := medJoinEights(dst, planes, more, f.above, width, topBit[uint16](s, filter)); done > 0 {
+			above, dst, lo, hi = dst[done-size:done], dst[done:], lo[done/2:], hi[done/2:]
+		}
+	}
 	for len(dst) > 0 {
 		row := dst[:size]
 		switch {

@@ -224,3 +224,73 @@ func FuzzPlane(f *testing.F) {
 		}
 	})
 }
+
+// Rows that are restored eight at a time come out as those that are restored by
+// themselves, and nothing is written beside them.
+func TestEightRowsAtOnceRestoreAsOneByOne(t *testing.T) {
+	var f filterer
+	r := rand.New(rand.NewPCG(7, 8))
+	for width := 16; width <= 136; width += 8 {
+		for rows := 7; rows <= 26; rows++ {
+			s := Samples{Width: width, Bytes: 2, Stride: 1}
+			for kind := range 3 {
+				src := fill(r, s, rows, kind)
+				for _, filter := range []byte{filterMED, filterMEDSigned} {
+					planes := make([]byte, len(src), len(src)+1)
+					f.split(planes, src, s, filter)
+					guarded := bytes.Repeat([]byte{0xa5}, len(src)+64)
+					f.join(guarded[32:32+len(src):32+len(src)], planes, s, filter)
+					if !bytes.Equal(guarded[32:32+len(src)], src) {
+						t.Fatalf("%d rows of %d, kind %d, filter %d", rows, width, kind, filter)
+					}
+					for i, b := range guarded {
+						if b != 0xa5 && (i < 32 || i >= 32+len(src)) {
+							t.Fatalf("%d rows of %d, filter %d: wrote beside them, at %d", rows, width, filter, i-32)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func FuzzEightRows(f *testing.F) {
+	f.Add([]byte("gentle slopes and sudden edges, of which residuals are made"), uint8(2), uint8(9), true)
+	f.Add([]byte{0xff, 0x7f, 0x80, 0, 1}, uint8(5), uint8(16), false)
+	f.Fuzz(func(t *testing.T, seed []byte, width, rows uint8, signed bool) {
+		if len(seed) == 0 {
+			return
+		}
+		s := Samples{Width: 16 + 8*int(width%8), Bytes: 2, Stride: 1}
+		filter := byte(filterMED)
+		if signed {
+			filter = filterMEDSigned
+		}
+		planes := bytes.Repeat(seed, (1+int(rows%32))*s.rowBytes()/len(seed)+1)[:(1+int(rows%32))*s.rowBytes()]
+		var one filterer
+		fast, slow := make([]byte, len(planes)), make([]byte, len(planes))
+		one.join(slow, planes[:len(planes):len(planes)], s, filter)
+		one.join(fast, append(make([]byte, 0, len(planes)+1), planes...), s, filter)
+		again := make([]byte, len(planes))
+		one.split(again, fast, s, filter)
+		if !bytes.Equal(fast, slow) || !bytes.Equal(plainPlanes(fast, s, filter), again) {
+			t.Fatalf("%d rows of %d differ", rows, s.Width)
+		}
+	})
+}
+
+func BenchmarkJoin(b *testing.B) {
+	s := Samples{Width: 512, Bytes: 2, Stride: 1}
+	src := fill(rand.New(rand.NewPCG(1, 1)), s, 512, 1)
+	var f filterer
+	for name, filter := range map[string]byte{"gradient": filterGradient, "MED": filterMED, "MED signed": filterMEDSigned} {
+		planes, back := make([]byte, len(src), len(src)+1), make([]byte, len(src))
+		f.split(planes, src, s, filter)
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(src)))
+			for b.Loop() {
+				f.join(back, planes, s, filter)
+			}
+		})
+	}
+}

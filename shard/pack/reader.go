@@ -32,33 +32,65 @@ func (r *instance) ReadAt(p []byte, off int64) (int, error) {
 	if short {
 		p = p[:r.entry.Bytes-off]
 	}
-	chunks := r.entry.Chunks
-	i := sort.Search(len(chunks), func(i int) bool { return chunks[i].Offset+chunks[i].Length > off })
 	done := 0
-	for ; done < len(p); i++ {
-		at := off + int64(done)
-		if i == len(chunks) || at < chunks[i].Offset || at-chunks[i].Offset >= chunks[i].Length {
-			return done, fault.New(fault.NotFound, "pack: byte %d of the instance is not in this pack", at)
-		}
-		data, err := r.chunk(&chunks[i])
-		if err != nil {
-			return done, err
-		}
-		done += copy(p[done:], data[at-chunks[i].Offset:])
+	err := r.each(off, int64(len(p)), func(b []byte) error {
+		done += copy(p[done:], b)
+		return nil
+	})
+	if err == nil && short {
+		err = io.EOF
 	}
-	if short {
-		return done, io.EOF
-	}
-	return done, nil
+	return done, err
 }
 
-func (r *instance) chunk(c *Chunk) ([]byte, error) {
-	return r.codec.cache.get(cacheKey{r.id, c.At}, func() ([]byte, error) {
+// WriteRange writes length bytes from off on, straight from the cache, where they
+// stay while w takes them. Errors of w are returned as they are, those of reading
+// as ReadAt returns them; io.ErrUnexpectedEOF for what is behind the end.
+func (r *instance) WriteRange(w io.Writer, off, length int64) error {
+	switch {
+	case off < 0 || length < 0:
+		return fault.New(fault.Invalid, "pack: %d bytes at %d", length, off)
+	case length > r.entry.Bytes-off:
+		return io.ErrUnexpectedEOF
+	}
+	return r.each(off, length, func(b []byte) error {
+		n, err := w.Write(b)
+		if err == nil && n < len(b) {
+			err = io.ErrShortWrite
+		}
+		return err
+	})
+}
+
+// each yields the bytes of a range that lies within the instance, chunk by chunk.
+func (r *instance) each(off, length int64, use func(b []byte) error) error {
+	chunks := r.entry.Chunks
+	i := sort.Search(len(chunks), func(i int) bool { return chunks[i].Offset+chunks[i].Length > off })
+	for ; length > 0; i++ {
+		if i == len(chunks) || off < chunks[i].Offset || off-chunks[i].Offset >= chunks[i].Length {
+			return fault.New(fault.NotFound, "pack: byte %d of the instance is not in this pack", off)
+		}
+		skip := off - chunks[i].Offset
+		n := min(length, chunks[i].Length-skip)
+		if err := r.view(&chunks[i], func(data []byte) error { return use(data[skip : skip+n]) }); err != nil {
+			return err
+		}
+		off, length = off+n, length-n
+	}
+	return nil
+}
+
+// view shows a chunk.
+func (r *instance) view(c *Chunk, use func(data []byte) error) error {
+	if err := c.check(); err != nil { // before memory is taken for it
+		return err
+	}
+	return r.codec.cache.View(chunkKey{r.id, c.At, c.Length}, int(c.Length), func(data []byte) error {
 		k, err := r.codec.coder()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		defer r.codec.coders.Put(k)
-		return k.read(r.from, c)
-	})
+		return k.read(data, r.from, c)
+	}, use)
 }

@@ -96,6 +96,9 @@ func (p *Process) await(ctx context.Context, limit time.Duration, ready func(con
 	}
 }
 
+// Log returns what the process has written to its outputs.
+func (p *Process) Log() ([]byte, error) { return os.ReadFile(p.log) }
+
 // tail returns the end of the log.
 func (p *Process) tail() string {
 	b, err := os.ReadFile(p.log)

@@ -2,6 +2,13 @@
 
 package peer
 
-import "syscall"
+import (
+	"errors"
+	"syscall"
+	"time"
+)
 
 func attributes() *syscall.SysProcAttr { return nil }
+
+// CPU is the processor time of the process; known on Linux only.
+func (p *Process) CPU() (time.Duration, error) { return 0, errors.ErrUnsupported }

@@ -270,12 +270,13 @@ func (x *Instance) GetDecided() int64 {
 	return 0
 }
 
-// Arrival is a staging commit frame's record: the instance and its header
-// record (pelago/dimse/dicom).
+// Arrival is an instance and its header: the record of a staging commit frame,
+// with header_row, and of a pack's manifest entry, with header.
 type Arrival struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Instance      *Instance              `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
-	Header        []byte                 `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
+	Header        []byte                 `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`                        // header record (pelago/dimse/dicom); a manifest is compressed as a whole
+	HeaderRow     []byte                 `protobuf:"bytes,3,opt,name=header_row,json=headerRow,proto3" json:"header_row,omitempty"` // the same as a whole header row of store/
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -320,6 +321,13 @@ func (x *Arrival) GetInstance() *Instance {
 func (x *Arrival) GetHeader() []byte {
 	if x != nil {
 		return x.Header
+	}
+	return nil
+}
+
+func (x *Arrival) GetHeaderRow() []byte {
+	if x != nil {
+		return x.HeaderRow
 	}
 	return nil
 }
@@ -789,10 +797,12 @@ const file_archive_proto_rawDesc = "" +
 	"\x05state\x18\x10 \x01(\x0e2\x18.pelago.archive.v1.StateR\x05state\x12\x18\n" +
 	"\aagainst\x18\x11 \x01(\x04R\aagainst\x12\x1a\n" +
 	"\breserved\x18\x12 \x01(\bR\breserved\x12\x18\n" +
-	"\adecided\x18\x13 \x01(\x03R\adecided\"Z\n" +
+	"\adecided\x18\x13 \x01(\x03R\adecided\"y\n" +
 	"\aArrival\x127\n" +
 	"\binstance\x18\x01 \x01(\v2\x1b.pelago.archive.v1.InstanceR\binstance\x12\x16\n" +
-	"\x06header\x18\x02 \x01(\fR\x06header\"\x85\x01\n" +
+	"\x06header\x18\x02 \x01(\fR\x06header\x12\x1d\n" +
+	"\n" +
+	"header_row\x18\x03 \x01(\fR\theaderRow\"\x85\x01\n" +
 	"\bLocation\x123\n" +
 	"\aextents\x18\x01 \x03(\v2\x19.pelago.archive.v1.ExtentR\aextents\x12\x12\n" +
 	"\x04pack\x18\x02 \x01(\fR\x04pack\x120\n" +
