@@ -65,6 +65,10 @@ func restingStudies(t *testing.T, n *node, count int) (all [][]instance, at []st
 		}
 		known, all, at = now, append(all, study), append(at, fresh[0])
 	}
+	// Staging keeps the segment that it appends to, and what is lost is taken from
+	// there as long as it can be: a start lets go of it.
+	n.stop()
+	n.restart()
 	return all, at
 }
 
