@@ -172,17 +172,22 @@ func (v *View) StudyOrders(uid string) ([]Order, error) {
 
 // SeriesOrders returns where the studies stand that may have a series.
 func (v *View) SeriesOrders(uid string) ([]Order, error) {
-	hashes, err := get(v.at, uidKey(rowSeriesUID, uid))
+	prefix := uidKey(rowSeriesUID, uid)
+	it, err := v.at.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("catalog: read: %w", err)
 	}
+	defer it.Close()
 	var orders []Order
-	for ; len(hashes) >= hashBytes; hashes = hashes[hashBytes:] {
-		row, err := get(v.at, append([]byte{rowStudyUID}, hashes[:hashBytes]...))
+	for it.First(); it.Valid(); it.Next() {
+		row, err := get(v.at, append([]byte{rowStudyUID}, it.Key()[len(prefix):]...))
 		if err != nil {
 			return nil, err
 		}
 		orders = append(orders, ordersOf(row)...)
+	}
+	if err := it.Error(); err != nil {
+		return nil, fmt.Errorf("catalog: read: %w", err)
 	}
 	return orders, nil
 }
