@@ -7,8 +7,10 @@ import (
 )
 
 const (
-	// gather is how long a first fact waits for others to share its sync.
-	gather = 20 * time.Millisecond
+	// gather is how long a first fact waits for others to share its sync and its
+	// apply, of which a fact costs the less the more there are. Queries do not
+	// wait for it: Settle lets everything out.
+	gather = 100 * time.Millisecond
 	// The interval between facts of a series that keeps growing.
 	minInterval = time.Second
 	maxInterval = 30 * time.Second
