@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/zeebo/blake3"
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
@@ -113,6 +114,8 @@ type Archive struct {
 	number    atomic.Uint64 // the last local number given out
 	visible   atomic.Uint64 // the highest whose arrival is durable and has its rows
 	arrival   inflight      // SOP Instance UIDs on their way in
+	hashers   sync.Pool     // of *blake3.Hasher, 10 KB each
+	said      sayings       // of instances whose series is about to be announced
 	packs     packCache
 	codec     *pack.Codec // one for all packs, so that readers share decoded chunks
 	stats     Stats
@@ -159,6 +162,7 @@ func Open(o Options) (_ *Archive, err error) {
 		stopped: make(chan struct{}),
 		fatal:   make(chan struct{}),
 	}
+	a.hashers.New = func() any { return blake3.New() }
 	a.arrival.waiting = map[string]chan struct{}{}
 	defer func() {
 		if err != nil {

@@ -68,7 +68,7 @@ func codeOf(t dict.Tag) (uint8, bool) {
 // header, decoded to ISO_IR 192, as SeriesFact.Attributes has them. Empty
 // values are left out; values longer than a record takes are listed as omitted.
 func Attributes(h *dicom.Header) []byte {
-	var picked attrs
+	picked := make(attrs, 0, len(attributes))
 	var omitted []byte
 	total := 0
 	for code, a := range attributes {
@@ -120,7 +120,7 @@ func (as attrs) dataset() []byte {
 		vr    dict.VR
 		value []byte
 	}
-	elements := []element{{dict.SpecificCharacterSet, dict.CS, []byte("ISO_IR 192")}}
+	elements := append(make([]element, 0, len(as)+3), element{dict.SpecificCharacterSet, dict.CS, []byte("ISO_IR 192")})
 	for _, a := range as {
 		if a.code == codeOmitted {
 			names := make([]string, len(a.value))
@@ -137,7 +137,12 @@ func (as attrs) dataset() []byte {
 		elements = append(elements, element{at.tag, at.vr, a.value})
 	}
 	slices.SortFunc(elements, func(x, y element) int { return cmp.Compare(x.tag, y.tag) })
-	var b []byte
+	const head = 8 // tag, VR, length
+	total := 0
+	for _, e := range elements {
+		total += head + len(e.value)
+	}
+	b := make([]byte, 0, total)
 	for _, e := range elements {
 		b = binary.LittleEndian.AppendUint16(b, e.tag.Group())
 		b = binary.LittleEndian.AppendUint16(b, e.tag.Element())
