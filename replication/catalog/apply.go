@@ -157,7 +157,7 @@ func isUID(s string) bool {
 	return true
 }
 
-func (t *txn) registryFact(f *RegistryFact) (result, err error) { //nolint:unparam // as the others
+func (t *txn) registryFact(f *RegistryFact) (result, err error) {
 	if f.Kind == "" || f.Name == "" || len(f.Kind) > maxName || len(f.Name) > maxName ||
 		strings.IndexByte(f.Kind, 0) >= 0 || strings.IndexByte(f.Name, 0) >= 0 {
 		return fault.New(fault.Invalid, "catalog: a registry record has no proper name"), nil

@@ -160,7 +160,7 @@ func parseAttributes(b []byte) (attrs, error) {
 	if len(b) > maxAttributes {
 		return nil, fault.New(fault.Invalid, "catalog: attributes of %d bytes", len(b))
 	}
-	var as attrs
+	as := make(attrs, 0, min(len(b)/8, len(attributes)+1))
 	for len(b) > 0 {
 		if len(b) < 8 {
 			return nil, fault.New(fault.Invalid, "catalog: attributes are cut short")
@@ -238,13 +238,21 @@ func (as *attrs) fill(more attrs) bool {
 
 // of returns the attributes of one level.
 func (as attrs) of(l level) attrs {
-	var out attrs
+	n := 0
 	for _, a := range as {
-		if a.code != codeOmitted && attributes[a.code].level == l {
-			out = append(out, a)
-			continue
+		if a.code == codeOmitted || attributes[a.code].level == l {
+			n++
 		}
+	}
+	if n == 0 {
+		return nil
+	}
+	out := make(attrs, 0, n)
+	for _, a := range as {
 		if a.code != codeOmitted {
+			if attributes[a.code].level == l {
+				out = append(out, a)
+			}
 			continue
 		}
 		var codes []byte

@@ -8,8 +8,8 @@ import (
 
 const (
 	// gather is how long a first fact waits for others to share its sync and its
-	// apply, of which a fact costs the less the more there are. Queries do not
-	// wait for it: Settle lets everything out.
+	// apply, of which a fact costs the less the more there are (DESIGN §6: a batch
+	// every 250 ms). Queries do not wait for it: Settle lets everything out.
 	gather = 250 * time.Millisecond
 	// The interval between facts of a series that keeps growing.
 	minInterval = time.Second

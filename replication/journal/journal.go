@@ -127,9 +127,9 @@ func (j *Journal) replay() error {
 }
 
 // Dirty says that a series has changed by the instance of a local number. It
-// never blocks on I/O and never fails; the first fact of a series goes out at
-// once, then at most one a second doubling to 30 s. It reports whether this is
-// such a first one: then SeriesFact is soon asked for.
+// never blocks on I/O and never fails; the first fact of a series goes out
+// within 250 ms, then at most one a second doubling to 30 s. It reports whether
+// this is such a first one: then SeriesFact is soon asked for.
 func (j *Journal) Dirty(number uint64, study, series string) (first bool) {
 	now := time.Now()
 	j.mu.Lock()
