@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/zeebo/blake3"
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
@@ -117,6 +118,8 @@ type Archive struct {
 	arrival   inflight                     // SOP Instance UIDs on their way in
 	packs     recent[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
 	headers   *headers
+	hashers   sync.Pool   // of *blake3.Hasher, 10 KB each
+	said      sayings     // of instances whose series is about to be announced
 	codec     *pack.Codec // one for all packs, so that readers share decoded chunks
 	stats     Stats
 	kick      chan chan error // Pack asks the packer
@@ -165,6 +168,7 @@ func Open(o Options) (_ *Archive, err error) {
 		fatal:   make(chan struct{}),
 	}
 	a.packs.limit = maxOpenPacks
+	a.hashers.New = func() any { return blake3.New() }
 	a.arrival.waiting = map[string]chan struct{}{}
 	defer func() {
 		if err != nil {

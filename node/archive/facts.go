@@ -32,7 +32,10 @@ func reservedSeries(class string) string {
 }
 
 // facts is the archive as the journal's source.
-type facts struct{ *Archive }
+type facts struct {
+	*Archive
+	said *sayings // nil: everything is read from the rows
+}
 
 // SeriesFact implements [journal.Source].
 func (f facts) SeriesFact(ctx context.Context, study, series string) (*catalog.SeriesFact, error) {
@@ -65,19 +68,22 @@ func (f facts) SeriesFact(ctx context.Context, study, series string) (*catalog.S
 	if first == 0 {
 		return fact, nil
 	}
-	record, ok, err := f.instance(first)
-	if err != nil {
-		return nil, err
-	}
+	said, ok := f.said.take(first)
 	if !ok {
-		return nil, fault.New(fault.Corrupt, "store: a series row without its instance")
+		record, ok, err := f.instance(first)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, fault.New(fault.Corrupt, "store: a series row without its instance")
+		}
+		header, err := f.header(record)
+		if err != nil {
+			return nil, err
+		}
+		said = says(record, header)
 	}
-	header, err := f.header(record)
-	if err != nil {
-		return nil, err
-	}
-	fact.Issuer, fact.Arrived = record.Issuer, record.Arrived
-	fact.Attributes = catalog.Attributes(header)
+	fact.Issuer, fact.Arrived, fact.Attributes = said.issuer, said.arrived, said.attributes
 	return fact, nil
 }
 

@@ -56,7 +56,10 @@ func (a *Archive) take(ctx context.Context, in Incoming) (Stored, error) {
 		return Stored{}, err
 	}
 	defer arrival.Abort()
-	tee := tee{body: in.Body, arrival: arrival, hash: blake3.New()}
+	hash := a.hashers.Get().(*blake3.Hasher)
+	defer a.hashers.Put(hash)
+	hash.Reset()
+	tee := tee{body: in.Body, arrival: arrival, hash: hash}
 	header, err := dicom.ReadHeader(&tee, syntax, a.o.Limits)
 	if tee.err != nil { // the sender's or the disk's error, not the data set's
 		return Stored{}, tee.err
@@ -274,8 +277,8 @@ func (a *Archive) commit(ctx context.Context, arrival *staging.Arrival, r *archi
 		return err
 	}
 	raise(&a.visible, r.Number)
-	if r.State == archivepb.State_CANONICAL {
-		a.journal.Dirty(r.Number, r.Study, r.Series)
+	if r.State == archivepb.State_CANONICAL && a.journal.Dirty(r.Number, r.Study, r.Series) {
+		a.said.put(r.Number, says(r, header))
 	}
 	return nil
 }

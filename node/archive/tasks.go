@@ -23,7 +23,7 @@ func (a *Archive) Tasks() []work.Task {
 	again := &work.Restart{}
 	return []work.Task{
 		{Name: "disk_watch", Run: a.watch},
-		{Name: "journal", Run: func(ctx context.Context, _ *work.Progress) error { return a.journal.Run(ctx, facts{a}) }},
+		{Name: "journal", Run: func(ctx context.Context, _ *work.Progress) error { return a.journal.Run(ctx, facts{a, &a.said}) }},
 		{Name: "finish_left", Run: a.finishLeft, Restart: again},
 		{Name: "pack", Run: a.runPacker},
 		{Name: "purge", Restart: again, Run: work.Every(purgeEvery, a.purgeRound())},

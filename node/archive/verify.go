@@ -130,7 +130,7 @@ func (a *Archive) VerifyAlone(ctx context.Context, progress func(done, total uin
 		unsettled[seriesName{study, series}] = true
 		return nil
 	}
-	if err := a.journal.Behind(ctx, facts{a}, note); err != nil {
+	if err := a.journal.Behind(ctx, facts{Archive: a}, note); err != nil {
 		return nil, err
 	}
 	if err := a.each([]byte{rowAgain}, func(key, _ []byte) error {

@@ -137,7 +137,7 @@ func (a *Archive) verifySeries(ctx context.Context, report *Report, name seriesN
 		if _, deleted := a.catalog.Deleted(name.study, name.series, ""); deleted {
 			return nil
 		}
-		fact, err := facts{a}.SeriesFact(ctx, name.study, name.series)
+		fact, err := facts{Archive: a}.SeriesFact(ctx, name.study, name.series)
 		if err != nil {
 			return err
 		}

@@ -208,8 +208,21 @@ func grams(v string, n int, add func(string)) {
 	if v == "" {
 		return
 	}
-	run := []rune(string(startMark) + printable(v) + string(endMark))
-	for i := 0; i == 0 || i+n <= len(run); i++ {
-		add(string(run[i:min(i+n, len(run))]))
+	v = string(startMark) + printable(v) + string(endMark)
+	from, to := 0, 0 // a gram is a piece of the value
+	for range n {
+		to += charBytes(v[to:])
 	}
+	add(v[:to])
+	for to < len(v) {
+		from += charBytes(v[from:])
+		to += charBytes(v[to:])
+		add(v[from:to])
+	}
+}
+
+// charBytes is the length of the first character of a text, 0 if it is empty.
+func charBytes(text string) int {
+	_, n := utf8.DecodeRuneInString(text)
+	return n
 }

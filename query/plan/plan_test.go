@@ -180,3 +180,26 @@ func TestDatesAreSpans(t *testing.T) {
 		}
 	}
 }
+
+func TestGramsAreRunsOfCharacters(t *testing.T) {
+	for value, want := range map[string][]string{
+		"":              nil,
+		"A":             {"\x04A\x05"},
+		"AB":            {"\x04AB", "AB\x05"},
+		"Ünïé":          {"\x04Ün", "Ünï", "nïé", "ïé\x05"},
+		"山田^":           {"\x04山田", "山田^", "田^\x05"},
+		"A\x01B":        {"\x04A ", "A B", " B\x05"},
+		"A\xFFB":        {"\x04A\uFFFD", "A\uFFFDB", "\uFFFDB\x05"},
+		"\U0001F9B4\t!": {"\x04\U0001F9B4\t", "\U0001F9B4\t!", "\t!\x05"},
+	} {
+		var got []string
+		grams(value, 3, func(g string) { got = append(got, g) })
+		if !slices.Equal(got, want) {
+			t.Errorf("grams of %q: %q, want %q", value, got, want)
+		}
+	}
+	var long []string
+	if grams("A", 4, func(g string) { long = append(long, g) }); !slices.Equal(long, []string{"\x04A\x05"}) {
+		t.Errorf("a value that is too short for one: %q", long)
+	}
+}

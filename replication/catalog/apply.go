@@ -1,10 +1,7 @@
 package catalog
 
 import (
-	"fmt"
 	"strings"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	"pelago/cluster/fault"
 )
@@ -31,7 +28,6 @@ func (c *Catalog) Apply(index uint64, commands []Command) ([]error, error) {
 		return nil, nil
 	}
 	t := c.begin()
-	defer t.batch.Close()
 	results := make([]error, len(commands))
 	for i, command := range commands {
 		result, err := t.apply(command)
@@ -46,8 +42,8 @@ func (c *Catalog) Apply(index uint64, commands []Command) ([]error, error) {
 	if t.stones {
 		c.stones.Store(true) // before the first can be seen
 	}
-	if err := t.batch.Commit(pebble.NoSync); err != nil {
-		return nil, fmt.Errorf("catalog: apply: %w", err)
+	if err := t.rows.commit(c.db); err != nil {
+		return nil, err
 	}
 	c.next = t.next
 	c.totals.Store(&t.totals)
@@ -122,7 +118,8 @@ func (st *studyState) newSeries(uid string, o origin) error {
 	if x.visible() && !st.refold {
 		st.cur.add(x)
 	}
-	return st.t.addSeriesUID(uid, st.cur.uid)
+	st.t.rows.set(seriesUIDKey(uid, st.cur.uid), nil)
+	return nil
 }
 
 // changeSeries folds a fact of a known series in: by difference where only
@@ -165,14 +162,10 @@ func (t *txn) registryFact(f *RegistryFact) (result, err error) {
 		strings.IndexByte(f.Kind, 0) >= 0 || strings.IndexByte(f.Name, 0) >= 0 {
 		return fault.New(fault.Invalid, "catalog: a registry record has no proper name"), nil
 	}
-	key := registryKey(f.Kind, f.Name)
 	if len(f.Value) == 0 {
-		err = t.batch.Delete(key, nil)
+		t.rows.drop(registryKey(f.Kind, f.Name))
 	} else {
-		err = t.batch.Set(key, f.Value, nil)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("catalog: registry: %w", err)
+		t.rows.set(registryKey(f.Kind, f.Name), f.Value)
 	}
 	return nil, nil
 }

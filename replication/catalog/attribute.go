@@ -68,7 +68,7 @@ func codeOf(t dict.Tag) (uint8, bool) {
 // header, decoded to ISO_IR 192, as SeriesFact.Attributes has them. Empty
 // values are left out; values longer than a record takes are listed as omitted.
 func Attributes(h *dicom.Header) []byte {
-	var picked attrs
+	picked := make(attrs, 0, len(attributes))
 	var omitted []byte
 	total := 0
 	for code, a := range attributes {
@@ -120,7 +120,7 @@ func (as attrs) dataset() []byte {
 		vr    dict.VR
 		value []byte
 	}
-	elements := []element{{dict.SpecificCharacterSet, dict.CS, []byte("ISO_IR 192")}}
+	elements := append(make([]element, 0, len(as)+3), element{dict.SpecificCharacterSet, dict.CS, []byte("ISO_IR 192")})
 	for _, a := range as {
 		if a.code == codeOmitted {
 			names := make([]string, len(a.value))
@@ -137,7 +137,12 @@ func (as attrs) dataset() []byte {
 		elements = append(elements, element{at.tag, at.vr, a.value})
 	}
 	slices.SortFunc(elements, func(x, y element) int { return cmp.Compare(x.tag, y.tag) })
-	var b []byte
+	const head = 8 // tag, VR, length
+	total := 0
+	for _, e := range elements {
+		total += head + len(e.value)
+	}
+	b := make([]byte, 0, total)
 	for _, e := range elements {
 		b = binary.LittleEndian.AppendUint16(b, e.tag.Group())
 		b = binary.LittleEndian.AppendUint16(b, e.tag.Element())
@@ -155,7 +160,7 @@ func parseAttributes(b []byte) (attrs, error) {
 	if len(b) > maxAttributes {
 		return nil, fault.New(fault.Invalid, "catalog: attributes of %d bytes", len(b))
 	}
-	var as attrs
+	as := make(attrs, 0, min(len(b)/8, len(attributes)+1))
 	for len(b) > 0 {
 		if len(b) < 8 {
 			return nil, fault.New(fault.Invalid, "catalog: attributes are cut short")
@@ -233,13 +238,21 @@ func (as *attrs) fill(more attrs) bool {
 
 // of returns the attributes of one level.
 func (as attrs) of(l level) attrs {
-	var out attrs
+	n := 0
 	for _, a := range as {
-		if a.code != codeOmitted && attributes[a.code].level == l {
-			out = append(out, a)
-			continue
+		if a.code == codeOmitted || attributes[a.code].level == l {
+			n++
 		}
+	}
+	if n == 0 {
+		return nil
+	}
+	out := make(attrs, 0, n)
+	for _, a := range as {
 		if a.code != codeOmitted {
+			if attributes[a.code].level == l {
+				out = append(out, a)
+			}
 			continue
 		}
 		var codes []byte

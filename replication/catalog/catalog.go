@@ -47,8 +47,10 @@ type Catalog struct {
 
 	mu   sync.Mutex // held by Apply throughout: one writer
 	next uint32     // dense number of the next study
+	rows rows       // of the Apply under way; kept for its room
 
-	vocabulary map[string]struct{} // word rows that are written, as far as remembered
+	vocabulary remembered // word rows that are written
+	patients   remembered // prefixes of patients that have a posting
 }
 
 // Totals are the numbers of patients, studies, series and instances that
@@ -74,7 +76,7 @@ func Open(o Options) (*Catalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("catalog: open: %w", err)
 	}
-	c := &Catalog{db: db, indexer: o.Indexer, vocabulary: map[string]struct{}{}, utf8: sync.OnceValue(func() *dicom.Charset {
+	c := &Catalog{db: db, indexer: o.Indexer, vocabulary: remembered{}, patients: remembered{}, utf8: sync.OnceValue(func() *dicom.Charset {
 		utf8, _ := dicom.NewCharset([]string{"ISO_IR 192"}) // a registered term
 		return utf8
 	})}
@@ -153,7 +155,7 @@ func (c *Catalog) Sync() error {
 // Bytes is what the catalogue occupies on disk.
 func (c *Catalog) Bytes() uint64 { return c.db.Metrics().DiskSpaceUsage() }
 
-const metaVersion = 1
+const metaVersion = 2
 
 // meta is the one row that changes with every Apply.
 type meta struct {
@@ -232,9 +234,7 @@ func (c *Catalog) reindex(m meta) error {
 			return err
 		}
 		keys := postings(s, c.indexer)
-		if err := c.words(s, func(key []byte) error { keys = append(keys, key); return nil }); err != nil {
-			return err
-		}
+		c.words(s, func(key []byte) { keys = append(keys, key) })
 		for _, key := range keys {
 			if err := batch.Set(key, nil, nil); err != nil {
 				return fmt.Errorf("catalog: write postings: %w", err)

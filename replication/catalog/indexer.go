@@ -28,49 +28,69 @@ func (noIndex) Version() uint32                                   { return 0 }
 func (noIndex) Terms(_ StudyRow, _ func(index byte, term string)) {}
 func (noIndex) Words(_ StudyRow, _ func(index byte, word string)) {}
 
-// postings returns the keys under which a study is found, ascending, without
-// duplicates: its patients', and the Indexer's.
-func postings(s *study, ix Indexer) [][]byte {
+// eachPosting calls fn with the keys under which a study is found: its
+// patients', and the Indexer's. The same key may come twice; it is fn's for the
+// call only.
+func eachPosting(s *study, ix Indexer, fn func(key []byte)) {
 	if s == nil || !s.visible() {
-		return nil
+		return
 	}
 	order := s.order()
-	keys := make([][]byte, 0, 64)
 	for i := range s.patients {
-		keys = append(keys, append(patientPrefix(s.patients[i].key(), s.uid), order[:]...))
+		fn(append(patientPrefix(s.patients[i].key(), s.uid), order[:]...))
 	}
+	key := make([]byte, 0, 128)
 	ix.Terms(StudyRow{s: s}, func(index byte, term string) {
 		if strings.IndexByte(term, 0) >= 0 {
 			panic("catalog: an index term holds a NUL")
 		}
-		keys = append(keys, append(indexPrefix(index, term), order[:]...))
+		key = append(append(key[:0], rowIndex, index), term...)
+		key = append(append(key, 0), order[:]...)
+		fn(key)
 	})
+}
+
+// postings returns the keys of eachPosting, ascending, without duplicates.
+func postings(s *study, ix Indexer) [][]byte {
+	keys := make([][]byte, 0, 64)
+	eachPosting(s, ix, func(key []byte) { keys = append(keys, bytes.Clone(key)) })
 	slices.SortFunc(keys, bytes.Compare)
 	return slices.CompactFunc(keys, bytes.Equal)
 }
 
-// maxVocabulary bounds the words that are remembered as written: more are
-// written again, which changes nothing.
-const maxVocabulary = 1 << 16
+// remembered are keys of which something is known that need not be looked up
+// again. What it does not hold may be so all the same.
+type remembered map[string]struct{}
+
+// maxRemembered bounds the keys that are remembered.
+const maxRemembered = 1 << 16
+
+func (r remembered) has(key string) bool { _, ok := r[key]; return ok }
+
+// note remembers a key, or no longer.
+func (r remembered) note(key string, holds bool) {
+	if !holds {
+		delete(r, key)
+		return
+	}
+	if len(r) >= maxRemembered {
+		clear(r)
+	}
+	r[key] = struct{}{}
+}
 
 // words calls put with the rows of a study's words that are not known to be written.
-func (c *Catalog) words(s *study, put func(key []byte) error) error {
+func (c *Catalog) words(s *study, put func(key []byte)) {
 	if !s.visible() {
-		return nil
+		return
 	}
-	var failed error
 	c.indexer.Words(StudyRow{s: s}, func(index byte, word string) {
-		key := string([]byte{rowWord, index}) + word
-		if _, ok := c.vocabulary[key]; ok || failed != nil {
-			return
+		key := append([]byte{rowWord, index}, word...)
+		if !c.vocabulary.has(string(key)) {
+			c.vocabulary.note(string(key), true)
+			put(key)
 		}
-		if len(c.vocabulary) >= maxVocabulary {
-			clear(c.vocabulary)
-		}
-		c.vocabulary[key] = struct{}{}
-		failed = put([]byte(key))
 	})
-	return failed
 }
 
 // diff calls drop for keys that only old has and put for those that only new has.

@@ -14,7 +14,7 @@ import (
 //	r order                            study record
 //	e number(4) series                 series record
 //	u hash(8) of study UID             orders of the studies with that hash
-//	v hash(8) of series UID            hashes of their studies' UIDs
+//	v hash(8) of series UID, hash(8) of study UID   posting: the studies that hold a series
 //	p hash(8) of patient, order        posting: a patient's studies
 //	x index(1) term 00 order           posting: the Indexer's
 //	y index(1) word                    vocabulary: the Indexer's
@@ -57,6 +57,13 @@ func seriesKey(number uint32, uid string) []byte { return append(seriesPrefix(nu
 func uidKey(row byte, uid string) []byte {
 	h := hash64(uid)
 	return append([]byte{row}, h[:]...)
+}
+
+// seriesUIDKey is the posting of a series in a study. It is written without a
+// look at what is there: naming it twice changes nothing.
+func seriesUIDKey(series, study string) []byte {
+	h := hash64(study)
+	return append(uidKey(rowSeriesUID, series), h[:]...)
 }
 
 // patientPrefix is the prefix of a patient's postings. A study without Patient

@@ -11,13 +11,14 @@ import (
 )
 
 // txn is one Apply under way: what it has read and changed, in memory, and the
-// batch that it ends in. Reads of studies go through it, for commands of one
+// rows that it ends in. Reads of studies go through it, for commands of one
 // Apply see each other's effects.
 type txn struct {
 	c       *Catalog
-	batch   *pebble.Batch
+	rows    *rows
 	studies map[string]*studyState
-	small   map[string][]byte // tombstone, study UID and series UID rows as this txn leaves them; nil: absent
+	touched []*studyState     // the same, in the order in which commands named them
+	small   map[string][]byte // tombstone and study UID rows as this txn leaves them; nil: absent
 	patient map[string]*patientDelta
 	next    uint32
 	totals  Totals
@@ -29,6 +30,7 @@ type studyState struct {
 	t      *txn
 	old    *study // as stored; nil when new
 	oldRow []byte
+	orders []byte // the row of its UID as stored
 	cur    *study
 	loaded map[string]*seriesState
 	all    bool // every stored series is loaded
@@ -49,8 +51,9 @@ type patientDelta struct {
 }
 
 func (c *Catalog) begin() *txn {
+	c.rows.reset()
 	return &txn{
-		c: c, batch: c.db.NewBatch(), studies: map[string]*studyState{}, small: map[string][]byte{},
+		c: c, rows: &c.rows, studies: map[string]*studyState{}, small: map[string][]byte{},
 		patient: map[string]*patientDelta{}, next: c.next, totals: c.Totals(), stones: c.stones.Load(),
 	}
 }
@@ -60,18 +63,22 @@ func (t *txn) study(uid string, create bool) (*studyState, error) {
 	if st := t.studies[uid]; st != nil {
 		return st, nil
 	}
-	s, row, err := findStudy(t.c.db, uid)
+	orders, err := get(t.c.db, uidKey(rowStudyUID, uid))
+	if err != nil {
+		return nil, err
+	}
+	s, row, err := studyAt(t.c.db, uid, orders)
 	if err != nil || s == nil && !create {
 		return nil, err
 	}
-	st := &studyState{t: t, old: s, oldRow: row, loaded: map[string]*seriesState{}}
+	st := &studyState{t: t, old: s, oldRow: row, orders: orders, loaded: map[string]*seriesState{}}
 	if s == nil {
 		st.cur, st.all = &study{uid: uid, number: t.next}, true
 		t.next++
 	} else {
 		st.cur = s.clone()
 	}
-	t.studies[uid] = st
+	t.studies[uid], t.touched = st, append(t.touched, st)
 	return st, nil
 }
 
@@ -89,6 +96,11 @@ func findStudy(r pebble.Reader, uid string) (*study, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	return studyAt(r, uid, orders)
+}
+
+// studyAt is findStudy for who has read the row of the UID.
+func studyAt(r pebble.Reader, uid string, orders []byte) (*study, []byte, error) {
 	for ; len(orders) >= OrderBytes; orders = orders[OrderBytes:] {
 		row, err := get(r, studyKey(Order(orders[:OrderBytes])))
 		if err != nil {
@@ -172,35 +184,21 @@ func (st *studyState) fold() error {
 	return nil
 }
 
-// save writes what the transaction changed into its batch.
+// save gathers the rows of what the transaction changed.
 func (t *txn) save(index uint64) error {
-	for _, uid := range slices.Sorted(maps.Keys(t.studies)) {
-		if err := t.studies[uid].save(); err != nil {
+	for _, st := range t.touched {
+		if err := st.save(); err != nil {
 			return err
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(t.small)) {
-		if err := t.put([]byte(key), t.small[key]); err != nil {
-			return err
-		}
+	for key, value := range t.small {
+		t.rows.put([]byte(key), value)
 	}
 	if err := t.countPatients(); err != nil {
 		return err
 	}
 	m := meta{applied: index, next: t.next, indexer: t.c.indexer.Version(), totals: t.totals}
-	return t.put([]byte{rowMeta}, m.encode())
-}
-
-// put sets a row, or deletes it when the value is nil.
-func (t *txn) put(key, value []byte) (err error) {
-	if value == nil {
-		err = t.batch.Delete(key, nil)
-	} else {
-		err = t.batch.Set(key, value, nil)
-	}
-	if err != nil {
-		return fmt.Errorf("catalog: apply: %w", err)
-	}
+	t.rows.set([]byte{rowMeta}, m.encode())
 	return nil
 }
 
@@ -210,22 +208,6 @@ func (t *txn) read(key []byte) ([]byte, error) {
 		return v, nil
 	}
 	return get(t.c.db, key)
-}
-
-// addSeriesUID notes that a study has a series.
-func (t *txn) addSeriesUID(series, study string) error {
-	key, h := uidKey(rowSeriesUID, series), hash64(study)
-	v, err := t.read(key)
-	if err != nil {
-		return err
-	}
-	for i := 0; i+hashBytes <= len(v); i += hashBytes {
-		if bytes.Equal(v[i:i+hashBytes], h[:]) {
-			return nil
-		}
-	}
-	t.small[string(key)] = append(slices.Clip(v), h[:]...)
-	return nil
 }
 
 // save writes a study's rows and postings by what differs from the stored ones.
@@ -241,41 +223,37 @@ func (st *studyState) save() error {
 			return err
 		}
 	}
-	for _, uid := range slices.Sorted(maps.Keys(st.loaded)) {
-		x := st.loaded[uid]
+	for uid, x := range st.loaded {
 		if !x.changed && shared {
 			continue
 		}
 		if row := x.cur.encode(st.cur); !bytes.Equal(row, x.oldRow) {
-			if err := st.t.put(seriesKey(st.cur.number, uid), row); err != nil {
-				return err
-			}
+			st.t.rows.set(seriesKey(st.cur.number, uid), row)
 		}
 	}
-	if err := st.saveRow(); err != nil {
-		return err
-	}
+	st.saveRow()
 	st.total(st.old, -1)
 	st.total(st.cur, +1)
 	if shared && st.old.visible() == st.cur.visible() && slices.Equal(st.old.modalities, st.cur.modalities) {
 		return nil
 	}
-	return st.savePostings()
+	st.savePostings()
+	return nil
 }
 
-func (st *studyState) saveRow() error {
+func (st *studyState) saveRow() {
 	order := st.cur.order()
 	row := st.cur.encode()
 	if st.old != nil && st.old.order() == order {
-		if bytes.Equal(row, st.oldRow) {
-			return nil
+		if !bytes.Equal(row, st.oldRow) {
+			st.t.rows.set(studyKey(order), row)
 		}
-		return st.t.put(studyKey(order), row)
+		return
 	}
 	key := uidKey(rowStudyUID, st.cur.uid)
-	orders, err := st.t.read(key)
-	if err != nil {
-		return err
+	orders, ok := st.t.small[string(key)] // of another study of this transaction whose UID has the same hash
+	if !ok {
+		orders = st.orders
 	}
 	var kept []byte
 	for ; len(orders) >= OrderBytes; orders = orders[OrderBytes:] {
@@ -285,11 +263,9 @@ func (st *studyState) saveRow() error {
 	}
 	st.t.small[string(key)] = append(kept, order[:]...)
 	if st.old != nil {
-		if err := st.t.put(studyKey(st.old.order()), nil); err != nil {
-			return err
-		}
+		st.t.rows.drop(studyKey(st.old.order()))
 	}
-	return st.t.put(studyKey(order), row)
+	st.t.rows.set(studyKey(order), row)
 }
 
 // total adds a study to the totals, or takes it out.
@@ -305,22 +281,24 @@ func (st *studyState) total(s *study, sign int) {
 	t.Studies, t.Series, t.Instances, t.Bytes = t.Studies+1, t.Series+uint64(s.series), t.Instances+s.instances, t.Bytes+s.bytes
 }
 
-func (st *studyState) savePostings() error {
-	var failed error
-	keep := func(err error) {
-		if failed == nil {
-			failed = err
-		}
+// savePostings writes the difference between the postings of the stored record
+// and of the new one. A new study has no old ones, so its need no comparing: in
+// what order and how often a key is named is settled where all rows are sorted.
+func (st *studyState) savePostings() {
+	t := st.t
+	put := func(key []byte) {
+		t.countPosting(key, false)
+		t.rows.set(key, nil)
 	}
-	diff(postings(st.old, st.t.c.indexer), postings(st.cur, st.t.c.indexer), func(key []byte) {
-		st.t.countPosting(key, true)
-		keep(st.t.put(key, nil))
-	}, func(key []byte) {
-		st.t.countPosting(key, false)
-		keep(st.t.put(key, []byte{}))
-	})
-	keep(st.t.c.words(st.cur, func(key []byte) error { return st.t.put(key, []byte{}) }))
-	return failed
+	if st.old == nil || !st.old.visible() {
+		eachPosting(st.cur, t.c.indexer, put)
+	} else {
+		diff(postings(st.old, t.c.indexer), postings(st.cur, t.c.indexer), func(key []byte) {
+			t.countPosting(key, true)
+			t.rows.drop(key)
+		}, put)
+	}
+	t.c.words(st.cur, func(key []byte) { t.rows.set(key, nil) })
 }
 
 // countPosting notes patients that may have come or gone.
@@ -354,6 +332,9 @@ func (t *txn) countPatients() error {
 	defer it.Close()
 	for _, prefix := range slices.Sorted(maps.Keys(t.patient)) {
 		d := t.patient[prefix]
+		if len(d.dropped) == 0 && t.c.patients.has(prefix) {
+			continue
+		}
 		before, kept := 0, d.added
 		for it.SeekGE([]byte(prefix)); it.Valid() && bytes.HasPrefix(it.Key(), []byte(prefix)); it.Next() {
 			before++
@@ -364,6 +345,7 @@ func (t *txn) countPatients() error {
 				break
 			}
 		}
+		t.c.patients.note(prefix, kept > 0)
 		switch {
 		case before == 0 && kept > 0:
 			t.totals.Patients++

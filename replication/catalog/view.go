@@ -173,10 +173,8 @@ func (v *View) StudyOrders(uids ...string) ([]Order, error) {
 // in no order.
 func (v *View) SeriesOrders(uids ...string) ([]Order, error) {
 	var keys [][]byte
-	err := v.each(uidKeys(rowSeriesUID, uids), func(hashes []byte) {
-		for ; len(hashes) >= hashBytes; hashes = hashes[hashBytes:] {
-			keys = append(keys, append([]byte{rowStudyUID}, hashes[:hashBytes]...))
-		}
+	err := v.eachWithin(uidKeys(rowSeriesUID, uids), func(study []byte) {
+		keys = append(keys, append([]byte{rowStudyUID}, study...))
 	})
 	if err != nil {
 		return nil, err
@@ -219,6 +217,32 @@ func (v *View) each(keys [][]byte, found func(row []byte)) error {
 		if it.SeekPrefixGE(key) && bytes.Equal(it.Key(), key) {
 			found(it.Value())
 		} else if err := it.Error(); err != nil {
+			return fmt.Errorf("catalog: read: %w", err)
+		}
+	}
+	return nil
+}
+
+// eachWithin calls found with what stands behind prefixes, which it sorts, in
+// the keys that begin with them. The suffix is valid during the call.
+func (v *View) eachWithin(prefixes [][]byte, found func(suffix []byte)) error {
+	if len(prefixes) == 0 {
+		return nil
+	}
+	slices.SortFunc(prefixes, bytes.Compare)
+	it, err := v.at.NewIter(&pebble.IterOptions{LowerBound: prefixes[0], UpperBound: after(prefixes[len(prefixes)-1])})
+	if err != nil {
+		return fmt.Errorf("catalog: read: %w", err)
+	}
+	defer it.Close()
+	for i, prefix := range prefixes {
+		if i > 0 && bytes.Equal(prefix, prefixes[i-1]) {
+			continue
+		}
+		for it.SeekGE(prefix); it.Valid() && bytes.HasPrefix(it.Key(), prefix); it.Next() {
+			found(it.Key()[len(prefix):])
+		}
+		if err := it.Error(); err != nil {
 			return fmt.Errorf("catalog: read: %w", err)
 		}
 	}

@@ -35,6 +35,28 @@ func TestSeriesThatGrowsIsAnnouncedLessAndLess(t *testing.T) {
 	}
 }
 
+func TestMarkTellsTheFirstOfASeries(t *testing.T) {
+	c := newCoalescer()
+	name, now := seriesName{"1", "2"}, time.Unix(1000, 0)
+	mark := func(want bool, when string) {
+		t.Helper()
+		if _, first := c.mark(name, 1, now); first != want {
+			t.Errorf("%s: first %t, want %t", when, first, want)
+		}
+	}
+	mark(true, "unknown")
+	mark(false, "waiting")
+	now = now.Add(gather)
+	c.take(now, 10)
+	c.land(now)
+	mark(false, "announced lately")
+	now = now.Add(2 * minInterval)
+	c.take(now, 10)
+	c.land(now)
+	now = now.Add(time.Hour)
+	mark(true, "announced long ago")
+}
+
 func TestForceLetsOutWhatWasDirtyAndNoMore(t *testing.T) {
 	c := newCoalescer()
 	now := time.Unix(1000, 0)

@@ -20,8 +20,8 @@
 //
 // # Coalescing
 //
-// The first fact of a series goes out at once (within gather, which lets many
-// series share a sync), then at most one a second, doubling to 30 s while the
+// The first fact of a series goes out within 250 ms, which lets many series
+// share a sync and an apply, then at most one a second, doubling to 30 s while the
 // series keeps growing. Flush lets all out now. Settle does too, and waits; it
 // waits for what was dirty when it was called, so that those who keep storing
 // do not starve it.

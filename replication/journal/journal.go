@@ -127,18 +127,15 @@ func (j *Journal) replay() error {
 }
 
 // Dirty says that a series has changed by the instance of a local number. It
-// never blocks on I/O and never fails; the first fact of a series goes out at
-// once, then at most one a second doubling to 30 s.
-func (j *Journal) Dirty(number uint64, study, series string) {
+// never blocks on I/O and never fails; the first fact of a series goes out
+// within 250 ms, then at most one a second doubling to 30 s. It reports whether
+// this is such a first one: then SeriesFact is soon asked for.
+func (j *Journal) Dirty(number uint64, study, series string) (first bool) {
 	now := time.Now()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.cursor.come(number, now)
-	due := j.series.mark(seriesName{study, series}, number, now)
-	if j.wakeAt.IsZero() || due.Before(j.wakeAt) {
-		j.wakeAt = due
-		j.poke()
-	}
+	return j.markLocked(seriesName{study, series}, number, now)
 }
 
 // Again says that a series' fact must be made anew although no instance came:
@@ -146,15 +143,20 @@ func (j *Journal) Dirty(number uint64, study, series string) {
 // names is not announced again by a later start: the caller remembers it until
 // Settle has returned.
 func (j *Journal) Again(study, series string) {
-	now := time.Now()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	// No local number: the cursor does not wait for it.
-	due := j.series.mark(seriesName{study, series}, math.MaxUint64, now)
+	j.markLocked(seriesName{study, series}, math.MaxUint64, time.Now())
+}
+
+// markLocked notes a change and wakes Run if it would sleep too long.
+func (j *Journal) markLocked(name seriesName, number uint64, now time.Time) (first bool) {
+	due, first := j.series.mark(name, number, now)
 	if j.wakeAt.IsZero() || due.Before(j.wakeAt) {
 		j.wakeAt = due
 		j.poke()
 	}
+	return first
 }
 
 // poke wakes Run.
