@@ -286,6 +286,9 @@ func overwrite(ctx context.Context, f vfs.File, length int64, gentle bool) error
 			return err
 		}
 	}
+	// As cached here the zeros would be in large folios, of which the kernel then
+	// looks at every block for each small write and sync.
+	forgetCached(f)
 	return nil
 }
 
