@@ -98,7 +98,7 @@ func (n *node) operators(guard *admin.Guard, registry *ae.Registry) http.Handler
 	o := admin.Options{
 		Guard: guard, Archive: n.archive, Registry: registry, Echo: n.face.Echo,
 		Status: n.status, Protection: n.protection, Backup: n.backup,
-		Ready:   func() error { return n.ending.Err() },
+		Ready:   n.ready,
 		Metrics: n.metrics.Handler(), Audit: n.trail.operator, Log: n.log,
 	}
 	if n.config.Admin.Profiles {

@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sync/errgroup"
 
+	"pelago/cluster/fault"
 	"pelago/cluster/identity"
 	"pelago/dimse/scp"
 	"pelago/node/admin"
@@ -34,10 +35,11 @@ type node struct {
 	id      string
 	began   time.Time
 
-	dir     *datadir.Dir
-	keys    *keys.Ring
-	trail   *trail
-	archive *archive.Archive
+	dir       *datadir.Dir
+	announced atomic.Bool // in the data directory, so that commands find the node
+	keys      *keys.Ring
+	trail     *trail
+	archive   *archive.Archive
 
 	face  *ae.Face
 	tasks *work.Group
@@ -94,9 +96,23 @@ func startNode(ctx context.Context, c config.Config, log *slog.Logger) (_ *node,
 	if err = n.listen(faces); err != nil {
 		return nil, err
 	}
-	return n, n.dir.Announce(datadir.Node{
+	err = n.dir.Announce(datadir.Node{
 		PID: os.Getpid(), HTTP: n.baseURL, Certificate: faces.pin, AE: c.DICOM.AE, DICOM: n.dicomAddr, Token: faces.token,
 	})
+	n.announced.Store(err == nil)
+	return n, err
+}
+
+// ready reports why the node is not to be sent work: it is ending, or commands
+// that look for it in its data directory would not find it yet.
+func (n *node) ready() error {
+	if err := n.ending.Err(); err != nil {
+		return err
+	}
+	if !n.announced.Load() {
+		return fault.New(fault.Unavailable, "the node is starting")
+	}
+	return nil
 }
 
 // openStores opens everything under the data directory.
