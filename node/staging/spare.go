@@ -22,6 +22,9 @@ const (
 	// fillStep is written and synced at a time, so that an arrival's sync never
 	// waits for more than that.
 	fillStep = 4 << 20
+
+	// restFactor is how many times as long as a step the rest after it is.
+	restFactor = 15
 )
 
 // spare is a file that the next segment is made of: all its blocks have been
@@ -267,7 +270,8 @@ func (l *Log) erase(ctx context.Context, p spare) (err error) {
 }
 
 // overwrite writes zeros over the first length bytes of a file and syncs them.
-// If it is to be gentle, it rests after each step as long as that has taken.
+// If it is to be gentle, it rests after each step many times as long as that has
+// taken: it is in no hurry, and those who read and store meanwhile are.
 func overwrite(ctx context.Context, f vfs.File, length int64, gentle bool) error {
 	zeros := make([]byte, min(fillStep, length))
 	for at := int64(0); at < length; at += int64(len(zeros)) {
@@ -280,7 +284,7 @@ func overwrite(ctx context.Context, f vfs.File, length int64, gentle bool) error
 		}
 		var rest time.Duration
 		if gentle {
-			rest = time.Since(began)
+			rest = restFactor * time.Since(began)
 		}
 		if err := pause(ctx, rest); err != nil {
 			return err
