@@ -13,7 +13,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sync/errgroup"
 
-	"pelago/cluster/fault"
 	"pelago/cluster/identity"
 	"pelago/dimse/scp"
 	"pelago/node/admin"
@@ -36,7 +35,7 @@ type node struct {
 	began   time.Time
 
 	dir       *datadir.Dir
-	announced atomic.Bool // in the data directory, so that commands find the node
+	announced chan struct{} // closed once commands find the node by its data directory
 	keys      *keys.Ring
 	trail     *trail
 	archive   *archive.Archive
@@ -75,7 +74,7 @@ const exitDied = 3
 // the ports last, so that nobody is answered before everything acknowledged
 // earlier can be found.
 func startNode(ctx context.Context, c config.Config, log *slog.Logger) (_ *node, err error) {
-	n := &node{config: c, log: log, began: time.Now(), metrics: admin.NewMetrics()}
+	n := &node{config: c, log: log, began: time.Now(), metrics: admin.NewMetrics(), announced: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.stop())
@@ -99,20 +98,18 @@ func startNode(ctx context.Context, c config.Config, log *slog.Logger) (_ *node,
 	err = n.dir.Announce(datadir.Node{
 		PID: os.Getpid(), HTTP: n.baseURL, Certificate: faces.pin, AE: c.DICOM.AE, DICOM: n.dicomAddr, Token: faces.token,
 	})
-	n.announced.Store(err == nil)
+	close(n.announced)
 	return n, err
 }
 
-// ready reports why the node is not to be sent work: it is ending, or commands
-// that look for it in its data directory would not find it yet.
+// ready reports why the node is not to be sent work. Who asks in the moment
+// before commands find the node waits for its end.
 func (n *node) ready() error {
-	if err := n.ending.Err(); err != nil {
-		return err
+	select {
+	case <-n.announced:
+	case <-n.ending.Done():
 	}
-	if !n.announced.Load() {
-		return fault.New(fault.Unavailable, "the node is starting")
-	}
-	return nil
+	return n.ending.Err()
 }
 
 // openStores opens everything under the data directory.

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
-
 	"pelago/cluster/fault"
 	"pelago/dimse/dict"
 )
@@ -210,7 +208,7 @@ func TestChangesOfInstancesSurviveACrash(t *testing.T) {
 		c = newCrash(at, seed)
 		told, keys := newStory(), newRing()
 		c.snapshot = func() { then, left = told.copy(), keys.copy() }
-		b := open(t, testOptions(errorfs.Wrap(c.mem, c), keys))
+		b := open(t, testOptions(c.fs(), keys))
 		told.live(t, b)
 		if at == 0 {
 			told.holds(t, b)
@@ -234,7 +232,7 @@ func TestChangesOfInstancesSurviveACrash(t *testing.T) {
 			continue // this run took fewer operations
 		}
 		again := &crash{mem: c.after, at: 1 + c.rng.Int64N(200), rng: c.rng, snapshot: func() {}}
-		b := open(t, testOptions(errorfs.Wrap(c.after, again), keys))
+		b := open(t, testOptions(again.fs(), keys))
 		then.holds(t, b)
 		b.sound()
 		b.close()

@@ -39,9 +39,26 @@ type crash struct {
 	// snapshot notes who was promised what, at the moment of the crash.
 	snapshot func()
 
+	links sync.RWMutex // held for writing by the copying of the disk
 	once  sync.Once
 	after *vfs.MemFS // what the disk holds then
 	knew  map[string]image
+}
+
+// fs is the file system to run on.
+func (c *crash) fs() vfs.FS { return errorfs.Wrap(linking{c.mem, &c.links}, c) }
+
+// linking makes Link and the copying of the disk take turns: MemFS.Link takes the
+// lock that keeps copying out twice, and waits for itself if a copy comes between.
+type linking struct {
+	*vfs.MemFS
+	turn *sync.RWMutex
+}
+
+func (l linking) Link(oldname, newname string) error {
+	l.turn.RLock()
+	defer l.turn.RUnlock()
+	return l.MemFS.Link(oldname, newname)
 }
 
 // MaybeError implements [errorfs.Injector]: it injects nothing, but counts.
@@ -51,6 +68,8 @@ func (c *crash) MaybeError(op errorfs.Op) error {
 			// First who was promised what, then the disk: what is acknowledged in
 			// between may be on it, and need not.
 			c.snapshot()
+			c.links.Lock()
+			defer c.links.Unlock()
 			c.after = c.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.rng.IntN(101), RNG: c.rng})
 		})
 	}
@@ -133,7 +152,7 @@ func crashOptions(fs vfs.FS, keys Keys) Options {
 // crashRun runs the workload to its end and returns the operations it took.
 func crashRun(t *testing.T, at int64, seed uint64) int64 {
 	c := newCrash(at, seed)
-	b := open(t, crashOptions(errorfs.Wrap(c.mem, c), newRing()))
+	b := open(t, crashOptions(c.fs(), newRing()))
 	busy(t, b, c.acked, 0, 40)
 	b.close()
 	return c.ops.Load()
@@ -150,7 +169,7 @@ func newCrash(at int64, seed uint64) *crash {
 func crashOnce(t *testing.T, at int64, seed uint64) bool {
 	keys := newRing()
 	c := newCrash(at, seed)
-	b := open(t, crashOptions(errorfs.Wrap(c.mem, c), keys))
+	b := open(t, crashOptions(c.fs(), keys))
 	busy(t, b, c.acked, 0, 40)
 	b.close()
 	if c.after == nil {
@@ -158,7 +177,7 @@ func crashOnce(t *testing.T, at int64, seed uint64) bool {
 	}
 	// The recovery may lose power too.
 	again := &crash{mem: c.after, at: 1 + c.rng.Int64N(200), rng: c.rng, snapshot: func() {}}
-	b = open(t, crashOptions(errorfs.Wrap(c.after, again), keys))
+	b = open(t, crashOptions(again.fs(), keys))
 	recovered(t, b, c.knew, at)
 	b.close()
 	if again.after != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -91,6 +92,19 @@ func (s *story) reclaim() {
 	}
 }
 
+// linking makes Link and the copying of the disk take turns: MemFS.Link takes the
+// lock that keeps copying out twice, and waits for itself if a copy comes between.
+type linking struct {
+	*vfs.MemFS
+	turn *sync.RWMutex
+}
+
+func (l linking) Link(oldname, newname string) error {
+	l.turn.RLock()
+	defer l.turn.RUnlock()
+	return l.MemFS.Link(oldname, newname)
+}
+
 // After a crash at any operation of the file system, what was promised holds:
 // committed blobs are there bit for bit, deleted ones are gone, and the store
 // goes on.
@@ -101,8 +115,11 @@ func TestACrashAtAnyOperationKeepsPromises(t *testing.T) {
 		var count atomic.Int64
 		var promised atomic.Pointer[story]
 		promised.Store(newStory(nil))
-		fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		var links sync.RWMutex
+		fs := errorfs.Wrap(linking{mem, &links}, errorfs.InjectorFunc(func(op errorfs.Op) error {
 			if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && count.Add(1) == at {
+				links.Lock()
+				defer links.Unlock()
 				held = promised.Load()
 				crashed = mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(uint64(at), 1))})
 			}
