@@ -147,6 +147,9 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 			err = errors.New(strings.ReplaceAll(err.Error(), b.dir, "DIR")) // the report names no machine's paths
 		}
 		report.add(r, s, err, time.Since(began))
+		if err := report.save(o); err != nil { // a run that is cut short keeps its rows
+			return err
+		}
 	}
 	return report.write(o, stdout)
 }

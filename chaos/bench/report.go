@@ -80,12 +80,15 @@ func judge(l line, m *metric, failure error) lineResult {
 }
 
 // write prints the report, and puts it where -out says.
-func (r *report) write(o options, stdout io.Writer) error {
-	if o.out != "" {
-		if err := os.WriteFile(o.out, r.markdown(), 0o644); err != nil {
-			return err
-		}
+// save writes the file that was asked for, if any.
+func (r *report) save(o options) error {
+	if o.out == "" {
+		return nil
 	}
+	return os.WriteFile(o.out, r.markdown(), 0o644)
+}
+
+func (r *report) write(o options, stdout io.Writer) error {
 	if o.json {
 		return printJSON(stdout, r)
 	}
