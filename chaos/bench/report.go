@@ -79,7 +79,6 @@ func judge(l line, m *metric, failure error) lineResult {
 	return out
 }
 
-// write prints the report, and puts it where -out says.
 // save writes the file that was asked for, if any.
 func (r *report) save(o options) error {
 	if o.out == "" {
@@ -88,6 +87,7 @@ func (r *report) save(o options) error {
 	return os.WriteFile(o.out, r.markdown(), 0o644)
 }
 
+// write prints the report.
 func (r *report) write(o options, stdout io.Writer) error {
 	if o.json {
 		return printJSON(stdout, r)
