@@ -34,9 +34,8 @@ func TestEveryRowMeasuresEverything(t *testing.T) {
 	for _, tool := range []string{"storescu", "getscu", "movescu", "storescp", "Orthanc", "gcc"} {
 		dimsetest.Tool(t, tool)
 	}
-	if _, err := os.Stat(peer.OrthancPlugin); err != nil {
-		t.Skipf("SKIPPED: Orthanc's DICOMweb plugin is not installed: %v", err)
-	}
+	_, err := os.Stat(peer.OrthancPlugin)
+	dimsetest.Need(t, err == nil, "Orthanc's DICOMweb plugin is not installed")
 	corpus := samples.Dir(t)
 	binary := filepath.Join(t.TempDir(), "pelago")
 	if out, err := exec.Command("go", "build", "-o", binary, "pelago/cmd/pelago").CombinedOutput(); err != nil {

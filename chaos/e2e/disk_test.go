@@ -20,10 +20,10 @@ import (
 // smallDisk mounts a tmpfs of some MiB and returns its folder.
 func smallDisk(t *testing.T, mib int) string {
 	t.Helper()
-	need(t, os.Geteuid() == 0, "mounting a small file system needs root")
+	dimsetest.Need(t, os.Geteuid() == 0, "mounting a small file system needs root")
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mib)); err != nil {
-		need(t, false, fmt.Sprintf("mount: %v", err))
+		dimsetest.Need(t, false, fmt.Sprintf("mount: %v", err))
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -262,18 +261,6 @@ func eventually(t testing.TB, limit time.Duration, what string, so func() bool) 
 		case <-deadline.C:
 			t.Fatalf("waited %v in vain until %s", limit, what)
 		}
-	}
-}
-
-// need fails the test in CI, and skips it loudly elsewhere.
-func need(t testing.TB, have bool, what string) {
-	t.Helper()
-	switch {
-	case have:
-	case os.Getenv("CI") != "":
-		t.Fatalf("%s: CI must not skip", what)
-	default:
-		t.Skipf("SKIPPED: %s", what)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/dimse/dict"
+	"pelago/dimse/dimsetest"
 )
 
 func convert(t *testing.T, h *dicom.Header, plain []byte, to dict.TransferSyntax) []byte {
@@ -190,9 +191,7 @@ func TestCanonicalFormTellsContentsApart(t *testing.T) {
 // undefined lengths, is ours to the byte where its dictionary of private
 // attributes gives it no VR that the data set does not have.
 func TestConvertsAsDcmconv(t *testing.T) {
-	if _, err := exec.LookPath("dcmconv"); err != nil {
-		t.Skip("SKIPPED: no dcmconv")
-	}
+	dimsetest.Tool(t, "dcmconv")
 	flags := map[string]string{dict.ImplicitLittleEndian: "+ti", dict.ExplicitLittleEndian: "+te", dict.ExplicitBigEndian: "+tb"}
 	dir := t.TempDir()
 	compared, n := 0, 0

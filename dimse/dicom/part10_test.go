@@ -14,6 +14,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/dimse/dict"
+	"pelago/dimse/dimsetest"
 )
 
 func TestOpenFile(t *testing.T) {
@@ -117,9 +118,7 @@ func TestMetaIsWrittenTheSameWay(t *testing.T) {
 }
 
 func TestDcmdumpReadsWhatAppendMetaWrites(t *testing.T) {
-	if _, err := exec.LookPath("dcmdump"); err != nil {
-		t.Skip("SKIPPED: no dcmdump")
-	}
+	dimsetest.Tool(t, "dcmdump")
 	m := dicom.Meta{Class: dict.CTImageStorage, Instance: "1.2.3", Syntax: dict.ExplicitLittleEndian, SourceAE: "MODALITY"}
 	path := filepath.Join(t.TempDir(), "file.dcm")
 	if err := os.WriteFile(path, append(dicom.AppendMeta(nil, m), ex(dict.PatientID, "LO", "12")...), 0o600); err != nil {

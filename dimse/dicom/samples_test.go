@@ -23,6 +23,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/dimse/dict"
+	"pelago/dimse/dimsetest"
 	"pelago/dimse/dimsetest/samples"
 )
 
@@ -239,9 +240,7 @@ var (
 // dump lists all elements of the files in one run of dcmdump.
 func dump(t *testing.T, paths []string) map[string][]dumped {
 	t.Helper()
-	if _, err := exec.LookPath("dcmdump"); err != nil {
-		t.Skip("SKIPPED: no dcmdump")
-	}
+	dimsetest.Tool(t, "dcmdump")
 	args := append([]string{"-q", "+F", "+Qn"}, paths...)
 	out, _ := exec.Command("dcmdump", args...).Output() // it exits with 1 for odd files
 	all := map[string][]dumped{}

@@ -15,17 +15,25 @@ import (
 // any of them needs on loopback.
 const toolTime = 60 * time.Second
 
-// Tool returns the path of a program such as storescu or dcmdump. Without it
-// the test is skipped, loudly; in CI it fails.
+// Need is for what a test cannot do without. If it is not there the test is
+// skipped, loudly, and says what is missing; in CI it fails.
+func Need(t testing.TB, there bool, missing string) {
+	t.Helper()
+	switch {
+	case there:
+	case os.Getenv("CI") != "":
+		t.Fatalf("%s: CI must not skip", missing)
+	default:
+		t.Skipf("SKIPPED: %s", missing)
+	}
+}
+
+// Tool returns the path of a program such as storescu or dcmdump, which the test
+// needs.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("%s is not installed: CI must not skip", name)
-		}
-		t.Skipf("SKIPPED: %s is not installed", name)
-	}
+	Need(t, err == nil, name+" is not installed")
 	return path
 }
 
