@@ -341,7 +341,7 @@ AETable END
 
 // tlsNode is a node with a DICOM TLS port; with clientCA only clients whose
 // certificate it has signed get in.
-func tlsNode(t *testing.T, ca *authority, dir string, clientCA bool) (*node, string) {
+func tlsNode(t *testing.T, dir string, clientCA bool) (*node, string) {
 	t.Helper()
 	port := freePort(t)
 	n := start(t, func(o *proc.Options) {
@@ -356,17 +356,18 @@ func tlsNode(t *testing.T, ca *authority, dir string, clientCA bool) (*node, str
 
 func TestDcmtkTLS(t *testing.T) {
 	dir := t.TempDir()
-	ca := newCA(t, dir, "ca")
-	ca.issue(t, dir, "server")
-	ca.issue(t, dir, "client")
-	newCA(t, dir, "other").issue(t, dir, "stranger")
+	ca := dimsetest.NewAuthority(t)
+	ca.WriteFile(t, dir, "ca")
+	ca.IssueFiles(t, dir, "server")
+	ca.IssueFiles(t, dir, "client")
+	dimsetest.NewAuthority(t).IssueFiles(t, dir, "stranger")
 	in := func(name string) string { return filepath.Join(dir, name) }
 	client := []string{"+tls", in("client.key"), in("client.crt"), "+cf", in("ca.crt")}
 	stranger := []string{"+tls", in("stranger.key"), in("stranger.crt"), "+cf", in("ca.crt")}
 	all := world(dimsetest.World{Seed: 46, Patients: 2, PerSeries: 3})
 	folder := files(t, all)
 
-	n, port := tlsNode(t, ca, dir, false)
+	n, port := tlsNode(t, dir, false)
 	dimsetest.Run(t, "echoscu", "+tla", "+cf", in("ca.crt"), "127.0.0.1", port)
 	dimsetest.Run(t, "echoscu", append(slices.Clone(client), "127.0.0.1", port)...)
 	dimsetest.Run(t, "storescu", "+tla", "+cf", in("ca.crt"), "+sd", "127.0.0.1", port, folder)
@@ -376,7 +377,7 @@ func TestDcmtkTLS(t *testing.T) {
 	}
 	n.healthy()
 
-	n, port = tlsNode(t, ca, dir, true)
+	n, port = tlsNode(t, dir, true)
 	dimsetest.Run(t, "storescu", append(slices.Clone(client), "+sd", "127.0.0.1", port, folder)...)
 	n.cget(all).same(t, "C-GET", all)
 	if out, err := dimsetest.TryRun(t, "echoscu", "+tla", "+cf", in("ca.crt"), "127.0.0.1", port); err == nil {

@@ -2,22 +2,14 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"log/slog"
-	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -55,36 +47,6 @@ func (n *node) end(t *testing.T) {
 	if err := n.wait(); err != nil {
 		t.Errorf("the end: %v", err)
 	}
-}
-
-// selfSigned writes a certificate that is made out for a name, and its key.
-func selfSigned(t *testing.T, name string) (certificate, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bare, err := x509.MarshalECPrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	certificate, key = filepath.Join(dir, "c.pem"), filepath.Join(dir, "k.pem")
-	if err := errors.Join(
-		os.WriteFile(certificate, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
-		os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: bare}), 0o600),
-	); err != nil {
-		t.Fatal(err)
-	}
-	return certificate, key
 }
 
 func TestANodeStartsServesAndLeavesNothingBehind(t *testing.T) {
@@ -157,7 +119,7 @@ func TestAStartThatFailsLeavesNothingBehind(t *testing.T) {
 }
 
 func TestCommandsReachANodeOverTLSByItsCertificate(t *testing.T) {
-	certificate, key := selfSigned(t, "pacs.example")
+	certificate, key := dimsetest.NewAuthority(t).IssueFiles(t, t.TempDir(), "web", "pacs.example")
 	hash, err := admin.HashPassword("secret")
 	if err != nil {
 		t.Fatal(err)

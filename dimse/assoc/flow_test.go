@@ -3,16 +3,10 @@ package assoc
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/binary"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"slices"
 	"strings"
@@ -406,31 +400,14 @@ func TestAbortWakesEverybody(t *testing.T) {
 	})
 }
 
-// certificate returns a self-signed certificate for loopback.
-func certificate(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
 func TestAssociationOverTLS(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	cert := certificate(t)
+	ca := dimsetest.NewAuthority(t)
+	cert := ca.Issue(t)
 	ended := make(chan end, 1)
 	go func() {
 		conn, err := l.Accept()
@@ -444,7 +421,7 @@ func TestAssociationOverTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	scu, err := Dial(t.Context(), tls.Client(conn, &tls.Config{InsecureSkipVerify: true}), Config{}, twoContexts())
+	scu, err := Dial(t.Context(), tls.Client(conn, &tls.Config{RootCAs: ca.Pool, ServerName: "127.0.0.1"}), Config{}, twoContexts())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,25 +3,17 @@ package scp
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"pelago/dimse"
 	"pelago/dimse/assoc"
@@ -339,15 +331,15 @@ func freePort(t *testing.T) string {
 
 func TestInteropTLS(t *testing.T) {
 	dir := t.TempDir()
-	ca := newCA(t, dir)
-	server := ca.issue(t, dir, "server")
-	ca.issue(t, dir, "client")
+	ca := dimsetest.NewAuthority(t)
+	ca.WriteFile(t, dir, "ca")
+	ca.IssueFiles(t, dir, "client")
 	file := func(name string) string { return filepath.Join(dir, name) }
 
 	m := &archive{}
 	host, port := m.start(t, &tls.Config{
-		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{server},
-		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.pool,
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{ca.Issue(t)},
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool,
 	})
 	secured := []string{"+tls", file("client.key"), file("client.crt"), "+cf", file("ca.crt")}
 	dimsetest.Run(t, "echoscu", append(secured, host, port)...)
@@ -368,72 +360,5 @@ func TestInteropTLS(t *testing.T) {
 	}
 	if n := len(m.requests); n != 2 {
 		t.Errorf("%d associations were asked for, want 2", n)
-	}
-}
-
-// authority is a certificate authority of a test.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pool *x509.CertPool
-}
-
-func newCA(t *testing.T, dir string) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writePEM(t, filepath.Join(dir, "ca.crt"), "CERTIFICATE", der)
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return &authority{cert, key, pool}
-}
-
-// issue writes name.key and name.crt for loopback.
-func (a *authority) issue(t *testing.T, dir, name string) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writePEM(t, filepath.Join(dir, name+".crt"), "CERTIFICATE", der)
-	writePEM(t, filepath.Join(dir, name+".key"), "PRIVATE KEY", pkcs8)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
-func writePEM(t *testing.T, path, kind string, der []byte) {
-	t.Helper()
-	b := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
@@ -305,21 +304,14 @@ func TestInteropMoveFromDcmqrscp(t *testing.T) {
 
 func TestInteropTLSToStorescp(t *testing.T) {
 	dir := t.TempDir()
-	key, crt := selfSigned(t, dir)
+	ca := dimsetest.NewAuthority(t)
+	crt, key := ca.IssueFiles(t, dir, "storescp")
+	trusted := ca.WriteFile(t, dir, "ca")
 	addr := startTool(t, "storescp", func(port string) []string {
-		return []string{"+tls", key, crt, "+cf", crt, "--ignore", port}
+		return []string{"+tls", key, crt, "+cf", trusted, "--ignore", port}
 	})
-	pool := x509.NewCertPool()
-	b, err := os.ReadFile(crt)
-	if err != nil || !pool.AppendCertsFromPEM(b) {
-		t.Fatalf("certificate: %v", err)
-	}
-	own, err := tls.LoadX509KeyPair(crt, key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	target := scu.Target{Addr: addr, Called: "STORESCP", Calling: "PELAGO", TLS: &tls.Config{
-		RootCAs: pool, Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS12,
+		RootCAs: ca.Pool, Certificates: []tls.Certificate{ca.Issue(t)}, MinVersion: tls.VersionTLS12,
 	}}
 	c, err := scu.Dial(t.Context(), target, scu.ProposeEcho())
 	if err != nil {
