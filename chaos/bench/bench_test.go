@@ -164,6 +164,32 @@ func TestFailedRowIsReportedNotHidden(t *testing.T) {
 	}
 }
 
+func TestNewFiguresKeepWhatExplainsThem(t *testing.T) {
+	page := filepath.Join(t.TempDir(), "benchmarks.md")
+	first := &report{Command: "first"}
+	if err := first.save(options{out: page}); err != nil {
+		t.Fatal(err)
+	}
+	written, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const words = explanation + "\nBy people.\n"
+	if err := os.WriteFile(page, append(written, words...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	second := &report{Command: "second"}
+	for range 2 { // a report is saved after each row
+		if err := second.save(options{out: page}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(page)
+	if want := string(second.markdown()) + words; err != nil || string(got) != want {
+		t.Errorf("%v; got\n%s\nwant\n%s", err, got, want)
+	}
+}
+
 func TestBucketTakesWhatStorescuSends(t *testing.T) {
 	dimsetest.Tool(t, "storescu")
 	b := &bench{size: quick}

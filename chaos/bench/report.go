@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -79,12 +81,24 @@ func judge(l line, m *metric, failure error) lineResult {
 	return out
 }
 
-// save writes the file that was asked for, if any.
+// explanation is the heading of what people wrote below the figures.
+const explanation = "\n## How to read this page\n"
+
+// save writes the file that was asked for, if any. What people wrote below the
+// figures of an earlier run stays.
 func (r *report) save(o options) error {
 	if o.out == "" {
 		return nil
 	}
-	return os.WriteFile(o.out, r.markdown(), 0o644)
+	page := r.markdown()
+	before, err := os.ReadFile(o.out)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if at := bytes.Index(before, []byte(explanation)); at >= 0 {
+		page = append(page, before[at:]...)
+	}
+	return os.WriteFile(o.out, page, 0o644)
 }
 
 // write prints the report.
