@@ -80,9 +80,9 @@ func (a *Association) Send(ctx context.Context, contextID byte, command []byte, 
 // else is sent or the association is released. The right to write is not held
 // meanwhile, so that nobody waits for a message that waits.
 //
-// nil means that the message will be written unless the association ends first
-// otherwise than by a release. A write that fails later ends the association; every call after
-// it returns why.
+// nil means that the message will be written, unless the association ends first
+// otherwise than by a release. A write that fails later ends the association, and
+// every call after it returns why.
 func (a *Association) SendSoon(ctx context.Context, contextID byte, command, data []byte) error {
 	return a.writeMessage(ctx, contextID, func() error {
 		if _, err := a.happen(evt9, nil); err != nil { // what may not be sent must not wait
