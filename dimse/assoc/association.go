@@ -219,7 +219,7 @@ func (a *Association) finish() {
 		stopData() // nobody may come to read that data set's end
 	}
 	a.config.Log.Debug("association ended", "requestor", a.requestor, "cause", cause)
-	if b := farewell(effects, cause); b != nil && !a.sendLast(b) {
+	if b := farewell(effects, cause); b != nil && !a.sendLast(b, effects&sendReleaseRP != 0) {
 		return
 	}
 	if effects&startARTIM != 0 {
@@ -232,8 +232,9 @@ func (a *Association) finish() {
 
 // sendLast takes both rights for good, and sends the association's last PDU.
 // Whoever reads or writes was woken; for a sender that waits for its own source of data
-// there is no waiting, and behind half a PDU there is nothing to say.
-func (a *Association) sendLast(b []byte) bool {
+// there is no waiting, and behind half a PDU there is nothing to say. What SendSoon
+// has accepted goes before the end of an orderly one.
+func (a *Association) sendLast(b []byte, orderly bool) bool {
 	patience := time.NewTimer(abortLinger)
 	defer patience.Stop()
 	for _, right := range []chan struct{}{a.writing, a.reading} {
@@ -245,6 +246,9 @@ func (a *Association) sendLast(b []byte) bool {
 	}
 	if a.out.torn || a.conn.SetDeadline(time.Now().Add(abortLinger)) != nil {
 		return false
+	}
+	if orderly {
+		b = append(a.out.buf[:a.out.whole], b...)
 	}
 	_, err := a.conn.Write(b)
 	return err == nil

@@ -24,9 +24,10 @@
 //
 // # Concurrency
 //
-// An association starts no goroutine of its own. PDUs are read on the goroutine
-// that calls Receive or reads the data set, written on the one that calls Send;
-// neither waits for the other. An end by the peer is therefore noticed by
+// An association starts no goroutine of its own but for a moment: PDUs are read
+// on the goroutine that calls Receive or reads the data set, written on the one
+// that calls Send, or by a timer what [Association.SendSoon] left to wait for
+// more; none waits for the other. An end by the peer is therefore noticed by
 // whoever reads or writes next. The semaphores reading and writing make those
 // rights exclusive; mu guards the state and the deadlines and is never held over I/O.
 //

@@ -63,8 +63,12 @@ func (a *Association) release(ctx context.Context) error {
 	return err
 }
 
-// sendRelease sends A-RELEASE-RQ. The caller has the right to write.
+// sendRelease sends A-RELEASE-RQ, behind messages that wait. The caller has the
+// right to write.
 func (a *Association) sendRelease() error {
+	if err := a.flushWhole(); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	if _, err := a.happenLocked(evt11, nil); err != nil { // AR-1
 		a.mu.Unlock()

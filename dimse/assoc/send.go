@@ -1,6 +1,7 @@
 package assoc
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -21,6 +22,14 @@ const (
 	// and a wake-up for each would cost more than the bytes.
 	sendBatch = 128 << 10
 
+	// soonBatch is how many bytes of messages wait for one another at most: some
+	// thirty query responses, of which the first is early enough at the peer for it
+	// to work while the next are made.
+	soonBatch = 16 << 10
+
+	// soonDelay is how long a message waits for others at most.
+	soonDelay = time.Millisecond
+
 	// sendGrowth is how much the send buffer grows at a time.
 	sendGrowth = 4
 
@@ -32,10 +41,15 @@ const (
 // output is the send buffer. It belongs to whoever holds the right to write.
 type output struct {
 	buf   []byte // P-DATA-TFs that wait, and the one being made, heads included
-	start int    // of the one being made
+	whole int    // how many bytes of buf are of whole messages: see SendSoon
+	start int    // of the P-DATA-TF being made
 	ahead []byte // at most one byte read ahead of the PDU, to know its end
 	sent  bool   // a PDU of the current message is out
 	torn  bool   // a write went out in part: the stream may have no boundary any more
+
+	wrote time.Time    // when the last write began
+	soon  bytes.Reader // over the data set of a message for SendSoon
+	late  *time.Timer  // writes whole messages that wait; nil before the first
 }
 
 // Send sends one message; data may be nil. PDUs fill the peer's maximum
@@ -46,6 +60,58 @@ type output struct {
 // sent, the association goes on; later, nothing can repair the message and the
 // association is aborted (see Done). The same holds for the end of ctx.
 func (a *Association) Send(ctx context.Context, contextID byte, command []byte, data io.Reader) error {
+	return a.writeMessage(ctx, contextID, func() error {
+		if data != nil { // it may be slow to come
+			if err := a.flushWhole(); err != nil {
+				return err
+			}
+		}
+		if err := a.makeMessage(contextID, command, data); err != nil {
+			return err
+		}
+		return a.flush()
+	})
+}
+
+// SendSoon is [Association.Send] for one of many small messages, such as pending
+// responses: those that come soon after one another share a write. A message
+// goes out at once when nothing was written within the last millisecond, else no
+// later than that after the last write, and sooner when 16 KiB wait or anything
+// else is sent or the association is released. The right to write is not held
+// meanwhile, so that nobody waits for a message that waits.
+//
+// nil means that the message will be written, unless the association ends first
+// otherwise than by a release. A write that fails later ends the association, and
+// every call after it returns why.
+func (a *Association) SendSoon(ctx context.Context, contextID byte, command, data []byte) error {
+	return a.writeMessage(ctx, contextID, func() error {
+		if _, err := a.happen(evt9, nil); err != nil { // what may not be sent must not wait
+			return err
+		}
+		o := &a.out
+		var source io.Reader
+		if data != nil {
+			o.soon.Reset(data)
+			defer o.soon.Reset(nil)
+			source = &o.soon
+		}
+		if err := a.makeMessage(contextID, command, source); err != nil {
+			return err
+		}
+		wait := soonDelay - time.Since(o.wrote)
+		if wait <= 0 || len(o.buf) >= soonBatch {
+			return a.flush()
+		}
+		if o.whole == 0 {
+			a.flushAfter(wait)
+		}
+		o.whole = len(o.buf)
+		return nil
+	})
+}
+
+// writeMessage calls write with the right to write.
+func (a *Association) writeMessage(ctx context.Context, contextID byte, write func() error) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
@@ -56,7 +122,7 @@ func (a *Association) Send(ctx context.Context, contextID byte, command []byte, 
 		return err
 	}
 	stop := a.watch(ctx)
-	err := a.send(contextID, command, data)
+	err := write()
 	<-a.writing
 	err = a.ended(err)
 	if late := a.unwatch(stop); err == nil {
@@ -65,14 +131,46 @@ func (a *Association) Send(ctx context.Context, contextID byte, command []byte, 
 	return err
 }
 
-// send sends one message. The caller has the right to write.
-func (a *Association) send(contextID byte, set []byte, data io.Reader) error {
+// flushAfter has whole messages that wait written later. The caller has the
+// right to write.
+func (a *Association) flushAfter(wait time.Duration) {
+	if o := &a.out; o.late == nil {
+		o.late = time.AfterFunc(wait, a.flushLate)
+	} else {
+		o.late.Reset(wait)
+	}
+}
+
+// flushLate writes whole messages that have waited long enough. An error has
+// ended the association: whoever sends or receives next learns of it.
+func (a *Association) flushLate() {
+	if a.claim(context.Background(), a.writing) != nil {
+		return
+	}
+	err := a.flushWhole()
+	<-a.writing
+	_ = a.ended(err)
+}
+
+// flushWhole writes whole messages that wait, if any. The caller has the right to
+// write.
+func (a *Association) flushWhole() error {
+	if a.out.whole == 0 {
+		return nil
+	}
+	a.out.buf = a.out.buf[:a.out.whole]
+	return a.flush()
+}
+
+// makeMessage puts a message behind those that wait; of one too long for a write
+// only the last piece stays in the buffer. After an error nothing of it does. The
+// caller has the right to write.
+func (a *Association) makeMessage(contextID byte, set []byte, data io.Reader) error {
 	if len(set) > command.MaxBytes {
 		return fault.New(fault.Invalid, "a command set of %d bytes is longer than %d", len(set), command.MaxBytes)
 	}
 	o := &a.out
 	o.begin()
-	o.sent, o.ahead = false, o.ahead[:0]
 	for {
 		n := min(len(set), o.room(a.sendMax))
 		last := n == len(set)
@@ -82,32 +180,37 @@ func (a *Association) send(contextID byte, set []byte, data io.Reader) error {
 		if last {
 			break
 		}
-		if err := a.endPDU(false); err != nil {
+		if err := a.endPDU(); err != nil {
 			return err
 		}
 	}
 	if data == nil {
-		return a.endPDU(true)
+		o.endPDU()
+		return nil
 	}
-	for last := false; !last; {
+	for {
 		if o.room(a.sendMax) < min(leastShare, a.sendMax/2) {
-			if err := a.endPDU(false); err != nil {
+			if err := a.endPDU(); err != nil {
 				return err
 			}
 		}
 		at := len(o.buf)
 		o.buf = pdu.AppendDataHeader(o.buf, pdu.DataHeader{})
 		room := a.sendMax - (at - o.start - pdu.HeaderBytes) - pdu.DataHeaderBytes
-		var err error
-		if last, err = o.take(data, room); err != nil {
+		last, err := o.take(data, room)
+		if err != nil {
 			return a.sourceFailed(err)
 		}
 		n := len(o.buf) - at - pdu.DataHeaderBytes
 		pdu.PutDataHeader(o.buf[at:], pdu.DataHeader{Length: uint32(n), Context: contextID, Last: last})
-		if err := a.endPDU(last); err != nil {
+		if last {
+			break
+		}
+		if err := a.endPDU(); err != nil {
 			return err
 		}
 	}
+	o.endPDU()
 	return nil
 }
 
@@ -125,12 +228,13 @@ func (a *Association) sourceFailed(err error) error {
 	return err
 }
 
-// begin starts the first PDU of a write.
+// begin starts the first PDU of a message, behind the whole messages that wait.
 func (o *output) begin() {
 	if o.buf == nil {
 		o.buf = make([]byte, 0, sendSmall)
 	}
-	o.buf, o.start = o.buf[:0], 0
+	o.buf = o.buf[:o.whole]
+	o.sent, o.ahead = false, o.ahead[:0]
 	o.next()
 }
 
@@ -185,21 +289,31 @@ func (o *output) take(data io.Reader, room int) (bool, error) {
 	}
 }
 
-// endPDU ends the PDU that was made, and begins the next. Those that wait are sent
-// once another would be too much for one write, or with the message's last.
-func (a *Association) endPDU(last bool) error {
-	o := &a.out
+// endPDU ends the PDU that was made.
+func (o *output) endPDU() {
 	pdu.PutHeader(o.buf[o.start:], pdu.Header{Type: pdu.TypeData, Length: uint32(len(o.buf) - o.start - pdu.HeaderBytes)})
-	if !last && len(o.buf)+pdu.HeaderBytes+a.sendMax <= sendBatch {
-		o.next()
-		return nil
+}
+
+// endPDU ends a PDU that is not the message's last, and begins the next. Those
+// that wait are sent once another would be too much for one write.
+func (a *Association) endPDU() error {
+	o := &a.out
+	o.endPDU()
+	if len(o.buf)+pdu.HeaderBytes+a.sendMax > sendBatch {
+		if err := a.flush(); err != nil {
+			return err
+		}
 	}
-	return a.flush()
+	o.next()
+	return nil
 }
 
 // flush sends the PDUs that wait.
 func (a *Association) flush() error {
 	o := &a.out
+	if o.whole > 0 {
+		o.late.Stop() // or it finds nothing, or what came meanwhile
+	}
 	a.mu.Lock()
 	_, err := a.happenLocked(evt9, nil) // DT-1, AR-7
 	a.mu.Unlock()
@@ -210,7 +324,7 @@ func (a *Association) flush() error {
 	if err := a.write(o.buf); err != nil {
 		return err
 	}
-	o.begin()
+	o.buf, o.whole = o.buf[:0], 0
 	return nil
 }
 
@@ -222,7 +336,7 @@ func (a *Association) write(b []byte) error {
 		err := a.cause
 		if err == nil {
 			now := time.Now()
-			a.active = now
+			a.active, a.out.wrote = now, now
 			err = a.conn.SetWriteDeadline(now.Add(a.config.Stall))
 		}
 		a.mu.Unlock()

@@ -48,6 +48,7 @@ func (a *association) findAll(ctx context.Context, r request) (sendErr, err erro
 	syntax, _ := dict.Syntax(r.pc.Syntax)
 	sending := context.WithoutCancel(ctx)
 	var body []byte
+	sent := 0
 	for d, err := range matches.Datasets {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -58,7 +59,12 @@ func (a *association) findAll(ctx context.Context, r request) (sendErr, err erro
 		if body, err = d.Encode(body[:0], syntax); err != nil {
 			return nil, err
 		}
-		if err := a.Send(sending, r.pc.ID, head, bytes.NewReader(body)); err != nil {
+		if sent++; sent == 1 { // somebody waits to see anything at all
+			err = a.Send(sending, r.pc.ID, head, bytes.NewReader(body))
+		} else {
+			err = a.SendSoon(sending, r.pc.ID, head, body)
+		}
+		if err != nil {
 			return err, nil
 		}
 	}

@@ -32,6 +32,13 @@ func (a admitAll) Admit(context.Context, *assoc.Request) (*Session, error) {
 func serve(t *testing.T, server *Server) *dimsetest.Listener {
 	t.Helper()
 	listener := dimsetest.Listen()
+	serveOn(t, server, listener)
+	return listener
+}
+
+// serveOn runs a server on a listener until the test ends.
+func serveOn(t *testing.T, server *Server, listener net.Listener) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, listener) }()
@@ -41,7 +48,6 @@ func serve(t *testing.T, server *Server) *dimsetest.Listener {
 			t.Errorf("Serve: %v", err)
 		}
 	})
-	return listener
 }
 
 // session is a session of one provider for everything.

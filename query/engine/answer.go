@@ -9,10 +9,15 @@ import (
 	"pelago/query"
 )
 
+// faceElements is for how many elements of its own a face finds room in an
+// answer: character set, level, where and how to retrieve.
+const faceElements = 4
+
 // answer builds the data set of a match: what was asked for, empty where there
 // is no value, each attribute from the record that is its own.
 func (t *scan) answer(m matched) (*dicom.Dataset, error) {
 	out := dicom.NewDataset()
+	out.Elements = make([]dicom.Element, 0, len(t.want)+faceElements)
 	if err := t.complete(&m); err != nil {
 		return nil, err
 	}

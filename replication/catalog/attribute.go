@@ -274,7 +274,10 @@ func (as attrs) equal(other attrs) bool {
 
 // omits reports whether the value of a tag was too long for the record.
 func (as attrs) omits(t dict.Tag) bool {
-	for _, code := range as.get(codeOmitted) {
+	if len(as) == 0 || as[len(as)-1].code != codeOmitted { // the list stands last, and is rare
+		return false
+	}
+	for _, code := range as[len(as)-1].value {
 		if attributes[code].tag == t {
 			return true
 		}
