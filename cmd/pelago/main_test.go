@@ -177,3 +177,14 @@ func TestJSONIsJSON(t *testing.T) {
 		t.Errorf("a password's hash: %q, %v", r.stdout, err)
 	}
 }
+
+func TestATableKeepsItsCellsWhateverIsInThem(t *testing.T) {
+	var out strings.Builder
+	if err := table(&out, []string{"SITE", "St. Anna"}, [][]string{{"a\tb", "c\nd\x1b[2Je"}}); err != nil {
+		t.Fatal(err)
+	}
+	want := "SITE  St. Anna\na\uFFFDb   c\uFFFDd\uFFFD[2Je\n"
+	if out.String() != want {
+		t.Errorf("%q, not %q", out.String(), want)
+	}
+}
