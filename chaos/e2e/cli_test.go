@@ -26,6 +26,8 @@ type imported struct {
 	Skipped int `json:"stored_earlier"`
 	Other   int `json:"not_dicom"`
 	Refused []struct{ File, Reason string }
+
+	Quarantined []string
 }
 
 func TestImportOfATree(t *testing.T) {
