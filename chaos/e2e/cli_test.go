@@ -26,6 +26,8 @@ type imported struct {
 	Skipped int `json:"stored_earlier"`
 	Other   int `json:"not_dicom"`
 	Refused []struct{ File, Reason string }
+
+	Quarantined []string
 }
 
 func TestImportOfATree(t *testing.T) {
@@ -386,8 +388,8 @@ func TestBackupAndRestore(t *testing.T) {
 	go func() { defer close(stopped); s.run(ctx) }()
 	to := filepath.Join(t.TempDir(), "backup")
 	r := n.cli(0, "backup", to, "--json", "--data", n.Data())
-	var end admin.Progress
-	if err := json.Unmarshal([]byte(r.Stdout), &end); err != nil || !end.Done {
+	var end struct{ Directory string }
+	if err := json.Unmarshal([]byte(r.Stdout), &end); err != nil || end.Directory != to {
 		t.Errorf("backup --json: %v\n%s", err, r.Stdout)
 	}
 	n.cli(1, "backup", to, "--data", n.Data()) // it is not empty any more

@@ -27,15 +27,16 @@ func (b *backupCommand) Run(e *env) error {
 		return err
 	}
 	bar := newBar(e, "copied", b.JSON)
-	end, err := c.follow(e.ctx, "/api/backup", map[string]string{"directory": to}, func(p admin.Progress) { bar.at(p.At, p.Of) })
+	_, err = c.follow(e.ctx, "/api/backup", map[string]string{"directory": to}, func(p admin.Progress) { bar.at(p.At, p.Of) })
 	bar.close()
 	if err != nil {
 		return err
 	}
+	took := time.Since(bar.began)
 	if b.JSON {
-		return printJSON(e.stdout, end)
+		return printJSON(e.stdout, map[string]any{"directory": to, "seconds": took.Seconds()})
 	}
-	_, err = fmt.Fprintf(e.stdout, "backed up to %s in %s\n", to, time.Since(bar.began).Round(time.Millisecond))
+	_, err = fmt.Fprintf(e.stdout, "backed up to %s in %s\n", to, took.Round(time.Millisecond))
 	return err
 }
 

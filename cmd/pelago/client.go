@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dict"
@@ -215,14 +216,25 @@ func printJSON(w io.Writer, v any) error {
 	return out.Encode(v)
 }
 
-// table prints rows in columns.
-func table(w io.Writer, head string, rows [][]string) error {
+// table prints rows in columns, below their heads. Control characters, which a
+// sender may have put into any text, must not reach the terminal.
+func table(w io.Writer, head []string, rows [][]string) error {
 	out := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
-	fmt.Fprintln(out, strings.ReplaceAll(head, " ", "\t"))
-	for _, row := range rows {
-		fmt.Fprintln(out, strings.Join(row, "\t"))
+	for _, row := range append([][]string{head}, rows...) {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = strings.Map(printable, cell)
+		}
+		fmt.Fprintln(out, strings.Join(cells, "\t"))
 	}
 	return out.Flush()
+}
+
+func printable(r rune) rune {
+	if unicode.IsControl(r) {
+		return unicode.ReplacementChar
+	}
+	return r
 }
 
 // size prints bytes for people.

@@ -15,7 +15,7 @@ import (
 
 // configCommand checks and prints the configuration.
 type configCommand struct {
-	Check    configCheck    `cmd:"" help:"Say what is wrong with it."`
+	Check    configCheck    `cmd:"" help:"Say what is wrong with it and with the files it names; nothing if all is well."`
 	Print    configPrint    `cmd:"" help:"Print all of it, with comments: a file to start from."`
 	Password configPassword `cmd:"" help:"Print the hash of PELAGO_PASSWORD for http.users."`
 }
@@ -28,7 +28,7 @@ type configCheck struct {
 func (c *configCheck) Run(e *env) error {
 	loaded, err := config.Load(c.Config, e.environ)
 	if err == nil {
-		err = loaded.Check()
+		err = errors.Join(loaded.Check(), readable(loaded))
 	}
 	if !c.JSON {
 		return err
@@ -41,6 +41,16 @@ func (c *configCheck) Run(e *env) error {
 		said.Problems = strings.Split(err.Error(), "\n") // as joined errors are told
 	}
 	return errors.Join(err, printJSON(e.stdout, said))
+}
+
+// readable reports what a start would refuse in the files and hashes that a
+// configuration names: certificates, keys, authorities, passwords.
+func readable(c config.Config) error {
+	_, _, dicom := dicomTLS(c.DICOM)
+	_, _, web := webTLS(c.HTTP)
+	_, audit := auditTLS(c.Audit)
+	_, users := admin.NewGuard(c.HTTP.Users, admin.NewToken(), hostsOf(c.HTTP))
+	return errors.Join(dicom, web, audit, users)
 }
 
 type configPrint struct {

@@ -159,6 +159,7 @@ func (n *node) listenDICOM(ctx context.Context, f *faces) error {
 		if port.secure == nil {
 			n.dicomAddr = listener.Addr().String()
 		} else {
+			n.dicomTLSAddr = listener.Addr().String()
 			listener = tls.NewListener(listener, port.secure)
 		}
 		n.faces.Go(func() error { return n.ended("dicom", n.dimse.Serve(ctx, listener)) })

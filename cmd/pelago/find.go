@@ -77,7 +77,7 @@ func (f *findCommand) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return table(e.stdout, strings.Join(head, " "), rows)
+	return table(e.stdout, head, rows)
 }
 
 // query turns the arguments into QIDO-RS parameters.

@@ -23,6 +23,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/dimse/dict"
+	"pelago/node/admin"
 )
 
 // importCommand stores files into a node through STOW-RS, one request a file,
@@ -44,6 +45,8 @@ type importReport struct {
 	Other   int      `json:"not_dicom"`
 	Bytes   int64    `json:"bytes"`
 	Refused []refuse `json:"refused"`
+	// Quarantined names the files that were stored with a warning.
+	Quarantined []string `json:"quarantined"`
 }
 
 type refuse struct {
@@ -56,7 +59,7 @@ type item struct {
 	name   string // for the report and the state
 	stamp  string // size and time: a changed file is imported again
 	size   int64
-	listed bool // by a DICOMDIR: then it must be DICOM
+	listed bool // by a DICOMDIR, or named itself: then it must be DICOM
 	open   func() (io.ReadCloser, error)
 }
 
@@ -81,15 +84,23 @@ func (i *importCommand) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if err := run.openState(c.base, i.Paths, i.Fresh); err != nil {
+	var node admin.Status
+	if err := c.get(e.ctx, "/api/status", &node); err != nil {
+		return err
+	}
+	if err := run.openState(node.Node, i.Paths, i.Fresh); err != nil {
 		return err
 	}
 	run.bar = newBar(e, "imported", i.JSON)
 	err = run.all(e.ctx, items, i.Parallel)
 	run.bar.close()
-	if err == nil && len(run.report.Refused) == 0 {
+	switch {
+	case err != nil && run.report.Stored+run.report.Skipped > 0:
+		fmt.Fprintln(e.stderr, "pelago: the import was cut short; the same command goes on where it ended")
+	case err == nil && len(run.report.Refused) == 0:
 		err = run.dropState()
 	}
+	slices.Sort(run.report.Quarantined)
 	slices.SortFunc(run.report.Refused, func(a, b refuse) int { return strings.Compare(a.File, b.File) })
 	return errors.Join(err, run.print(e, i.JSON))
 }
@@ -132,6 +143,9 @@ func (r *importing) collect(paths []string) ([]item, error) {
 				return fault.New(fault.NotFound, "import: %w", err)
 			}
 			if !entry.Type().IsRegular() {
+				if name == path && !entry.IsDir() {
+					r.report.Refused = append(r.report.Refused, refuse{name, "neither a file nor a folder"})
+				}
 				return nil
 			}
 			switch {
@@ -155,7 +169,9 @@ func (r *importing) collect(paths []string) ([]item, error) {
 			if err != nil {
 				return err
 			}
-			return add(onDisk(name, info))
+			one := onDisk(name, info)
+			one.listed = name == path
+			return add(one)
 		})
 		if err != nil {
 			return nil, err
@@ -237,8 +253,10 @@ func listed(name string) ([]item, error) {
 	return items, nil
 }
 
-// openState reads what an interrupted import of the same paths has stored.
-func (r *importing) openState(base string, paths []string, fresh bool) error {
+// openState reads what an interrupted import of the same paths into the same
+// node has stored. A node is known by its identity: another one behind the same
+// address has none of it.
+func (r *importing) openState(node string, paths []string, fresh bool) error {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		cache = os.TempDir()
@@ -247,7 +265,7 @@ func (r *importing) openState(base string, paths []string, fresh bool) error {
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		return err
 	}
-	sum := sha256.Sum256([]byte(base + "\x00" + strings.Join(paths, "\x00")))
+	sum := sha256.Sum256([]byte(node + "\x00" + strings.Join(paths, "\x00")))
 	name := filepath.Join(cache, fmt.Sprintf("import-%x", sum[:8]))
 	if fresh {
 		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -313,6 +331,7 @@ func (r *importing) one(ctx context.Context, it item) error {
 		return nil
 	case outcome == warned:
 		r.report.Warned++
+		r.report.Quarantined = append(r.report.Quarantined, it.name)
 	}
 	r.report.Stored++
 	r.report.Bytes += it.size
@@ -373,12 +392,18 @@ func (r *importing) print(e *env, asJSON bool) error {
 		if r.report.Refused == nil {
 			r.report.Refused = []refuse{}
 		}
+		if r.report.Quarantined == nil {
+			r.report.Quarantined = []string{}
+		}
 		if err := printJSON(e.stdout, r.report); err != nil {
 			return err
 		}
 	} else {
 		for _, one := range r.report.Refused {
 			fmt.Fprintf(e.stdout, "refused %s: %s\n", one.File, one.Reason)
+		}
+		for _, name := range r.report.Quarantined {
+			fmt.Fprintf(e.stdout, "quarantined %s: stored, but not shown, as its UID is taken or deleted ('pelago conflicts')\n", name)
 		}
 		fmt.Fprintf(e.stdout, "%d stored (%s, %d with warnings), %d stored earlier, %d refused, %d not DICOM, in %s\n",
 			r.report.Stored, size(r.report.Bytes), r.report.Warned, r.report.Skipped, len(r.report.Refused), r.report.Other,

@@ -44,6 +44,8 @@ func TestExitCodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	good, typo, open := file("good.toml", "site = 'north'\n"), file("typo.toml", "sight = 'north'\n"), file("open.toml", "[http]\nlisten = ':8080'\n")
+	uncertified := file("uncertified.toml", "[dicom]\ncertificate = '/nowhere.crt'\nkey = '/nowhere.key'\n")
+	clear := file("clear.toml", "[http.users]\nviewer = 'secret'\n")
 	newer := filepath.Join(dir, "newer")
 	if err := errors.Join(os.Mkdir(newer, 0o700), os.WriteFile(filepath.Join(newer, "version"), []byte("pelago 99\n"), 0o600)); err != nil {
 		t.Fatal(err)
@@ -75,6 +77,8 @@ func TestExitCodes(t *testing.T) {
 		{"a misspelled variable", "config check", []string{"PELAGO_SIGHT=north"}, 2, "", "PELAGO_SIGHT"},
 		{"a variable of a wrong form", "config check", []string{"PELAGO_DICOM_IDLE=soon"}, 2, "", "PELAGO_DICOM_IDLE"},
 		{"open by accident", "config check " + open, nil, 1, "", "--insecure"},
+		{"a certificate that is not there", "config check " + uncertified, nil, 2, "", "dicom.certificate"},
+		{"a password in the clear", "config check " + clear, nil, 2, "", "http.users: viewer"},
 		{"a file that is not there", "config check " + filepath.Join(dir, "nothing"), nil, 2, "", "nothing"},
 		{"printed", "config print " + good, []string{"PELAGO_DICOM_AE=NORTH"}, 0, "ae = 'NORTH'", ""},
 		{"a password's hash", "config password", []string{"PELAGO_PASSWORD=secret"}, 0, "pbkdf2-sha256$", ""},
@@ -175,5 +179,16 @@ func TestJSONIsJSON(t *testing.T) {
 	r = pelago(t, []string{"PELAGO_PASSWORD=secret"}, "config", "password", "--json")
 	if err := json.Unmarshal([]byte(r.stdout), &password); err != nil || !strings.HasPrefix(password.Hash, "pbkdf2-sha256$") {
 		t.Errorf("a password's hash: %q, %v", r.stdout, err)
+	}
+}
+
+func TestATableKeepsItsCellsWhateverIsInThem(t *testing.T) {
+	var out strings.Builder
+	if err := table(&out, []string{"SITE", "St. Anna"}, [][]string{{"a\tb", "c\nd\x1b[2Je"}}); err != nil {
+		t.Fatal(err)
+	}
+	want := "SITE  St. Anna\na\uFFFDb   c\uFFFDd\uFFFD[2Je\n"
+	if out.String() != want {
+		t.Errorf("%q, not %q", out.String(), want)
 	}
 }

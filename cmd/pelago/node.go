@@ -51,7 +51,7 @@ type node struct {
 	faces    errgroup.Group
 	cut      context.CancelFunc // ends associations at once
 
-	dicomAddr, baseURL string
+	dicomAddr, dicomTLSAddr, baseURL string // of the ports that are open
 
 	ending context.Context // ends when the node is told to end, or cannot go on
 	fatal  context.CancelCauseFunc

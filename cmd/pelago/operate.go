@@ -41,7 +41,7 @@ func (s *statusCommand) Run(e *env) error {
 			rows = append(rows, []string{"task " + task.Name, task.State + ", at " + task.ErrorAt + ": " + task.Error})
 		}
 	}
-	return table(e.stdout, "SITE "+st.Site, rows)
+	return table(e.stdout, []string{"SITE", st.Site}, rows)
 }
 
 // aeCommand lists and edits the AE registry.
@@ -69,7 +69,7 @@ func (l *aeList) Run(e *env) error {
 	for _, a := range all {
 		rows = append(rows, []string{a.Title, strings.Join(a.Hosts, ","), fmt.Sprint(a.Port), fmt.Sprint(a.TLS), rights(a.Rights), a.Issuer})
 	}
-	return table(e.stdout, "TITLE HOSTS PORT TLS RIGHTS ISSUER", rows)
+	return table(e.stdout, []string{"TITLE", "HOSTS", "PORT", "TLS", "RIGHTS", "ISSUER"}, rows)
 }
 
 func rights(r ae.Rights) string {
@@ -203,7 +203,7 @@ func (l *conflictList) Run(e *env) error {
 		}
 		rows = append(rows, []string{strconv.FormatUint(one.Number, 10), one.SOP, against, one.Sender, one.Arrived.Format(time.RFC3339)})
 	}
-	return table(e.stdout, "NUMBER INSTANCE AGAINST SENDER ARRIVED", rows)
+	return table(e.stdout, []string{"NUMBER", "INSTANCE", "AGAINST", "SENDER", "ARRIVED"}, rows)
 }
 
 type conflictCompare struct {

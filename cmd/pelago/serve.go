@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -63,9 +64,20 @@ func (s *serveCommand) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stderr, "pelago: site %s, node %s\n  DICOM  %s (AE %s)\n  web    %s\n  data   %s\n",
-		c.Site, n.id, n.dicomAddr, c.DICOM.AE, n.baseURL, c.Data)
+	n.greet(e.stderr)
 	return n.wait()
+}
+
+// greet says where the node is reached; a port that is not served has no line.
+func (n *node) greet(w io.Writer) {
+	fmt.Fprintf(w, "pelago: site %s, node %s, AE %s\n", n.config.Site, n.id, n.config.DICOM.AE)
+	for _, line := range []struct{ what, where string }{
+		{"DICOM", n.dicomAddr}, {"DICOM TLS", n.dicomTLSAddr}, {"web", n.baseURL}, {"data", n.config.Data},
+	} {
+		if line.where != "" {
+			fmt.Fprintf(w, "  %-9s  %s\n", line.what, line.where)
+		}
+	}
 }
 
 func newLog(e *env, c config.Log) (*slog.Logger, error) {

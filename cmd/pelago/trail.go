@@ -55,19 +55,29 @@ func openTrail(c config.Config, node string, log *slog.Logger) (*trail, error) {
 	if c.Audit.Syslog == "" {
 		return t, nil
 	}
-	secure := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.Audit.CA != "" {
-		pem, err := os.ReadFile(c.Audit.CA)
-		if err != nil {
-			return nil, fault.New(fault.Invalid, "audit.ca: %w", err)
-		}
-		secure.RootCAs = x509.NewCertPool()
-		if !secure.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fault.New(fault.Invalid, "audit.ca: no certificate in the file")
-		}
+	secure, err := auditTLS(c.Audit)
+	if err != nil {
+		return nil, err
 	}
 	t.syslog, err = audit.NewSyslog(t.events, audit.SyslogOptions{Name: "syslog", Address: c.Audit.Syslog, TLS: secure, Log: log})
 	return t, err
+}
+
+// auditTLS is how the collector is checked.
+func auditTLS(c config.Audit) (*tls.Config, error) {
+	secure := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CA == "" {
+		return secure, nil
+	}
+	pem, err := os.ReadFile(c.CA)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "audit.ca: %w", err)
+	}
+	secure.RootCAs = x509.NewCertPool()
+	if !secure.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fault.New(fault.Invalid, "audit.ca: no certificate in the file")
+	}
+	return secure, nil
 }
 
 // tasks keep events and send them.

@@ -141,7 +141,7 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 	s.dequeue(conn)
 	if err != nil {
 		admission.closed(err)
-		log.Info("association refused", "error", err)
+		log.Info("association refused", "calling_ae", admission.calling, "called_ae", admission.called, "error", err)
 		return
 	}
 	a := newAssociation(s, established, admission.session, log)
@@ -204,10 +204,13 @@ type admission struct {
 	server  *Server
 	holds   bool // a place among the associations
 	session *Session
+
+	calling, called string // as the request has them; empty until there is one
 }
 
 // decide answers a request: it takes a place and asks the admitter.
 func (a *admission) decide(ctx context.Context, r *assoc.Request) assoc.Decision {
+	a.calling, a.called = r.Calling, r.Called
 	if reject := a.server.takePlace(stores(r)); reject != nil {
 		if a.server.Refused != nil {
 			a.server.Refused(r, reject)

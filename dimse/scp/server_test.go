@@ -1,9 +1,12 @@
 package scp
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -289,5 +292,29 @@ func TestAPanickingAdmitterFreesItsPlace(t *testing.T) {
 		synctest.Wait()
 		panics = false
 		release(t, dial(t, l, proposeStore()))
+	})
+}
+
+// nobody is admitted.
+type nobody struct{}
+
+func (nobody) Admit(context.Context, *assoc.Request) (*Session, error) {
+	return nil, fault.New(fault.Denied, "a stranger")
+}
+
+func TestTheLogNamesWhoWasRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines bytes.Buffer // read once the connection has ended
+		server := &Server{Admit: nobody{}, Config: assoc.Config{Log: slog.New(slog.NewTextHandler(&lines, nil))}}
+		to := target(serve(t, server))
+		if _, err := scu.Dial(t.Context(), to, scu.ProposeEcho()); err == nil {
+			t.Fatal("a stranger was let in")
+		}
+		synctest.Wait()
+		for _, want := range []string{"association refused", "calling_ae=" + to.Calling, "called_ae=" + to.Called} {
+			if !strings.Contains(lines.String(), want) {
+				t.Errorf("%q is missing in %q", want, lines.String())
+			}
+		}
 	})
 }

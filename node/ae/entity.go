@@ -48,6 +48,28 @@ type AE struct {
 // calls.
 const maxHosts = 64
 
+// isHostName tells names that a resolver may know from misspelled addresses and
+// addresses with a port: labels of letters, digits, hyphens and underscores, 253
+// characters in all, of which the last label is not a number (RFC 1123 2.1).
+func isHostName(name string) bool {
+	name = strings.TrimSuffix(name, ".")
+	if name == "" || len(name) > 253 {
+		return false
+	}
+	labels := strings.Split(name, ".")
+	for _, label := range labels {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' && c < 0x80 {
+				return false
+			}
+		}
+	}
+	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
+}
+
 // check reports what is wrong with a record.
 func (ae AE) check() error {
 	if !dimse.IsTitle(ae.Title) {
@@ -57,13 +79,14 @@ func (ae AE) check() error {
 		return fault.New(fault.Invalid, "AE %s: 1 to %d hosts or networks are needed", ae.Title, maxHosts)
 	}
 	for _, host := range ae.Hosts {
-		if host == "" || strings.ContainsAny(host, " \t\n") {
-			return fault.New(fault.Invalid, "AE %s: %q is no host", ae.Title, host)
-		}
 		if strings.Contains(host, "/") {
 			if _, err := netip.ParsePrefix(host); err != nil {
 				return fault.New(fault.Invalid, "AE %s: %w", ae.Title, err)
 			}
+			continue
+		}
+		if _, err := netip.ParseAddr(host); err != nil && !isHostName(host) {
+			return fault.New(fault.Invalid, "AE %s: %q is no address, network or host name", ae.Title, host)
 		}
 	}
 	if ae.Port != 0 && ae.address() == "" {

@@ -123,7 +123,7 @@ func TestARegistryThatCannotBeWrittenSaysSo(t *testing.T) {
 }
 
 func TestRecordsThatMakeNoSenseAreRefused(t *testing.T) {
-	good := AE{Title: "CT 1", Hosts: []string{"10.0.0.0/8", "ct.example"}, Port: 104, TLS: true, Certificate: "ct", Charset: "ISO 2022 IR 6\\ISO 2022 IR 87"}
+	good := AE{Title: "CT 1", Hosts: []string{"10.0.0.0/8", "CT-1_a.example.", "müller.example", "fe80::1%eth0", "localhost"}, Port: 104, TLS: true, Certificate: "ct", Charset: "ISO 2022 IR 6\\ISO 2022 IR 87"}
 	if err := good.check(); err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +142,12 @@ func TestRecordsThatMakeNoSenseAreRefused(t *testing.T) {
 		"a character set of its own":  func(a *AE) { a.Charset = "KLINGON" },
 		"an idle time below nothing":  func(a *AE) { a.Idle = -time.Second },
 		"a host with a blank in it":   func(a *AE) { a.Hosts = []string{"a b"} },
+		"an address beyond 255":       func(a *AE) { a.Hosts = []string{"10.1.2.300"} },
+		"an address cut short":        func(a *AE) { a.Hosts = []string{"10.1.2"} },
+		"an address with a port":      func(a *AE) { a.Hosts = []string{"10.1.2.3:104"} },
+		"a name with a port":          func(a *AE) { a.Hosts = []string{"ct.example:104"} },
+		"a name of other characters":  func(a *AE) { a.Hosts = []string{"not_a_host!!"} },
+		"a name with an empty label":  func(a *AE) { a.Hosts = []string{"ct..example"} },
 		"a title of blanks and a dot": func(a *AE) { a.Title = "  ." },
 	} {
 		bad := good

@@ -280,6 +280,33 @@ func TestDuplicates(t *testing.T) {
 	b.sound()
 }
 
+func TestAConflictIsShownAgainstWhatIsCanonicalNow(t *testing.T) {
+	ctx := context.Background()
+	b := open(t, testOptions(vfs.NewMem(), newRing()))
+	defer b.close()
+	first := serial(1)
+	second, third := first, first
+	second.seed, third.seed = 77, 78
+	b.store(first)
+	accepted, waiting := b.store(second), b.store(third)
+	if err := b.Decide(ctx, accepted.Number, Accept); err != nil {
+		t.Fatal(err)
+	}
+	reviews, err := b.Reviews(0, 10)
+	if err != nil || len(reviews) != 2 {
+		t.Fatalf("reviews: %+v, %v", reviews, err)
+	}
+	for _, r := range reviews {
+		if r.Against == nil || r.Against.Number != accepted.Number {
+			t.Errorf("%d is listed against %+v, not against the canonical %d", r.Number, r.Against, accepted.Number)
+		}
+	}
+	d, err := b.Compare(ctx, waiting.Number)
+	if err != nil || d.Canonical.Number != accepted.Number || d.Quarantined.Number != waiting.Number {
+		t.Errorf("compared: %+v, %v", d, err)
+	}
+}
+
 func TestEqualArrivalsAtOnceBecomeOneInstance(t *testing.T) {
 	b := open(t, testOptions(vfs.NewMem(), newRing()))
 	defer b.close()

@@ -49,15 +49,13 @@ func (a *Archive) Reviews(after uint64, limit int) ([]Review, error) {
 			return err
 		}
 		review := Review{Ref: version{r}.ref(), Arrived: r.Arrived, Sender: r.CallingAe}
-		if r.Against != 0 {
-			against, ok, err := a.instance(r.Against)
-			if err != nil {
-				return err
-			}
-			if ok {
-				ref := version{against}.ref()
-				review.Against = &ref
-			}
+		against, err := a.rival(r)
+		if err != nil {
+			return err
+		}
+		if against != nil {
+			ref := version{against}.ref()
+			review.Against = &ref
 		}
 		all = append(all, review)
 		return nil
@@ -66,6 +64,30 @@ func (a *Archive) Reviews(after uint64, limit int) ([]Review, error) {
 		err = nil
 	}
 	return all, err
+}
+
+// rival is the version that a quarantined one conflicts with now: the canonical
+// one, which need not be that of its arrival, since an operator may have accepted
+// another meanwhile. Where all of those are deleted it is that of the arrival;
+// nil if that is gone, or if it is a tombstone that covers the instance.
+func (a *Archive) rival(r *archivepb.Instance) (*archivepb.Instance, error) {
+	if r.Against == 0 {
+		return nil, nil
+	}
+	standing, err := a.canonical(r.Sop)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range standing {
+		if !a.covered(v.Instance) {
+			return v.Instance, nil
+		}
+	}
+	against, ok, err := a.instance(r.Against)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return against, nil
 }
 
 // Quarantined is how many instances wait for an operator.
@@ -95,11 +117,11 @@ func (a *Archive) Compare(ctx context.Context, number uint64) (*Difference, erro
 	if r.Against == 0 {
 		return nil, fault.New(fault.NotFound, "instance %d conflicts with a tombstone, not with another version", number)
 	}
-	against, ok, err := a.instance(r.Against)
+	against, err := a.rival(r)
 	if err != nil {
 		return nil, err
 	}
-	if !ok {
+	if against == nil {
 		return nil, fault.New(fault.NotFound, "the version that instance %d conflicts with is gone", number)
 	}
 	one, err := a.Open(ctx, version{against}.ref())

@@ -39,7 +39,7 @@ func (a *Archive) Verify(ctx context.Context, progress func(done, total uint64))
 }
 
 func (a *Archive) verify(ctx context.Context, progress func(done, total uint64), catalogue known) (*Report, error) {
-	report := &Report{}
+	report := &Report{Findings: []Finding{}} // none is an answer, too: not null
 	for _, c := range a.staging.Corruptions() {
 		report.add("staging", fmt.Sprintf("segment %d", c.Segment), fmt.Sprintf("offset %d: %s", c.Offset, c.Reason))
 	}

@@ -143,6 +143,11 @@ func decode(r io.Reader, c *Config) error {
 	if errors.As(err, &strict) {
 		return fmt.Errorf("unknown keys:\n%s", strict.String())
 	}
+	var at *toml.DecodeError
+	if errors.As(err, &at) {
+		line, column := at.Position()
+		return fmt.Errorf("line %d, column %d: %w", line, column, err)
+	}
 	return err
 }
 

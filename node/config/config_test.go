@@ -82,6 +82,23 @@ func TestUnknownKeysAreErrors(t *testing.T) {
 	}
 }
 
+func TestAnErrorInTheFileNamesItsPlace(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "pelago.toml")
+	for text, place := range map[string]string{
+		"site = 'x'\n[dicom]\nidle = '5'\n":  "line 3",
+		"site = 'x'\nhttp = [\n":             "line 2",
+		"[store]\nstaging = 'lots'\n":        "line 2",
+		"[http]\n\ninsecure = 'certainly'\n": "line 3",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(name, nil); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), place) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
 func TestWebFaceIsNotOpenByAccident(t *testing.T) {
 	for _, test := range []struct {
 		name   string
