@@ -2,7 +2,6 @@ package archive
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -118,6 +117,7 @@ type Archive struct {
 	arrival   inflight                     // SOP Instance UIDs on their way in
 	packs     recent[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
 	headers   *headers
+	damage    damage
 	hashers   sync.Pool   // of *blake3.Hasher, 10 KB each
 	said      sayings     // of instances whose series is about to be announced
 	codec     *pack.Codec // one for all packs, so that readers share decoded chunks
@@ -197,6 +197,9 @@ func Open(o Options) (_ *Archive, err error) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	if err = a.openBulk(); err != nil {
+		return nil, err
+	}
+	if err = a.lookForDamage(); err != nil {
 		return nil, err
 	}
 	if err = a.openStaging(); err != nil {
@@ -387,35 +390,6 @@ func (a *Archive) Usage() (Usage, error) {
 	u.Free, u.Size, err = a.space.free()
 	u.Ballast = a.space.ballast(u.Size)
 	return u, err
-}
-
-// lost is bulk's report that ranges are rotten or missing: their packs are
-// marked, durably, before the range is excised.
-func (a *Archive) lost(refs []bulk.Ref, cause error) {
-	lost := map[bulk.Ref]bool{}
-	for _, r := range refs {
-		lost[r] = true
-	}
-	batch := a.store.NewBatch()
-	defer batch.Close()
-	marked := 0
-	err := a.each([]byte{rowPack}, func(key, value []byte) error {
-		var p archivepb.Pack
-		if err := unmarshal(value, &p); err != nil {
-			a.log.Error("a pack's record does not parse", "pack", hex.EncodeToString(key[1:]), "error", err)
-			return nil // verify names it; the others are to be marked
-		}
-		if !lost[packRef(&p)] || p.Lost {
-			return nil
-		}
-		p.Lost = true
-		marked++
-		return batch.Set(key, marshal(&p), nil)
-	})
-	err = errors.Join(err, batch.Commit(pebble.Sync))
-	a.stats.PacksLost.Add(uint64(marked))
-	a.log.Error("packs lost to a rotten or missing table", "packs", marked, "cause", cause, "error", err)
-	a.packs.drop()
 }
 
 func packRef(p *archivepb.Pack) bulk.Ref {
