@@ -103,6 +103,7 @@ func (n *node) gauges() {
 		{"pelago_packed_bytes_total", "Their bytes at rest.", s.PackedBytes.Load},
 		{"pelago_pack_errors_total", "Failed attempts at packing.", s.PackErrors.Load},
 		{"pelago_packs_lost_total", "Packs lost to rotten or missing tables, found since the start.", s.PacksLost.Load},
+		{"pelago_headers_mended_total", "Header records that store/ had lost, made anew from the instances' bytes.", s.HeadersMended.Load},
 	} {
 		m.Counter(c.name, c.help, func() float64 { return float64(c.read()) })
 	}

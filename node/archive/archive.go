@@ -118,6 +118,7 @@ type Archive struct {
 	packs     recent[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
 	headers   *headers
 	damage    damage
+	rot       rot
 	hashers   sync.Pool   // of *blake3.Hasher, 10 KB each
 	said      sayings     // of instances whose series is about to be announced
 	codec     *pack.Codec // one for all packs, so that readers share decoded chunks
@@ -149,6 +150,7 @@ type Stats struct {
 	PackedInstances, PackedRaw, PackedBytes        atomic.Uint64
 	PackErrors                                     atomic.Uint64
 	PacksLost                                      atomic.Uint64 // to rotten or missing tables, found since the start
+	HeadersMended                                  atomic.Uint64 // header records made anew from the instances' bytes
 	Held                                           atomic.Uint64 // arrivals that waited for room in staging
 }
 
@@ -164,6 +166,7 @@ func Open(o Options) (_ *Archive, err error) {
 		hurry:   make(chan struct{}, 1),
 		codec:   pack.NewCodec(o.ChunkBytes),
 		headers: newHeaders(),
+		rot:     rot{found: make(chan struct{}, 1)},
 		stopped: make(chan struct{}),
 		fatal:   make(chan struct{}),
 	}
@@ -187,7 +190,7 @@ func Open(o Options) (_ *Archive, err error) {
 			return nil, fmt.Errorf("data directory: %w", err)
 		}
 	}
-	if a.store, err = openStore(o, o.FS.PathJoin(o.Dir, "store"), a.die); err != nil {
+	if a.store, err = openStore(o, o.FS.PathJoin(o.Dir, "store"), a.die, a.rot.note); err != nil {
 		return nil, err
 	}
 	if a.catalog, err = catalog.Open(a.catalogAt(o.FS.PathJoin(o.Dir, "catalog"))); err != nil {
@@ -226,8 +229,9 @@ func (a *Archive) bulkAt(path string) bulk.Options {
 	}
 }
 
-// openStore opens the Pebble of instance records, work queues and journal.
-func openStore(o Options, path string, die func(error)) (*pebble.DB, error) {
+// openStore opens the Pebble of instance records, work queues and journal. A
+// rotten table is told to rotten; the read that met it gets an error.
+func openStore(o Options, path string, die func(error), rotten func(pebble.DataCorruptionInfo)) (*pebble.DB, error) {
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref()
 	options := &pebble.Options{
@@ -237,6 +241,11 @@ func openStore(o Options, path string, die func(error)) (*pebble.DB, error) {
 		MemTableSize:               32 << 20,
 		Logger:                     pebbleLogger{log: o.Log, name: "store", die: die},
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
+		// Without a listener of its own, Pebble ends the process on such a read.
+		EventListener: &pebble.EventListener{DataCorruption: func(info pebble.DataCorruptionInfo) {
+			o.Log.Error("a table of store/ is rotten", "table", o.FS.PathBase(info.Path), "error", info.Details)
+			rotten(info)
+		}},
 	}
 	options.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionBalanced })
 	for i := range options.Levels {

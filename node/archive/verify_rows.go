@@ -140,7 +140,7 @@ func (a *Archive) verifySeries(ctx context.Context, report *Report, name seriesN
 		if _, deleted := a.catalog.Deleted(name.study, name.series, ""); deleted {
 			return nil
 		}
-		fact, err := facts{Archive: a}.SeriesFact(ctx, name.study, name.series)
+		fact, _, err := facts{Archive: a}.count(ctx, name.study, name.series)
 		if err != nil {
 			return err
 		}
