@@ -35,6 +35,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		Version:        version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
 		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, FreeBytes: usage.Free,
 		Quarantined: quarantined, PendingCommitment: n.face.Pending(),
+		MendedKeyRanges: n.keys.Mended(), DamagedKeyRanges: n.keys.Damaged(),
 		Tasks: admin.TasksOf(n.tasks.Statuses()),
 	}, nil
 }
