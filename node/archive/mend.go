@@ -219,10 +219,11 @@ func (a *Archive) runMender(ctx context.Context, p *work.Progress) error {
 		case <-a.rot.found:
 		}
 		for _, span := range a.rot.take() {
-			if err := a.observe("mend", func() error { return a.mend(ctx, p, span) }); err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
+			err := a.observe("mend", func() error { return a.mend(ctx, p, span) })
+			if ctx.Err() != nil {
+				break
+			}
+			if err != nil {
 				p.Note(err)
 				a.log.Error("header records were not mended", "error", err)
 			}
@@ -239,13 +240,14 @@ func (a *Archive) mend(ctx context.Context, p *work.Progress, span numbers) erro
 			return err
 		}
 		var r archivepb.Instance
-		if err := unmarshal(value, &r); err != nil || r.State == archivepb.State_DROPPED {
+		if unmarshal(value, &r) != nil || r.State == archivepb.State_DROPPED {
 			return nil // verify names one that does not parse
 		}
-		if _, _, err := a.storedHeader(numberOf(key)); err == nil || !isRot(err) {
+		_, _, err := a.storedHeader(numberOf(key))
+		if err == nil || !isRot(err) {
 			return err
 		}
-		_, _, err := a.mendHeader(ctx, &r)
+		_, _, err = a.mendHeader(ctx, &r)
 		switch {
 		case err == nil:
 			mended++

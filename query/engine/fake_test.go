@@ -24,7 +24,7 @@ import (
 type archive struct {
 	catalog   *catalog.Catalog
 	instances []stored
-	read      int // headers read
+	read      int      // headers read
 	lost      []uint64 // instances that cannot be had
 	asked     int      // after the availability of a study
 	settle    func(context.Context) error

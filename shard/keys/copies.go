@@ -57,10 +57,16 @@ func (r *Ring) survey(name string) (*source, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	s.length, s.end = info.Size(), int64(len(fileMagic))
-	if s.err = checkHead(f, name, s.length); s.err != nil {
-		return s, nil
+	s.err = s.read(name)
+	return s, nil
+}
+
+// read reads a file through.
+func (s *source) read(name string) error {
+	if err := checkHead(s.file, name, s.length); err != nil {
+		return err
 	}
-	s.err = scan(f, s.end, s.length, func(at int64, rec *record, raw []byte) error {
+	return scan(s.file, s.end, s.length, func(at int64, rec *record, raw []byte) error {
 		if rec == nil {
 			return nil
 		}
@@ -71,7 +77,6 @@ func (r *Ring) survey(name string) (*source, error) {
 		s.end = at + int64(len(raw))
 		return nil
 	})
-	return s, nil
 }
 
 // checkHead reads a file's magic: fault.Corrupt if it is no ring,
