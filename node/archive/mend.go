@@ -240,8 +240,9 @@ func (a *Archive) mend(ctx context.Context, p *work.Progress, span numbers) erro
 			return err
 		}
 		var r archivepb.Instance
-		if unmarshal(value, &r) != nil || r.State == archivepb.State_DROPPED {
-			return nil // verify names one that does not parse
+		parses := unmarshal(value, &r) == nil // verify names one that does not
+		if !parses || r.State == archivepb.State_DROPPED {
+			return nil
 		}
 		_, _, err := a.storedHeader(numberOf(key))
 		if err == nil || !isRot(err) {
