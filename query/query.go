@@ -79,6 +79,15 @@ type Instance struct {
 	Bytes              int64
 }
 
+// Availability is a value of Instance Availability (0008,0056).
+type Availability string
+
+// How soon instances can be had (PS3.3 C.4.23.1.1).
+const (
+	Online      Availability = "ONLINE"      // at once
+	Unavailable Availability = "UNAVAILABLE" // not at all
+)
+
 // Instances is the image level: what [Engine] asks of the node's own archive.
 // Quarantined and deleted instances are not in it.
 type Instances interface {
@@ -89,6 +98,12 @@ type Instances interface {
 	Find(ctx context.Context, sop string) ([]Instance, error)
 	// Header returns the header record.
 	Header(ctx context.Context, number uint64) (*dicom.Header, error)
+	// Availability returns how the instances of a study can be had now, or those
+	// of a series; with the local number of one of the series, how that one can.
+	// An empty study: everything that is here. It is the least of theirs. A hint:
+	// what was not found lost yet is [Online]. Where nothing is lost it costs
+	// nothing.
+	Availability(ctx context.Context, study, series string, number uint64) Availability
 	// Settle returns once every instance acknowledged before the call is in the
 	// catalogue, so that a sender finds what it has just stored.
 	Settle(ctx context.Context) error

@@ -158,15 +158,27 @@ func (n *node) lost(where string, study []instance, rest [][]instance) {
 	if last.Status != want || last.Failed != failed || len(last.FailedUIDs) != failed {
 		n.t.Errorf("%s: C-GET answers %+v, want status %v with %d failed", where, last, want, failed)
 	}
-	// It is still found: what is lost is not what was never there.
-	if found := n.qido("/dicom-web/studies?StudyInstanceUID="+study[0].study, "0020000D"); len(found) != 1 {
-		n.t.Errorf("%s: QIDO-RS finds %v", where, found)
+	// It is still found, and said to be unavailable: what is lost is not what was
+	// never there.
+	if found := n.availability(study); found != "UNAVAILABLE" {
+		n.t.Errorf("%s: QIDO-RS finds the study %s", where, found)
 	}
 	for _, other := range rest {
 		n.cget(other).same(n.t, "C-GET of the rest, "+where, other)
 		n.wado(other).same(n.t, "WADO-RS of the rest, "+where, other)
 	}
+	for _, other := range rest {
+		if found := n.availability(other); found != "ONLINE" {
+			n.t.Errorf("%s: QIDO-RS finds another study %s", where, found)
+		}
+	}
 	n.healthy()
+}
+
+// availability is what QIDO-RS answers of a study's.
+func (n *node) availability(study []instance) string {
+	n.t.Helper()
+	return strings.Join(n.qido("/dicom-web/studies?StudyInstanceUID="+study[0].study, "00080056"), ",")
 }
 
 // reports checks that verify says what is wrong, and nothing else.
@@ -256,6 +268,9 @@ func TestLostInstancesAreTakenAgain(t *testing.T) {
 	n.lost("after the damage", all[0], all[1:])
 	n.cstore(all[0])
 	n.cget(all[0]).same(t, "C-GET after sending again", all[0])
+	if found := n.availability(all[0]); found != "ONLINE" {
+		t.Errorf("sent again, QIDO-RS finds the study %s", found)
+	}
 	n.pack()
 	n.cget(all[0]).same(t, "C-GET after packing again", all[0])
 	n.kill()

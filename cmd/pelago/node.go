@@ -117,8 +117,11 @@ func (n *node) openStores() (err error) {
 	if n.id, n.keys, err = openKeys(n.config); err != nil {
 		return err
 	}
+	if mended := n.keys.Mended(); mended > 0 {
+		n.log.Warn("one file of the ring of study keys was damaged and is made whole from the other: look at the disk", "rotten_ranges", mended)
+	}
 	if damaged := n.keys.Damaged(); damaged > 0 {
-		n.log.Error("the ring of study keys is damaged; verify tells which instances cannot be read", "rotten_ranges", damaged)
+		n.log.Error("the ring of study keys is damaged in both its files; verify tells which instances cannot be read", "rotten_ranges", damaged)
 	}
 	if n.trail, err = openTrail(n.config, n.id, n.log); err != nil {
 		return err

@@ -36,6 +36,12 @@ func (s *statusCommand) Run(e *env) error {
 		{"commitments pending", fmt.Sprint(st.PendingCommitment)},
 		{"sites that may be lost", fmt.Sprint(st.SurvivesSites)},
 	}
+	if st.MendedKeyRanges > 0 {
+		rows = append(rows, []string{"study keys", fmt.Sprintf("%d rotten ranges of one file made up for by the other: look at the disk", st.MendedKeyRanges)})
+	}
+	if st.DamagedKeyRanges > 0 {
+		rows = append(rows, []string{"study keys lost", fmt.Sprintf("%d rotten ranges in both files: see verify", st.DamagedKeyRanges)})
+	}
 	for _, task := range st.Tasks {
 		if task.Error != "" {
 			rows = append(rows, []string{"task " + task.Name, task.State + ", at " + task.ErrorAt + ": " + task.Error})

@@ -35,6 +35,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		Version:        version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
 		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, FreeBytes: usage.Free,
 		Quarantined: quarantined, PendingCommitment: n.face.Pending(),
+		MendedKeyRanges: n.keys.Mended(), DamagedKeyRanges: n.keys.Damaged(),
 		Tasks: admin.TasksOf(n.tasks.Statuses()),
 	}, nil
 }
@@ -103,6 +104,7 @@ func (n *node) gauges() {
 		{"pelago_packed_bytes_total", "Their bytes at rest.", s.PackedBytes.Load},
 		{"pelago_pack_errors_total", "Failed attempts at packing.", s.PackErrors.Load},
 		{"pelago_packs_lost_total", "Packs lost to rotten or missing tables, found since the start.", s.PacksLost.Load},
+		{"pelago_headers_mended_total", "Header records that store/ had lost, made anew from the instances' bytes.", s.HeadersMended.Load},
 	} {
 		m.Counter(c.name, c.help, func() float64 { return float64(c.read()) })
 	}

@@ -33,7 +33,11 @@ type Status struct {
 	FreeBytes         int64  `json:"free_bytes"`
 	Quarantined       int    `json:"quarantined"`
 	PendingCommitment int    `json:"pending_commitment"`
-	Tasks             []Task `json:"tasks"`
+	// MendedKeyRanges are rotten ranges of one file of the study keys that the
+	// other made up for since the start, DamagedKeyRanges those of both.
+	MendedKeyRanges  int    `json:"mended_key_ranges"`
+	DamagedKeyRanges int    `json:"damaged_key_ranges"`
+	Tasks            []Task `json:"tasks"`
 }
 
 // Site is a hospital in the status.

@@ -36,6 +36,7 @@ func (s *session) search(ctx context.Context, r *scp.FindRequest) (*query.Answer
 	}
 	answer, err := s.face.o.Engine.Find(ctx, query.Query{
 		Level: level, Keys: keys(r.Identifier), Issuer: s.caller.Issuer,
+		Return:     []dict.Tag{dict.InstanceAvailability},
 		Relational: r.Options.Relational, Fuzzy: r.Options.Fuzzy,
 		CombinedDateTime: r.Options.CombinedDateTime, Timezone: r.Options.Timezone,
 	})
@@ -82,9 +83,6 @@ func (s *session) identifiers(ctx context.Context, answer *query.Answer, level q
 			matched = true
 			match.Set(dict.QueryRetrieveLevel, dict.CS, level.String())
 			match.Set(dict.RetrieveAETitle, dict.AE, s.face.o.Title)
-			if !match.Has(dict.InstanceAvailability) {
-				match.Set(dict.InstanceAvailability, dict.CS, "ONLINE")
-			}
 			match, _ = match.Recode(terms)
 			if !yield(match, nil) {
 				return

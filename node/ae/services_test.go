@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,8 +85,8 @@ func TestFindAnswers(t *testing.T) {
 			t.Errorf("%s: audited as %+v", test.name, events)
 		}
 		for _, d := range all {
-			if d.String(dict.QueryRetrieveLevel) != "STUDY" || d.String(dict.RetrieveAETitle) != "PELAGO" || d.String(dict.InstanceAvailability) != "ONLINE" {
-				t.Errorf("%s: identifier without its level, AE title or availability", test.name)
+			if d.String(dict.QueryRetrieveLevel) != "STUDY" || d.String(dict.RetrieveAETitle) != "PELAGO" {
+				t.Errorf("%s: identifier without its level or AE title", test.name)
 			}
 		}
 	}
@@ -101,6 +102,9 @@ func TestFindPassesOnWhatWasNegotiatedAndOnlyKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	q := engine.asked
+	if !slices.Contains(q.Return, dict.InstanceAvailability) {
+		t.Error("the engine is not asked for the availability")
+	}
 	if !q.Relational || !q.Fuzzy || !q.CombinedDateTime || !q.Timezone || q.Issuer != "NORTH" {
 		t.Errorf("asked %+v", q)
 	}

@@ -6,12 +6,17 @@ import (
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"pelago/cluster/fault"
 )
 
 // fmtStore adds where an error of Pebble came from.
 func fmtStore(err error) error {
 	if err == nil {
 		return nil
+	}
+	if pebble.IsCorruptionError(err) {
+		return fault.New(fault.Corrupt, "store: %w", err)
 	}
 	return fmt.Errorf("store: %w", err)
 }
@@ -53,12 +58,15 @@ const pageRows = 512
 // pages is as each, but holds no iterator while visit runs. Rows that are
 // written meanwhile behind the one visited are seen.
 func (a *Archive) pages(prefix []byte, visit func(key, value []byte) error) error {
+	return a.pagesFrom(prefix, after(prefix), visit)
+}
+
+func (a *Archive) pagesFrom(from, upper []byte, visit func(key, value []byte) error) error {
 	type row struct{ key, value []byte }
 	page := make([]row, 0, 16)
-	from := prefix
 	for {
 		page = page[:0]
-		err := a.eachFrom(from, after(prefix), func(key, value []byte) error {
+		err := a.eachFrom(from, upper, func(key, value []byte) error {
 			page = append(page, row{bytes.Clone(key), bytes.Clone(value)})
 			if len(page) == pageRows {
 				return errStop

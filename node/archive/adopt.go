@@ -158,6 +158,7 @@ func (a *Archive) dropPack(id pack.ID) error {
 	if err := batch.Delete(keyEmpty(id), nil); err != nil {
 		return err
 	}
+	lost := false
 	if empty {
 		p, err := a.pack(id)
 		if err != nil && !fault.Is(err, fault.NotFound) {
@@ -167,12 +168,19 @@ func (a *Archive) dropPack(id pack.ID) error {
 			if err := a.bulk.Delete(packRef(p)); err != nil && !fault.Is(err, fault.NotFound) {
 				return err
 			}
+			lost = p.Lost
+			if err := batch.Delete(keyLost(p), nil); err != nil {
+				return err
+			}
 		}
 		if err := batch.Delete(keyPack(id), nil); err != nil {
 			return err
 		}
 	}
-	return fmtStore(batch.Commit(pebble.Sync))
+	if err := batch.Commit(pebble.Sync); err != nil || !lost {
+		return fmtStore(err)
+	}
+	return a.lookForDamage()
 }
 
 // Manifest reads a pack's manifest back from bulk/.

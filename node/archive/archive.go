@@ -2,7 +2,6 @@ package archive
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -118,6 +117,8 @@ type Archive struct {
 	arrival   inflight                     // SOP Instance UIDs on their way in
 	packs     recent[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
 	headers   *headers
+	damage    damage
+	rot       rot
 	hashers   sync.Pool   // of *blake3.Hasher, 10 KB each
 	said      sayings     // of instances whose series is about to be announced
 	codec     *pack.Codec // one for all packs, so that readers share decoded chunks
@@ -149,6 +150,7 @@ type Stats struct {
 	PackedInstances, PackedRaw, PackedBytes        atomic.Uint64
 	PackErrors                                     atomic.Uint64
 	PacksLost                                      atomic.Uint64 // to rotten or missing tables, found since the start
+	HeadersMended                                  atomic.Uint64 // header records made anew from the instances' bytes
 	Held                                           atomic.Uint64 // arrivals that waited for room in staging
 }
 
@@ -164,6 +166,7 @@ func Open(o Options) (_ *Archive, err error) {
 		hurry:   make(chan struct{}, 1),
 		codec:   pack.NewCodec(o.ChunkBytes),
 		headers: newHeaders(),
+		rot:     rot{found: make(chan struct{}, 1)},
 		stopped: make(chan struct{}),
 		fatal:   make(chan struct{}),
 	}
@@ -187,7 +190,7 @@ func Open(o Options) (_ *Archive, err error) {
 			return nil, fmt.Errorf("data directory: %w", err)
 		}
 	}
-	if a.store, err = openStore(o, o.FS.PathJoin(o.Dir, "store"), a.die); err != nil {
+	if a.store, err = openStore(o, o.FS.PathJoin(o.Dir, "store"), a.die, a.rot.note); err != nil {
 		return nil, err
 	}
 	if a.catalog, err = catalog.Open(a.catalogAt(o.FS.PathJoin(o.Dir, "catalog"))); err != nil {
@@ -197,6 +200,9 @@ func Open(o Options) (_ *Archive, err error) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	if err = a.openBulk(); err != nil {
+		return nil, err
+	}
+	if err = a.lookForDamage(); err != nil {
 		return nil, err
 	}
 	if err = a.openStaging(); err != nil {
@@ -223,8 +229,9 @@ func (a *Archive) bulkAt(path string) bulk.Options {
 	}
 }
 
-// openStore opens the Pebble of instance records, work queues and journal.
-func openStore(o Options, path string, die func(error)) (*pebble.DB, error) {
+// openStore opens the Pebble of instance records, work queues and journal. A
+// rotten table is told to rotten; the read that met it gets an error.
+func openStore(o Options, path string, die func(error), rotten func(pebble.DataCorruptionInfo)) (*pebble.DB, error) {
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref()
 	options := &pebble.Options{
@@ -234,6 +241,11 @@ func openStore(o Options, path string, die func(error)) (*pebble.DB, error) {
 		MemTableSize:               32 << 20,
 		Logger:                     pebbleLogger{log: o.Log, name: "store", die: die},
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
+		// Without a listener of its own, Pebble ends the process on such a read.
+		EventListener: &pebble.EventListener{DataCorruption: func(info pebble.DataCorruptionInfo) {
+			o.Log.Error("a table of store/ is rotten", "table", o.FS.PathBase(info.Path), "error", info.Details)
+			rotten(info)
+		}},
 	}
 	options.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionBalanced })
 	for i := range options.Levels {
@@ -387,35 +399,6 @@ func (a *Archive) Usage() (Usage, error) {
 	u.Free, u.Size, err = a.space.free()
 	u.Ballast = a.space.ballast(u.Size)
 	return u, err
-}
-
-// lost is bulk's report that ranges are rotten or missing: their packs are
-// marked, durably, before the range is excised.
-func (a *Archive) lost(refs []bulk.Ref, cause error) {
-	lost := map[bulk.Ref]bool{}
-	for _, r := range refs {
-		lost[r] = true
-	}
-	batch := a.store.NewBatch()
-	defer batch.Close()
-	marked := 0
-	err := a.each([]byte{rowPack}, func(key, value []byte) error {
-		var p archivepb.Pack
-		if err := unmarshal(value, &p); err != nil {
-			a.log.Error("a pack's record does not parse", "pack", hex.EncodeToString(key[1:]), "error", err)
-			return nil // verify names it; the others are to be marked
-		}
-		if !lost[packRef(&p)] || p.Lost {
-			return nil
-		}
-		p.Lost = true
-		marked++
-		return batch.Set(key, marshal(&p), nil)
-	})
-	err = errors.Join(err, batch.Commit(pebble.Sync))
-	a.stats.PacksLost.Add(uint64(marked))
-	a.log.Error("packs lost to a rotten or missing table", "packs", marked, "cause", cause, "error", err)
-	a.packs.drop()
 }
 
 func packRef(p *archivepb.Pack) bulk.Ref {

@@ -103,17 +103,7 @@ func TestLostInstanceIsTakenAgain(t *testing.T) {
 	b.close()
 	b = open(t, testOptions(fs, keys)) // lets the segment go that was being written
 	b.close()
-	tables, err := fs.List("data/bulk/tables")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range tables {
-		if strings.HasSuffix(name, ".sst") {
-			if err := fs.Remove("data/bulk/tables/" + name); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	removeTables(t, fs)
 	b = open(t, testOptions(fs, keys))
 	for _, m := range images {
 		if _, err := b.read(m); !fault.Is(err, fault.Corrupt) {

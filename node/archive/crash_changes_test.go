@@ -11,6 +11,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dict"
+	"pelago/shard/bulk/bulktest"
 )
 
 // story is what happens to instances after they were stored, and what readers
@@ -231,7 +232,7 @@ func TestChangesOfInstancesSurviveACrash(t *testing.T) {
 		if c.after == nil {
 			continue // this run took fewer operations
 		}
-		again := &crash{mem: c.after, at: 1 + c.rng.Int64N(200), rng: c.rng, snapshot: func() {}}
+		again := &crash{disk: bulktest.Over(c.after), at: 1 + c.rng.Int64N(200), rng: c.rng, snapshot: func() {}}
 		b := open(t, testOptions(again.fs(), keys))
 		then.holds(t, b)
 		b.sound()

@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"pelago/cluster/fault"
+	"pelago/shard/bulk/bulktest"
 )
 
 // crashPoints is how many crashes TestNoAcknowledgedInstanceIsLostByACrash
@@ -30,7 +31,7 @@ func crashPoints(t *testing.T) int {
 
 // crash is a file system that loses power at one of its operations.
 type crash struct {
-	mem   *vfs.MemFS
+	disk  *bulktest.Disk
 	at    int64 // the operation at which the power goes
 	ops   atomic.Int64
 	rng   *rand.Rand
@@ -39,27 +40,13 @@ type crash struct {
 	// snapshot notes who was promised what, at the moment of the crash.
 	snapshot func()
 
-	links sync.RWMutex // held for writing by the copying of the disk
 	once  sync.Once
 	after *vfs.MemFS // what the disk holds then
 	knew  map[string]image
 }
 
 // fs is the file system to run on.
-func (c *crash) fs() vfs.FS { return errorfs.Wrap(linking{c.mem, &c.links}, c) }
-
-// linking makes Link and the copying of the disk take turns: MemFS.Link takes the
-// lock that keeps copying out twice, and waits for itself if a copy comes between.
-type linking struct {
-	*vfs.MemFS
-	turn *sync.RWMutex
-}
-
-func (l linking) Link(oldname, newname string) error {
-	l.turn.RLock()
-	defer l.turn.RUnlock()
-	return l.MemFS.Link(oldname, newname)
-}
+func (c *crash) fs() vfs.FS { return errorfs.Wrap(c.disk, c) }
 
 // MaybeError implements [errorfs.Injector]: it injects nothing, but counts.
 func (c *crash) MaybeError(op errorfs.Op) error {
@@ -68,9 +55,7 @@ func (c *crash) MaybeError(op errorfs.Op) error {
 			// First who was promised what, then the disk: what is acknowledged in
 			// between may be on it, and need not.
 			c.snapshot()
-			c.links.Lock()
-			defer c.links.Unlock()
-			c.after = c.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.rng.IntN(101), RNG: c.rng})
+			c.after = c.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.rng.IntN(101), RNG: c.rng})
 		})
 	}
 	return nil
@@ -159,7 +144,7 @@ func crashRun(t *testing.T, at int64, seed uint64) int64 {
 }
 
 func newCrash(at int64, seed uint64) *crash {
-	c := &crash{mem: vfs.NewCrashableMem(), at: at, rng: rand.New(rand.NewPCG(seed, 7)), acked: &acked{all: map[string]image{}}}
+	c := &crash{disk: bulktest.NewDisk(), at: at, rng: rand.New(rand.NewPCG(seed, 7)), acked: &acked{all: map[string]image{}}}
 	c.snapshot = func() { c.knew = c.acked.copy() }
 	return c
 }
@@ -176,7 +161,7 @@ func crashOnce(t *testing.T, at int64, seed uint64) bool {
 		return true // this run took fewer operations
 	}
 	// The recovery may lose power too.
-	again := &crash{mem: c.after, at: 1 + c.rng.Int64N(200), rng: c.rng, snapshot: func() {}}
+	again := &crash{disk: bulktest.Over(c.after), at: 1 + c.rng.Int64N(200), rng: c.rng, snapshot: func() {}}
 	b = open(t, crashOptions(again.fs(), keys))
 	recovered(t, b, c.knew, at)
 	b.close()

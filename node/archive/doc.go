@@ -33,6 +33,7 @@
 //	disk_watch   Tasks, work.Group   ends the node when staging or Pebble cannot write
 //	journal      Tasks               facts of series, named by Store, Decide and Delete
 //	finish_left  Tasks, ends itself  what the last process left: facts, comparisons
+//	mend         Tasks               header rows where store/ was found rotten
 //	pack         Tasks               staging to packs: the queue every 5 s, and Pack
 //	purge        Tasks, hourly       what is past its grace; keys of what is gone
 //	reclaim      Tasks, 10 min       rewrites tables of which 30 % is dead
@@ -50,6 +51,8 @@
 //	headers.choosing   arrivals for reading, over the batch that refers to a header
 //	            row, which is not synced; for writing, and for a moment, whoever
 //	            drops an instance
+//	headers.mending    one instance at a time that is read for its lost header;
+//	            held over that reading, and taken before changing
 //	space.mu, recent.mu   leaf locks; statfs under the first
 //
 // # What it does not do

@@ -39,16 +39,41 @@ type facts struct {
 
 // SeriesFact implements [journal.Source].
 func (f facts) SeriesFact(ctx context.Context, study, series string) (*catalog.SeriesFact, error) {
-	fact := &catalog.SeriesFact{
+	fact, first, err := f.count(ctx, study, series)
+	if err != nil || first == 0 {
+		return fact, err
+	}
+	said, ok := f.said.take(first)
+	if !ok {
+		record, ok, err := f.instance(first)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			return nil, fault.New(fault.Corrupt, "store: a series row without its instance")
+		}
+		header, err := f.header(ctx, record)
+		if err != nil {
+			return nil, err
+		}
+		said = says(record, header)
+	}
+	fact.Issuer, fact.Arrived, fact.Attributes = said.issuer, said.arrived, said.attributes
+	return fact, nil
+}
+
+// count makes the fact of a series without what its first instance says, and
+// returns that one's number; 0 if there is none.
+func (f facts) count(ctx context.Context, study, series string) (fact *catalog.SeriesFact, first uint64, err error) {
+	fact = &catalog.SeriesFact{
 		Origin: f.o.Node, Site: f.o.Site, Study: study, Series: series,
 		Reserved: study == ReservedStudy,
 		AsOf:     f.visible.Load(),
 	}
-	var first uint64
 	classes := map[string]bool{}
 	for ref, err := range f.list(ctx, keySeries(study, series, "")) {
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if t, deleted := f.catalog.Deleted(study, series, ref.SOP); deleted && t.Instance != "" {
 			continue
@@ -65,26 +90,7 @@ func (f facts) SeriesFact(ctx context.Context, study, series string) (*catalog.S
 		fact.Classes = append(fact.Classes, class)
 	}
 	slices.Sort(fact.Classes)
-	if first == 0 {
-		return fact, nil
-	}
-	said, ok := f.said.take(first)
-	if !ok {
-		record, ok, err := f.instance(first)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			return nil, fault.New(fault.Corrupt, "store: a series row without its instance")
-		}
-		header, err := f.header(record)
-		if err != nil {
-			return nil, err
-		}
-		said = says(record, header)
-	}
-	fact.Issuer, fact.Arrived, fact.Attributes = said.issuer, said.arrived, said.attributes
-	return fact, nil
+	return fact, first, nil
 }
 
 // assume gives the data sets of a header that name no character set the

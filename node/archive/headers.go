@@ -49,6 +49,7 @@ type headers struct {
 	// an instance: after that, nobody begins to refer to it. Held over a batch
 	// that is not synced.
 	choosing sync.RWMutex
+	mending  sync.Mutex                     // one at a time reads an instance to remake its header; held over I/O, before changing
 	series   recent[seriesName, *reference] // what arrivals of a series are written against
 	read     recent[uint64, *reference]     // what rows were read with, by number
 }
@@ -240,10 +241,10 @@ func (a *Archive) dropHeader(b *pebble.Batch, r *archivepb.Instance) error {
 	a.headers.choosing.Unlock()
 
 	row, _, err := a.get(keyNumber(rowHeader, r.Number))
-	if err != nil {
+	if err != nil && !isRot(err) {
 		return err
 	}
-	if of, _, like := refersTo(row); like {
+	if of, _, like := refersTo(row); like { // a rotten row's is dropped by dropReferences
 		if err := b.Delete(keyReference(of, r.Number), nil); err != nil {
 			return err
 		}
@@ -267,7 +268,7 @@ func (a *Archive) dropKept() error {
 	defer batch.Close()
 	if err := a.each([]byte{rowKept}, func(key, _ []byte) error {
 		number := numberOf(key)
-		alone, err := a.none(keyNumber(rowReference, number))
+		alone, err := a.dropReferences(batch, number)
 		if err != nil || !alone {
 			return err
 		}

@@ -208,7 +208,7 @@ func TestADanglingReferenceIsCorruptAndVerifyNamesIt(t *testing.T) {
 	if err := b.unset(keyNumber(rowHeader, first)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := b.headerRecord(second); !fault.Is(err, fault.Corrupt) {
+	if _, _, err := b.storedHeader(second); !fault.Is(err, fault.Corrupt) {
 		t.Errorf("error %v, want corrupt", err)
 	}
 }

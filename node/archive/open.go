@@ -135,27 +135,21 @@ func (a *Archive) bySeries(ctx context.Context, series string) iter.Seq2[Ref, er
 }
 
 // Headers implements [Reads]. Only ref.Number matters.
-func (a *Archive) Headers(_ context.Context, ref Ref) (*dicom.Header, error) {
+func (a *Archive) Headers(ctx context.Context, ref Ref) (*dicom.Header, error) {
 	r, ok, err := a.instance(ref.Number)
 	if err != nil {
 		return nil, err
 	}
-	if !ok {
+	if !ok || r.State == archivepb.State_DROPPED {
 		return nil, fault.New(fault.NotFound, "no instance numbered %d", ref.Number)
 	}
-	return a.header(r)
+	return a.header(ctx, r)
 }
 
-// header reads an instance's header record.
-func (a *Archive) header(r *archivepb.Instance) (*dicom.Header, error) {
-	record, ok, err := a.headerRecord(r.Number)
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, fault.New(fault.NotFound, "instance %d has no header record", r.Number)
-	}
-	h, err := dicom.ParseHeader(record)
+// header reads an instance's header, in the character set that is assumed of
+// its sender.
+func (a *Archive) header(ctx context.Context, r *archivepb.Instance) (*dicom.Header, error) {
+	h, _, err := a.readHeader(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -181,27 +175,21 @@ func (a *Archive) Open(ctx context.Context, ref Ref) (Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !ok || r.Sop != ref.SOP {
+	if !ok || r.Sop != ref.SOP || r.State == archivepb.State_DROPPED {
 		return nil, fault.New(fault.NotFound, "no such instance")
 	}
-	header, ok, err := a.headerRecord(ref.Number)
+	header, _, err := a.readHeader(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if !ok {
-		return nil, fault.New(fault.NotFound, "no such instance")
-	}
-	return a.open(ctx, r, header)
+	return a.open(r, header)
 }
 
 // open opens an instance whose rows were read.
-func (a *Archive) open(_ context.Context, r *archivepb.Instance, header []byte) (*opened, error) {
-	parsed, err := dicom.ParseHeader(header)
-	if err != nil {
-		return nil, err
-	}
-	one := &opened{archive: a, ref: version{r}.ref(), header: parsed}
+func (a *Archive) open(r *archivepb.Instance, header *dicom.Header) (*opened, error) {
+	one := &opened{archive: a, ref: version{r}.ref(), header: header}
 	copy(one.hash[:], r.Hash)
+	var err error
 	if one.stored, one.close, err = a.bytesOf(r); err != nil {
 		return nil, err
 	}

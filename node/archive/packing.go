@@ -350,16 +350,13 @@ func (p *packer) toPack(ctx context.Context, number uint64) (*queued, error) {
 	if !ok {
 		return nil, fault.New(fault.Corrupt, "store: instance %d is queued and has no record", number)
 	}
-	header, ok, err := p.headerRecord(number)
+	header, record, err := p.readHeader(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if !ok {
-		return nil, fault.New(fault.Corrupt, "store: instance %d has no header record", number)
-	}
-	one, err := p.open(ctx, r, header)
+	one, err := p.open(r, header)
 	if err != nil {
 		return nil, err
 	}
-	return &queued{opened: one, record: marshal(&archivepb.Arrival{Instance: r, Header: header})}, nil
+	return &queued{opened: one, record: marshal(&archivepb.Arrival{Instance: r, Header: record})}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 
+	"pelago/node/archive/archivepb"
 	"pelago/shard/pack"
 )
 
@@ -18,6 +19,7 @@ const (
 	rowParent    = 'v' // v series study      → nothing
 	rowQueue     = 'q' // q study series number → size and arrival (queue.go): still to be packed
 	rowPack      = 'p' // p pack id           → archivepb.Pack
+	rowLost      = 'o' // o study series pack id → nothing: the pack is lost
 	rowMember    = 'm' // m pack id number    → nothing: an instance whose bytes the pack holds
 	rowEmpty     = 'y' // y pack id           → nothing: an instance has left it, see whether it is empty
 	rowReview    = 'x' // x number            → nothing: quarantined, an operator decides
@@ -75,6 +77,10 @@ func prefixQueue(study, series string) []byte {
 }
 
 func keyPack(id pack.ID) []byte { return append([]byte{rowPack}, id[:]...) }
+
+func keyLost(p *archivepb.Pack) []byte {
+	return append(appendUID(appendUID([]byte{rowLost}, p.Study), p.Series), p.Id...)
+}
 
 func prefixMember(id pack.ID) []byte { return append([]byte{rowMember}, id[:]...) }
 

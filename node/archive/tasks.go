@@ -25,6 +25,7 @@ func (a *Archive) Tasks() []work.Task {
 		{Name: "disk_watch", Run: a.watch},
 		{Name: "journal", Run: func(ctx context.Context, _ *work.Progress) error { return a.journal.Run(ctx, facts{a, &a.said}) }},
 		{Name: "finish_left", Run: a.finishLeft, Restart: again},
+		{Name: "mend", Run: a.runMender, Restart: again},
 		{Name: "pack", Run: a.runPacker},
 		{Name: "purge", Restart: again, Run: work.Every(purgeEvery, a.purgeRound())},
 		{Name: "erase", Restart: again, Run: work.Every(eraseEvery, func(ctx context.Context, _ *work.Progress) error {

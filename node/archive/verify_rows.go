@@ -58,6 +58,9 @@ func (a *Archive) comparePacks(ctx context.Context, report *Report) (found []pac
 		switch {
 		case p.Lost:
 			report.add("table", object, "lost to a rotten or missing table")
+			if _, ok, err := a.get(keyLost(&p)); err != nil || !ok {
+				report.add("reference", object, "no row says to queries that it is lost")
+			}
 		case !blobs[ref]:
 			report.add("table", object, "bulk/ holds no such blob")
 		default:
@@ -137,7 +140,7 @@ func (a *Archive) verifySeries(ctx context.Context, report *Report, name seriesN
 		if _, deleted := a.catalog.Deleted(name.study, name.series, ""); deleted {
 			return nil
 		}
-		fact, err := facts{Archive: a}.SeriesFact(ctx, name.study, name.series)
+		fact, _, err := facts{Archive: a}.count(ctx, name.study, name.series)
 		if err != nil {
 			return err
 		}

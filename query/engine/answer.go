@@ -35,6 +35,12 @@ func (t *scan) answer(m matched) (*dicom.Dataset, error) {
 		list = listing(m.instance)
 	}
 	for _, w := range t.want {
+		if w.scope == ofArchive {
+			if err := t.addAvailability(out, &m); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		var from *dicom.Dataset
 		omitted := false
 		switch w.scope {

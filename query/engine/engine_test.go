@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -363,11 +364,64 @@ func TestCountsAreComputed(t *testing.T) {
 	}
 	for tag, want := range map[dict.Tag]string{
 		dict.NumberOfStudyRelatedSeries: "1", dict.NumberOfStudyRelatedInstances: "1", dict.NumberOfSeriesRelatedInstances: "1",
-		dict.ModalitiesInStudy: "CT", dict.SOPClassesInStudy: ctClass, dict.InstanceAvailability: "ONLINE",
+		dict.ModalitiesInStudy: "CT", dict.SOPClassesInStudy: ctClass,
 	} {
 		if n := got[0].String(tag); n != want {
 			t.Errorf("%v is %q, want %q", tag, n, want)
 		}
+	}
+}
+
+func TestAvailabilityIsThatOfTheLevelAndTheLeastOfItsInstances(t *testing.T) {
+	a := newArchive(t)
+	for _, i := range []struct{ id, study, series, sop string }{
+		{"P1", "1.1", "1.1.1", "1.1.1.1"}, {"P1", "1.1", "1.1.1", "1.1.1.2"}, {"P1", "1.1", "1.1.2", "1.1.2.1"},
+		{"P1", "1.2", "1.2.1", "1.2.1.1"}, {"P2", "1.3", "1.3.1", "1.3.1.1"}, {"", "1.4", "1.4.1", "1.4.1.1"},
+	} {
+		a.store(t, "NORTH", dataset(attribute{dict.PatientID, i.id}, attribute{dict.SOPClassUID, ctClass},
+			attribute{dict.StudyInstanceUID, i.study}, attribute{dict.SeriesInstanceUID, i.series}, attribute{dict.SOPInstanceUID, i.sop}))
+	}
+	ask := func(l query.Level, key string) map[string]string {
+		found := find(t, a, query.Query{Level: l, Relational: true, Return: []dict.Tag{dict.PatientID, dict.StudyInstanceUID},
+			Keys: dataset(attribute{dict.InstanceAvailability, key})})
+		got := map[string]string{}
+		for i, name := range names(l, found) {
+			got[name] = found[i].String(dict.InstanceAvailability)
+		}
+		return got
+	}
+	levels := []query.Level{query.Patient, query.Study, query.Series, query.Image}
+	for _, l := range levels {
+		for name, value := range ask(l, "") {
+			if value != "ONLINE" {
+				t.Errorf("%v %s is %q although nothing is lost", l, name, value)
+			}
+		}
+	}
+	a.lost = []uint64{2, 6}
+	want := [][]string{{"NORTH/P1", "?1.4"}, {"1.1", "1.4"}, {"1.1.1", "1.4.1"}, {"1.1.1/1.1.1.2", "1.4.1/1.4.1.1"}}
+	for _, l := range levels {
+		all := ask(l, "")
+		for name, value := range all {
+			if lost := slices.Contains(want[l], name); lost != (value == "UNAVAILABLE") || !lost && value != "ONLINE" {
+				t.Errorf("%v %s is %q", l, name, value)
+			}
+		}
+		gone, here := ask(l, "UNAVAILABLE"), ask(l, "ONLINE")
+		if got := slices.Sorted(maps.Keys(gone)); !slices.Equal(got, slices.Sorted(slices.Values(want[l]))) {
+			t.Errorf("%v: the key UNAVAILABLE finds %v, want %v", l, got, want[l])
+		}
+		if len(gone)+len(here) != len(all) {
+			t.Errorf("%v: %d unavailable, %d online, %d in all", l, len(gone), len(here), len(all))
+		}
+	}
+}
+
+func TestPatientsAvailabilityCostsNothingWhileNothingIsLost(t *testing.T) {
+	a := twoStudies(t)
+	find(t, a, query.Query{Level: query.Patient, Keys: dataset(attribute{dict.PatientID, "P1"}), Return: []dict.Tag{dict.InstanceAvailability}})
+	if a.asked != 0 {
+		t.Errorf("%d of the patient's studies were asked after", a.asked)
 	}
 }
 

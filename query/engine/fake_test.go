@@ -24,7 +24,9 @@ import (
 type archive struct {
 	catalog   *catalog.Catalog
 	instances []stored
-	read      int // headers read
+	read      int      // headers read
+	lost      []uint64 // instances that cannot be had
+	asked     int      // after the availability of a study
 	settle    func(context.Context) error
 }
 
@@ -124,6 +126,19 @@ func (a *archive) Header(_ context.Context, number uint64) (*dicom.Header, error
 		return nil, fault.New(fault.NotFound, "no instance %d", number)
 	}
 	return a.instances[number-1].header, nil
+}
+
+func (a *archive) Availability(_ context.Context, study, series string, number uint64) query.Availability {
+	if study != "" {
+		a.asked++
+	}
+	for _, lost := range a.lost {
+		x := a.instances[lost-1]
+		if (study == "" || x.Study == study) && (series == "" || x.Series == series) && (number == 0 || x.Number == number) {
+			return query.Unavailable
+		}
+	}
+	return query.Online
 }
 
 func (a *archive) Settle(ctx context.Context) error {

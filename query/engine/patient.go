@@ -90,36 +90,45 @@ func (t *scan) seen(row catalog.StudyRow, i int) (bool, error) {
 
 // countPatient adds the numbers of the patient's studies, series and instances.
 func (t *scan) countPatient(m *matched) error {
-	key := m.study.Patient(m.patient)
-	studies, series, instances := uint64(1), uint64(m.study.Series()), m.study.Instances()
-	if key.ID != "" {
-		studies, series, instances = 0, 0, 0
-		for at := (catalog.Order{}); ; at = at.Next() {
-			if err := t.ctx.Err(); err != nil {
-				return err
-			}
-			found, ok, err := t.view.NextOf(key, m.study.UID(), at)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				break
-			}
-			at = found
-			row, ok, err := t.view.Study(found)
-			if err != nil {
-				return err
-			}
-			if !ok || !hasPatient(row, key) { // another patient's key with the same hash
-				continue
-			}
-			studies, series, instances = studies+1, series+uint64(row.Series()), instances+row.Instances()
-		}
+	var studies, series, instances uint64
+	if err := t.eachStudy(m, func(row catalog.StudyRow) bool {
+		studies, series, instances = studies+1, series+uint64(row.Series()), instances+row.Instances()
+		return true
+	}); err != nil {
+		return err
 	}
 	m.data.Set(dict.NumberOfPatientRelatedStudies, dict.IS, strconv.FormatUint(studies, 10))
 	m.data.Set(dict.NumberOfPatientRelatedSeries, dict.IS, strconv.FormatUint(series, 10))
 	m.data.Set(dict.NumberOfPatientRelatedInstances, dict.IS, strconv.FormatUint(instances, 10))
 	return nil
+}
+
+// eachStudy visits the studies of a match's patient until visit says no more: a
+// study without Patient ID is its own patient's.
+func (t *scan) eachStudy(m *matched, visit func(catalog.StudyRow) bool) error {
+	key := m.study.Patient(m.patient)
+	if key.ID == "" {
+		visit(m.study)
+		return nil
+	}
+	for at := (catalog.Order{}); ; at = at.Next() {
+		if err := t.ctx.Err(); err != nil {
+			return err
+		}
+		found, ok, err := t.view.NextOf(key, m.study.UID(), at)
+		if err != nil || !ok {
+			return err
+		}
+		at = found
+		row, ok, err := t.view.Study(found)
+		if err != nil {
+			return err
+		}
+		// What is not the patient's is another's key with the same hash.
+		if ok && hasPatient(row, key) && !visit(row) {
+			return nil
+		}
+	}
 }
 
 func hasPatient(row catalog.StudyRow, key catalog.PatientKey) bool {

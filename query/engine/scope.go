@@ -20,6 +20,7 @@ const (
 	ofSeries                     // a series record
 	ofListing                    // what is known of an instance without its header
 	ofHeader                     // an instance's header
+	ofArchive                    // where the bytes rest
 	ofNobody                     // the asker's own business, or the caller's
 )
 
@@ -28,6 +29,8 @@ func scopeOf(t dict.Tag) scopes {
 	switch t {
 	case dict.SOPClassUID, dict.SOPInstanceUID, dict.AvailableTransferSyntaxUID:
 		return ofListing
+	case dict.InstanceAvailability:
+		return ofArchive
 	case dict.RetrieveAETitle, dict.RetrieveURL, dict.SpecificCharacterSet, dict.QueryRetrieveLevel, dict.QueryRetrieveView:
 		return ofNobody
 	}
@@ -125,7 +128,7 @@ func wantedOf(q query.Query) []wanted {
 	}
 	lists := [][]dict.Tag{q.Return, {dict.IssuerOfPatientID}}
 	if q.All {
-		lists = append(lists, catalog.PatientTags, catalog.PatientCounts)
+		lists = append(lists, []dict.Tag{dict.InstanceAvailability}, catalog.PatientTags, catalog.PatientCounts)
 	}
 	if q.Level >= query.Study {
 		lists = append(lists, []dict.Tag{dict.StudyInstanceUID})

@@ -78,6 +78,9 @@ func (t *scan) variant(row catalog.StudyRow, i int, found func(matched) error) e
 		return nil
 	}
 	m := matched{study: row, patient: i, data: row.Dataset(i)}
+	if t.keys.has&ofArchive != 0 {
+		found = t.ifAvailable(found)
+	}
 	if t.keys.has&ofPatient != 0 {
 		if err := t.countPatient(&m); err != nil {
 			return err

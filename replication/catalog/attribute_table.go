@@ -89,6 +89,6 @@ var (
 // The attributes that are computed from the records.
 var (
 	PatientCounts = []dict.Tag{dict.NumberOfPatientRelatedStudies, dict.NumberOfPatientRelatedSeries, dict.NumberOfPatientRelatedInstances}
-	StudyCounts   = []dict.Tag{dict.InstanceAvailability, dict.ModalitiesInStudy, dict.SOPClassesInStudy, dict.NumberOfStudyRelatedSeries, dict.NumberOfStudyRelatedInstances}
+	StudyCounts   = []dict.Tag{dict.ModalitiesInStudy, dict.SOPClassesInStudy, dict.NumberOfStudyRelatedSeries, dict.NumberOfStudyRelatedInstances}
 	SeriesCounts  = []dict.Tag{dict.NumberOfSeriesRelatedInstances}
 )

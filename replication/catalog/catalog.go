@@ -98,6 +98,9 @@ func pebbleOptions(fs vfs.FS, cache *pebble.Cache) *pebble.Options {
 		LBaseMaxBytes:               256 << 20,
 		MaxOpenFiles:                500,
 		Logger:                      quiet{},
+		// Who reads a rotten block gets an error. Without a listener of its own,
+		// Pebble calls that fatal.
+		EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}},
 	}
 	o.TargetFileSizes[0] = 8 << 20
 	for i := range o.Levels {

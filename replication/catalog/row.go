@@ -105,7 +105,6 @@ var studySlots = makeStudySlots()
 
 func makeStudySlots() []slot {
 	slots := []slot{
-		{tag: dict.InstanceAvailability, vr: dict.CS, computed: func(*study, *patient) string { return "ONLINE" }},
 		{tag: dict.ModalitiesInStudy, vr: dict.CS, computed: func(s *study, _ *patient) string { return strings.Join(s.modalities, `\`) }},
 		{tag: dict.SOPClassesInStudy, vr: dict.UI, computed: func(s *study, _ *patient) string { return strings.Join(s.classes, `\`) }},
 		{tag: dict.IssuerOfPatientID, vr: dict.LO, computed: func(_ *study, p *patient) string { return p.issuer }},

@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"pelago/cluster/fault"
+	"pelago/shard/bulk/bulktest"
 )
 
 // story runs a history of commits, deletions and rewriting. promise is told
@@ -92,43 +92,27 @@ func (s *story) reclaim() {
 	}
 }
 
-// linking makes Link and the copying of the disk take turns: MemFS.Link takes the
-// lock that keeps copying out twice, and waits for itself if a copy comes between.
-type linking struct {
-	*vfs.MemFS
-	turn *sync.RWMutex
-}
-
-func (l linking) Link(oldname, newname string) error {
-	l.turn.RLock()
-	defer l.turn.RUnlock()
-	return l.MemFS.Link(oldname, newname)
-}
-
 // After a crash at any operation of the file system, what was promised holds:
 // committed blobs are there bit for bit, deleted ones are gone, and the store
 // goes on.
 func TestACrashAtAnyOperationKeepsPromises(t *testing.T) {
 	total := int64(0)
 	play := func(at int64, percent int) (crashed *vfs.MemFS, held *story) {
-		mem := vfs.NewCrashableMem()
+		disk := bulktest.NewDisk()
 		var count atomic.Int64
 		var promised atomic.Pointer[story]
 		promised.Store(newStory(nil))
-		var links sync.RWMutex
-		fs := errorfs.Wrap(linking{mem, &links}, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		fs := errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
 			if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && count.Add(1) == at {
-				links.Lock()
-				defer links.Unlock()
 				held = promised.Load()
-				crashed = mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(uint64(at), 1))})
+				crashed = disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(uint64(at), 1))})
 			}
 			return nil
 		}))
-		if err := mem.MkdirAll("data", 0o700); err != nil {
+		if err := disk.MkdirAll("data", 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := syncDir(mem, "/"); err != nil {
+		if err := syncDir(disk, "/"); err != nil {
 			t.Fatal(err)
 		}
 		s := newStory(open(t, fs, "data/bulk"))

@@ -1,17 +1,20 @@
 // Package keys is the ring of study keys: random keys by (study, origin), named
-// by key id and wrapped by an epoch key, kept in one file under keys/ in the
+// by key id and wrapped by an epoch key, kept under keys/ in the
 // data directory and nowhere near the packs (DESIGN §7, Keys). Without it,
 // bulk/ is noise; forgetting a study's keys makes its packs noise for good.
 //
-// The file is a log of records, only ever appended to, and written anew when
-// keys are forgotten. It is read once through at Open, every checksum with it,
-// into an index of 22 to 43 bytes a key; keys are read and unwrapped when they
-// are asked for. Study UIDs stand in the file in clear: it never leaves the node
-// but by backup.
+// A file is a log of records, only ever appended to, and written anew when keys
+// are forgotten. It is read once through at Open, every checksum with it, into an
+// index of 22 to 43 bytes a key; keys are read and unwrapped when they are asked
+// for. Study UIDs stand in the file in clear: it never leaves the node but by
+// backup.
 //
-// A key is durable before [Ring.ForStudy] returns it. A rotten record loses its
-// key only; it is counted ([Ring.Damaged]) and its bytes are kept. All methods
-// are safe for concurrent use; the ring's lock is held while it reads and writes
-// its file. [Ring.Prepare] makes many keys with one sync. The bytes are specified
+// There are two such files, with the same bytes. A key is durable in both before
+// [Ring.ForStudy] returns it, and what one has lost is taken from the other: at
+// Open, and when a read meets it ([Ring.Mended]). A record that is rotten in both
+// loses its key only; it is counted ([Ring.Damaged]) and its bytes are kept.
+//
+// All methods are safe for concurrent use; the ring's lock is held while it reads
+// and writes its files. [Ring.Prepare] makes many keys with one sync of each. The bytes are specified
 // in docs/formats/keys.md.
 package keys

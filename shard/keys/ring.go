@@ -1,7 +1,7 @@
 package keys
 
 import (
-	"bufio"
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -29,67 +29,67 @@ type Ring struct {
 	dir    string
 	epochs Epochs
 
-	mu      sync.Mutex // held over I/O: the file's order is the index's order
-	file    vfs.File
-	size    int64 // of the whole records and what lies between them
-	broken  bool  // a write failed: what is on disk behind size is unknown
+	mu      sync.Mutex // held over I/O: the files' order is the index's order
+	files   [copies]vfs.File
+	size    int64 // of the whole records and what lies between them, in each
+	broken  bool  // the files differ, or a write failed: what is behind size is unknown
+	rotten  bool  // a read found the first file rotten
 	damaged int
+	mended  int
 	seed    maphash.Seed // of the hashes in the tables below: nobody outside can choose UIDs that collide
 	byID    places
 	byStudy places
 	closed  bool
 }
 
-// Open reads the ring in the key folder dir, or begins one. fault.Corrupt if the
-// file is not a ring, fault.Unsupported if a newer program wrote it.
+// Open reads the ring in the key folder dir, or begins one. What one of its two
+// files has lost is taken from the other. fault.Corrupt if neither is a ring,
+// fault.Unsupported if a newer program wrote one.
 func Open(fs vfs.FS, dir string, epochs Epochs) (*Ring, error) {
 	r := &Ring{fs: fs, dir: dir, epochs: epochs}
-	name := fs.PathJoin(dir, fileName)
-	if _, err := fs.Stat(name); errors.Is(err, os.ErrNotExist) {
-		if err := identity.WriteFile(fs, dir, fileName, []byte(fileMagic)); err != nil {
-			return nil, diskError(err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	missing := 0
+	for _, name := range copyNames {
+		if _, err := fs.Stat(fs.PathJoin(dir, name)); errors.Is(err, os.ErrNotExist) {
+			missing++
 		}
 	}
-	f, err := fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
+	if missing == copies {
+		for _, name := range copyNames {
+			if err := identity.WriteFile(fs, dir, name, []byte(fileMagic)); err != nil {
+				return nil, diskError(err)
+			}
+		}
+		missing = 0
+	}
+	err := error(nil)
+	if missing == 0 {
+		err = r.reopen()
+	}
+	if missing > 0 || err != nil || r.broken {
+		// One of them is rotten, or lacks what a crash kept from it. What stands
+		// behind the last whole record of both was promised to nobody.
+		err = r.merge(all)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("keys: %w", err)
-	}
-	r.file = f
-	info, err := f.Stat()
-	if err == nil {
-		err = r.index(f, info.Size())
-	}
-	if err == nil && r.size < info.Size() {
-		// what a crash left behind the last whole record was promised to nobody
-		r.broken = true
-		err = r.usableLocked()
-	}
-	if err != nil {
-		return nil, errors.Join(err, r.file.Close())
+		closeAll(r.files)
+		return nil, fmt.Errorf("keys: open: %w", err)
 	}
 	return r, nil
 }
 
+func all(*record) bool { return true }
+
 // index finds every record of a file of length bytes; size is then the end of
 // the last one.
 func (r *Ring) index(f io.ReaderAt, length int64) error {
-	head := make([]byte, len(fileMagic))
-	last := len(head) - 1
-	if length < int64(len(head)) {
-		return fault.New(fault.Corrupt, "keys: %s is not a ring of study keys", fileName)
-	}
-	if err := readFull(f, head, 0); err != nil {
+	if err := checkHead(f, fileName, length); err != nil {
 		return err
-	}
-	switch {
-	case string(head[:last]) != fileMagic[:last]:
-		return fault.New(fault.Corrupt, "keys: %s is not a ring of study keys", fileName)
-	case head[last] != fileMagic[last]:
-		return fault.New(fault.Unsupported, "keys: ring of version %d", head[last])
 	}
 	about := length / (recordBytes + usualUID)
 	r.seed, r.byID, r.byStudy, r.damaged = maphash.MakeSeed(), newPlaces(about), newPlaces(about), 0
-	r.size = int64(len(head))
+	r.size = int64(len(fileMagic))
 	return scan(f, r.size, length, func(at int64, rec *record, raw []byte) error {
 		if rec == nil {
 			return nil
@@ -147,57 +147,16 @@ func (r *Ring) note(rec *record, at int64) {
 	r.byStudy.add(maphash.Bytes(r.seed, rec.study), at)
 }
 
-// rewrite puts a file in place of the ring's: its head and what keep leaves of
-// its records, and opens that.
-func (r *Ring) rewrite(keep func(rec *record) bool) error {
-	temp, name := r.fs.PathJoin(r.dir, fileName+".new"), r.fs.PathJoin(r.dir, fileName)
-	f, err := identity.CreateFile(r.fs, temp)
-	if err != nil {
-		return diskError(err)
-	}
-	out := bufio.NewWriterSize(f, windowBytes)
-	_, err = out.WriteString(fileMagic)
-	if err == nil {
-		err = scan(r.file, int64(len(fileMagic)), r.size, func(_ int64, rec *record, raw []byte) error {
-			if rec != nil && !keep(rec) {
-				return nil
-			}
-			_, err := out.Write(raw) // rotten bytes are kept: they may be another's key
-			return err
-		})
-	}
-	if err == nil {
-		err = out.Flush()
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		if err = r.fs.Rename(temp, name); err == nil {
-			err = identity.SyncDir(r.fs, r.dir)
-		}
-	}
-	if err != nil {
-		return diskError(err)
-	}
-	if f, err = r.fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified); err != nil {
-		return fmt.Errorf("keys: %w", err)
-	}
-	_ = r.file.Close() // replaced; nothing of it matters any more
-	r.file = f
-	info, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("keys: %w", err)
-	}
-	damaged := r.damaged
-	if err := r.index(f, info.Size()); err != nil {
-		return err
-	}
-	r.damaged, r.broken = damaged, false
-	return nil
+// Mended is how many runs of rotten bytes, and files that were missing or no
+// ring, were made up for by the other file.
+func (r *Ring) Mended() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mended
 }
 
-// Damaged is how many runs of rotten bytes were met at Open.
+// Damaged is how many runs of rotten bytes neither file makes up for: each may
+// have been a key.
 func (r *Ring) Damaged() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -215,6 +174,7 @@ func (r *Ring) ForStudy(study string) (id [16]byte, key seal.Key, err error) {
 	if err := r.usableLocked(); err != nil {
 		return id, key, err
 	}
+	defer r.healLocked()
 	rec, err := r.ofStudyLocked(study)
 	if fault.Is(err, fault.NotFound) {
 		if err := r.addLocked(study); err != nil {
@@ -263,6 +223,7 @@ func (r *Ring) Key(id [16]byte) (seal.Key, error) {
 	if r.closed {
 		return seal.Key{}, errClosed
 	}
+	defer r.healLocked()
 	for _, at := range r.byID.find(maphash.Bytes(r.seed, id[:])) {
 		rec, err := r.readLocked(at)
 		if err != nil {
@@ -276,7 +237,8 @@ func (r *Ring) Key(id [16]byte) (seal.Key, error) {
 }
 
 // Forget drops all keys of studies, durably, so that their packs are noise:
-// the file is written anew without them. Old copies of the file, in backups or
+// both files are written anew without them. A crash may leave one with them, and
+// the next start then takes them back: it was not done. Old copies of the file, in backups or
 // in blocks that the disk has not reused, still hold them.
 func (r *Ring) Forget(studies ...string) error {
 	r.mu.Lock()
@@ -295,7 +257,7 @@ func (r *Ring) Forget(studies ...string) error {
 	if len(drop) == 0 {
 		return nil
 	}
-	return r.rewrite(func(rec *record) bool { return !drop[string(rec.study)] })
+	return r.merge(func(rec *record) bool { return !drop[string(rec.study)] })
 }
 
 // Close closes the ring.
@@ -306,12 +268,19 @@ func (r *Ring) Close() error {
 		return nil
 	}
 	r.closed = true
-	return r.file.Close()
+	var errs []error
+	for _, f := range r.files {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 var errClosed = fault.New(fault.Unavailable, "keys: the ring is closed")
 
-// usableLocked makes the file one that can be appended to after a failed write.
+// usableLocked makes the files the same again after a failed write, so that they
+// can be appended to.
 func (r *Ring) usableLocked() error {
 	if r.closed {
 		return errClosed
@@ -319,10 +288,11 @@ func (r *Ring) usableLocked() error {
 	if !r.broken {
 		return nil
 	}
-	return r.rewrite(func(*record) bool { return true })
+	return r.merge(all)
 }
 
-// addLocked makes, wraps and appends keys, and syncs them once.
+// addLocked makes, wraps and appends keys, and syncs them once in each file: in
+// the second before the first.
 func (r *Ring) addLocked(studies ...string) error {
 	if len(studies) == 0 {
 		return nil
@@ -350,11 +320,14 @@ func (r *Ring) addLocked(studies ...string) error {
 		return err
 	}
 	r.broken = true
-	if _, err := r.file.WriteAt(b, r.size); err != nil {
-		return diskError(err)
-	}
-	if err := r.file.SyncData(); err != nil {
-		return diskError(err)
+	for i := copies - 1; i >= 0; i-- {
+		// What is given to WriteAt may be changed by the file system.
+		if _, err := r.files[i].WriteAt(bytes.Clone(b), r.size); err != nil {
+			return diskError(err)
+		}
+		if err := r.files[i].SyncData(); err != nil {
+			return diskError(err)
+		}
 	}
 	r.broken = false
 	for i := range records {
@@ -382,16 +355,29 @@ func (r *Ring) ofStudyLocked(study string) (record, error) {
 	return record{}, fault.New(fault.NotFound, "keys: no key for the study")
 }
 
-func (r *Ring) readLocked(at int64) (record, error) {
-	b := make([]byte, min(recordBytes+maxStudy, r.size-at))
-	if err := readFull(r.file, b, at); err != nil {
-		return record{}, err
+// healLocked makes both files whole again after a read that found the first
+// rotten. If it fails, the next who writes tries again, and tells.
+func (r *Ring) healLocked() {
+	if r.rotten && !r.broken && !r.closed {
+		r.rotten = r.merge(all) != nil
 	}
-	var rec record
-	if !rec.parse(b) {
-		return rec, fault.New(fault.Corrupt, "keys: the record at %d is rotten", at)
+}
+
+// readLocked reads a record, from the second file if the first has lost it.
+func (r *Ring) readLocked(at int64) (rec record, err error) {
+	for i, f := range r.files {
+		b := make([]byte, min(recordBytes+maxStudy, r.size-at))
+		if err = readFull(f, b, at); err != nil {
+			continue
+		}
+		if !rec.parse(b) {
+			err = fault.New(fault.Corrupt, "keys: the record at %d is rotten", at)
+			continue
+		}
+		r.rotten = r.rotten || i > 0
+		return rec, nil
 	}
-	return rec, nil
+	return record{}, err
 }
 
 func (r *Ring) unwrap(rec record) (seal.Key, error) {

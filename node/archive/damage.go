@@ -1,0 +1,115 @@
+package archive
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"pelago/node/archive/archivepb"
+	"pelago/query"
+	"pelago/shard/bulk"
+	"pelago/shard/pack"
+)
+
+// damage is whether any pack is noted as lost: rowLost names them by the series
+// that they are of, so that a query asks for a study what bulk/ reported by
+// table. Nearly always there is none, and then nobody reads a row.
+type damage struct{ noted atomic.Bool }
+
+// lost is bulk's report that ranges are rotten or missing: their packs are
+// marked, durably, before the range is excised.
+func (a *Archive) lost(refs []bulk.Ref, cause error) {
+	lost := map[bulk.Ref]bool{}
+	for _, r := range refs {
+		lost[r] = true
+	}
+	batch := a.store.NewBatch()
+	defer batch.Close()
+	marked := 0
+	err := a.each([]byte{rowPack}, func(key, value []byte) error {
+		var p archivepb.Pack
+		if err := unmarshal(value, &p); err != nil {
+			a.log.Error("a pack's record does not parse", "pack", hex.EncodeToString(key[1:]), "error", err)
+			return nil // verify names it; the others are to be marked
+		}
+		if !lost[packRef(&p)] || p.Lost {
+			return nil
+		}
+		p.Lost = true
+		marked++
+		return errors.Join(batch.Set(key, marshal(&p), nil), batch.Set(keyLost(&p), nil, nil))
+	})
+	err = errors.Join(err, batch.Commit(pebble.Sync))
+	if marked > 0 {
+		a.damage.noted.Store(true)
+	}
+	a.stats.PacksLost.Add(uint64(marked))
+	a.log.Error("packs lost to a rotten or missing table", "packs", marked, "cause", cause, "error", err)
+	a.packs.drop()
+}
+
+// lookForDamage sets damage.noted by the rows.
+func (a *Archive) lookForDamage() error {
+	a.damage.noted.Store(false) // first: a loss that is noted meanwhile sets it behind us
+	none, err := a.none([]byte{rowLost})
+	if err == nil && !none {
+		a.damage.noted.Store(true)
+	}
+	return err
+}
+
+// Availability implements [query.Instances]: it knows what was found lost when
+// it was read, and takes the rest to be here. Deleted and quarantined instances
+// do not count.
+func (k Known) Availability(ctx context.Context, study, series string, number uint64) query.Availability {
+	if !k.damage.noted.Load() {
+		return query.Online
+	}
+	prefix := []byte{rowLost}
+	if study != "" {
+		prefix = appendUID(prefix, study)
+	}
+	if series != "" {
+		prefix = appendUID(prefix, series)
+	}
+	err := k.each(prefix, func(key, _ []byte) error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		_, rest, ok := splitUIDs(key[1:], 2)
+		id, err := packID(rest)
+		if !ok || err != nil {
+			return errors.Join(err, errSeriesRow())
+		}
+		if number != 0 {
+			return k.stopIfIn(id, number)
+		}
+		return k.each(prefixMember(id), func(key, _ []byte) error {
+			return k.stopIfIn(id, numberOf(key))
+		})
+	})
+	switch {
+	case errors.Is(err, errStop):
+		return query.Unavailable
+	case err != nil && ctx.Err() == nil:
+		k.log.Warn("instance availability was not determined", "error", err)
+	}
+	return query.Online
+}
+
+// stopIfIn returns errStop if a pack holds an instance, and that is canonical
+// and not deleted.
+func (a *Archive) stopIfIn(id pack.ID, number uint64) error {
+	_, member, err := a.get(keyMember(id, number))
+	if err != nil || !member {
+		return err
+	}
+	r, ok, err := a.instance(number)
+	if err != nil || !ok || r.State != archivepb.State_CANONICAL || a.covered(r) {
+		return err
+	}
+	return errStop
+}
