@@ -51,8 +51,7 @@ func (s *serveCommand) load(environ []string) (config.Config, error) {
 // come in: two of staging, and one for each log of store/ and catalog/. Each
 // holds one of the scheduler's GOMAXPROCS places until a monitor, which for that
 // looks every 20 µs, takes it away. With as many places more nothing has to be
-// taken away, and the monitor rests: a fifth of the processor time of small
-// instances (decision 0029).
+// taken away: processors do not stand idle meanwhile (decision 0029).
 const syncsAtOnce = 4
 
 // Run serves until it is interrupted.
