@@ -60,12 +60,14 @@ func (a *Association) fill(w wait) error {
 		if _, err := a.armRead(w); err != nil {
 			return a.lost(err, "reading")
 		}
+		if w == forRest && a.quickAck != nil {
+			// The rest may wait until what has come of it is acknowledged. Between
+			// messages nothing does: there our response acknowledges.
+			a.quickAck()
+		}
 		start := time.Now()
 		free := len(in.buf) - in.w
 		n, err := a.conn.Read(in.buf[in.w:])
-		if a.quickAck != nil {
-			a.quickAck()
-		}
 		if w == forRest {
 			in.stall -= time.Since(start)
 		}

@@ -10,8 +10,9 @@ import (
 //
 // Many modalities leave Nagle's algorithm on and write a PDU in two pieces:
 // their second piece waits until the first is acknowledged, which a kernel that
-// delays acknowledgements does 40 ms later. TCP_QUICKACK does not last, so that
-// the function is called after every read (tcp(7)).
+// delays acknowledgements does 40 ms later. TCP_QUICKACK does not last (tcp(7)),
+// so that the function is called before every read of a rest; it also sends the
+// acknowledgement that the kernel has put off.
 func tune(conn net.Conn) func() {
 	for {
 		if tcp, ok := conn.(interface{ SetNoDelay(bool) error }); ok {

@@ -50,7 +50,7 @@ func New(o Options) *Engine {
 	}
 	return &Engine{
 		catalog: o.Catalog, instances: o.Instances, issuer: o.Issuer, started: time.Now(),
-		gate: semaphore.NewWeighted(int64(max(2, runtime.GOMAXPROCS(0)))),
+		gate: semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
 	}
 }
 

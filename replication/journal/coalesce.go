@@ -7,9 +7,10 @@ import (
 )
 
 const (
-	// gather is how long a first fact waits for others to share its sync and its
-	// apply, of which a fact costs the less the more there are (DESIGN §6: a batch
-	// every 250 ms). Queries do not wait for it: Settle lets everything out.
+	// gather is how long the first of a group of facts waits for others to share its
+	// sync and its apply, of which a fact costs the less the more there are (DESIGN
+	// §6: a batch every 250 ms). Queries do not wait for it: Settle lets everything
+	// out.
 	gather = 250 * time.Millisecond
 	// The interval between facts of a series that keeps growing.
 	minInterval = time.Second
@@ -38,6 +39,7 @@ type coalescer struct {
 	flying   []*pending // taken, not yet applied
 	recent   map[seriesName]*pending
 	swept    time.Time
+	group    time.Time // when the facts go out that have been gathered since gather before it
 }
 
 func newCoalescer() coalescer {
@@ -58,12 +60,21 @@ func (c *coalescer) mark(name seriesName, number uint64, now time.Time) (due tim
 		p, first = &pending{name: name}, true
 	}
 	p.since, p.lowest, p.failed = c.sequence, number, nil
-	p.due = now.Add(gather)
+	p.due = c.together(now)
 	if next := p.sent.Add(p.interval); next.After(p.due) {
 		p.due = next
 	}
 	c.dirty[name] = p
 	return p.due, first
+}
+
+// together returns when a fact that is named now goes out: with all others of
+// its group, which begins with its first and not with each of them anew.
+func (c *coalescer) together(now time.Time) time.Time {
+	if !now.Before(c.group) {
+		c.group = now.Add(gather)
+	}
+	return c.group
 }
 
 // force lets out all that is dirty and returns the sequence that will be

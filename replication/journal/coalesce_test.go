@@ -2,6 +2,7 @@ package journal
 
 import (
 	"errors"
+	"math"
 	"testing"
 	"time"
 )
@@ -115,5 +116,34 @@ func TestCursorStopsBeforeAGapUntilItIsOld(t *testing.T) {
 	}
 	if c.advance(now.Add(gapGrace + time.Second)); c.base != 5 {
 		t.Errorf("base %d after the grace, want 5", c.base)
+	}
+}
+
+func TestFactsThatComeOneAfterAnotherGoOutTogether(t *testing.T) {
+	c := newCoalescer()
+	began := time.Unix(1000, 0)
+	marked := map[seriesName]time.Time{}
+	var groups []int
+	for at := time.Duration(0); at < 4*gather; at += time.Millisecond {
+		now := began.Add(at)
+		name := seriesName{"1", at.String()}
+		marked[name] = now
+		due, _ := c.mark(name, uint64(at/time.Millisecond)+1, now)
+		if wait := due.Sub(now); wait <= 0 || wait > gather {
+			t.Fatalf("a fact that comes after %v waits for %v, at most %v", at, wait, gather)
+		}
+		taken := c.take(now, math.MaxInt)
+		for _, p := range taken {
+			if wait := now.Sub(marked[p.name]); wait > gather {
+				t.Errorf("a fact went out after %v, at most %v", wait, gather)
+			}
+		}
+		if len(taken) > 0 {
+			groups = append(groups, len(taken))
+			c.land(now)
+		}
+	}
+	if len(groups) != 3 {
+		t.Errorf("facts that came within four times %v went out in groups of %v, want three", gather, groups)
 	}
 }
