@@ -151,46 +151,44 @@ func (h *huffman) readPlane(plane, in []byte) ([]byte, error) {
 	return in, nil
 }
 
-// fill is the reverse of gather. Where zeros lie is as hard to foresee as the
-// image, so there is no branch on a single group: the next one is read in any case,
-// and taken by its bit.
+// fill is the reverse of gather; groups holds one more than it takes.
 func (h *huffman) fill(plane []byte) {
+	whole := len(plane) / (8 * groupBytes)
+	n := expand(plane[:whole*8*groupBytes], h.mask[:whole], h.groups)
+	if whole == len(h.mask) {
+		return
+	}
+	rest := plane[whole*8*groupBytes:]
+	clear(rest)
+	for m := h.mask[whole]; m != 0; m &= m - 1 {
+		copy(rest[bits.TrailingZeros8(m)*groupBytes:], h.groups[n:n+groupBytes])
+		n += groupBytes
+	}
+}
+
+// expandPlain is expand of any machine. Where zeros lie is as hard to foresee as
+// the image, so there is no branch on a single group: the next one is read in any
+// case, and taken by its bit.
+func expandPlain(plane, mask, groups []byte) int {
 	at := 0 // of the next group
-	for _, m := range h.mask {
-		if len(plane) < 8*groupBytes {
-			h.fillLast(plane, m, at)
-			return
-		}
-		eight := (*[8 * groupBytes]byte)(plane)
-		plane = plane[len(eight):]
+	for i, m := range mask {
+		eight := (*[8 * groupBytes]byte)(plane[i*8*groupBytes:])
 		switch m {
 		case 0:
 			*eight = [8 * groupBytes]byte{}
 			continue
 		case 0xff:
-			*eight = [8 * groupBytes]byte(h.groups[at:])
+			*eight = [8 * groupBytes]byte(groups[at:])
 			at += len(eight)
 			continue
 		}
-		// Eight bits take eight groups at most, and one more is read.
-		next := h.groups[at:]
-		n := 0
 		for j := range 8 {
 			there := uint64(m>>j) & 1
-			binary.LittleEndian.PutUint64(eight[groupBytes*j:], binary.LittleEndian.Uint64(next[n:])&-there)
-			n += groupBytes * int(there)
+			binary.LittleEndian.PutUint64(eight[groupBytes*j:], binary.LittleEndian.Uint64(groups[at:])&-there)
+			at += groupBytes * int(there)
 		}
-		at += n
 	}
-}
-
-// fillLast fills what is less than eight groups at the end of a plane.
-func (h *huffman) fillLast(plane []byte, m byte, at int) {
-	clear(plane)
-	for ; m != 0; m &= m - 1 {
-		copy(plane[bits.TrailingZeros8(m)*groupBytes:], h.groups[at:at+groupBytes])
-		at += groupBytes
-	}
+	return at
 }
 
 // readBlocks fills dst from blocks at the start of in and returns what follows.
