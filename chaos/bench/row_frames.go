@@ -115,7 +115,7 @@ func rate(ctx context.Context, objects, requests int, size int64, url func(n int
 	const accept = `multipart/related; type="application/octet-stream"; transfer-syntax=*`
 	var next atomic.Int64
 	client := newClient()
-	defer client.CloseIdleConnections()
+	defer client.close()
 	began := time.Now()
 	group, ctx := errgroup.WithContext(ctx)
 	for range clients {
@@ -125,7 +125,7 @@ func rate(ctx context.Context, objects, requests int, size int64, url func(n int
 				if n >= requests {
 					return nil
 				}
-				if err := fetch(ctx, client, url(n%objects), accept, size); err != nil {
+				if err := client.fetch(ctx, url(n%objects), accept, size); err != nil {
 					return err
 				}
 			}

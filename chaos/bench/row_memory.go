@@ -86,5 +86,5 @@ func readBack(ctx context.Context, server *peer.Server, files folder) error {
 		err = fmt.Errorf("getscu received %d instances", got)
 	}
 	url := fmt.Sprintf("%s/studies/%s/series/%s/instances/%s", server.Web, image.Study.UID, image.Study.SeriesUID(1), image.UID())
-	return errors.Join(err, fetch(ctx, newClient(), url, `multipart/related; type="application/dicom"; transfer-syntax=*`, image.Bytes()))
+	return errors.Join(err, newClient().fetch(ctx, url, `multipart/related; type="application/dicom"; transfer-syntax=*`, image.Bytes()))
 }

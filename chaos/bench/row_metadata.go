@@ -62,11 +62,11 @@ func askMetadata(ctx context.Context, s *sheet, who string, server *peer.Server,
 	url := fmt.Sprintf("%s/studies/%s/series/%s/metadata", server.Web, study.UID, study.SeriesUID(1))
 	const leastEach = 1000 // bytes of JSON an instance
 	client := newClient()
-	defer client.CloseIdleConnections()
+	defer client.close()
 	var again []float64
 	for n := range 1 + warm {
 		began := time.Now()
-		if err := fetch(ctx, client, url, "application/dicom+json", int64(leastEach*series.files)); err != nil {
+		if err := client.fetch(ctx, url, "application/dicom+json", int64(leastEach*series.files)); err != nil {
 			return err
 		}
 		took := float64(time.Since(began).Microseconds()) / 1e3

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -128,7 +126,7 @@ func queries(ctx context.Context, b *bench, s *sheet) (err error) {
 // ask measures every shape over both protocols.
 func ask(ctx context.Context, s *sheet, who string, server *peer.Server, p input.Population, count, round int) error {
 	web := newClient()
-	defer web.CloseIdleConnections()
+	defer web.close()
 	for _, sh := range shapes() {
 		if sh.fuzzy && who != pelago {
 			continue
@@ -143,7 +141,7 @@ func ask(ctx context.Context, s *sheet, who string, server *peer.Server, p input
 }
 
 // askShape measures a shape over a protocol.
-func askShape(ctx context.Context, s *sheet, who string, server *peer.Server, protocol string, sh shape, p input.Population, web *http.Client, count, round int) (err error) {
+func askShape(ctx context.Context, s *sheet, who string, server *peer.Server, protocol string, sh shape, p input.Population, web *client, count, round int) (err error) {
 	query := func(keys map[string]string) (time.Duration, error) { return askQIDO(ctx, web, server, keys, sh.fuzzy) }
 	if protocol == cfind {
 		client, err := dialFind(ctx, server, sh.fuzzy) // now: Orthanc ends what idles
@@ -182,7 +180,7 @@ func askShape(ctx context.Context, s *sheet, who string, server *peer.Server, pr
 	return nil
 }
 
-func askQIDO(ctx context.Context, client *http.Client, server *peer.Server, keys map[string]string, fuzzy bool) (time.Duration, error) {
+func askQIDO(ctx context.Context, client *client, server *peer.Server, keys map[string]string, fuzzy bool) (time.Duration, error) {
 	q := url.Values{"limit": {fmt.Sprint(answers)}}
 	for key, value := range keys {
 		q.Set(key, strings.ReplaceAll(value, `\`, ","))
@@ -191,34 +189,8 @@ func askQIDO(ctx context.Context, client *http.Client, server *peer.Server, keys
 		q.Set("fuzzymatching", "true")
 	}
 	began := time.Now()
-	err := fetch(ctx, client, server.Web+"/studies?"+q.Encode(), "application/dicom+json", 2)
+	err := client.fetch(ctx, server.Web+"/studies?"+q.Encode(), "application/dicom+json", 2)
 	return time.Since(began), err
-}
-
-// newClient returns a web client that keeps a connection for each of the
-// parallel clients and asks nobody to compress: neither pixels nor the servers'
-// compressors are what is compared.
-func newClient() *http.Client {
-	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients, DisableCompression: true}}
-}
-
-// fetch reads an answer to its end; one shorter than least is an error.
-func fetch(ctx context.Context, client *http.Client, url, accept string, least int64) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	r.Header.Set("Accept", accept)
-	answer, err := client.Do(r)
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close() //nolint:errcheck // read to its end
-	n, err := io.Copy(io.Discard, answer.Body)
-	if err == nil && (answer.StatusCode != http.StatusOK || n < least) {
-		err = fmt.Errorf("%s: %s, %d bytes", url, answer.Status, n)
-	}
-	return err
 }
 
 // dialFind opens an association for C-FIND.

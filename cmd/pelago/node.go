@@ -139,11 +139,11 @@ func (n *node) openStores() (err error) {
 // patientOf names a study's patient for the audit trail; nobody if the study is
 // not in the catalogue.
 func (n *node) patientOf(study string) audit.Patient {
-	s, err := n.archive.Catalog().Study(study)
-	if err != nil || len(s.Patients) == 0 {
+	patients, err := n.archive.Catalog().PatientsOf(study)
+	if err != nil || len(patients) == 0 {
 		return audit.Patient{}
 	}
-	return audit.Patient{ID: s.Patients[0].ID, Issuer: s.Patients[0].Issuer}
+	return audit.Patient{ID: patients[0].ID, Issuer: patients[0].Issuer}
 }
 
 // openKeys opens the node's identity and its ring of study keys.

@@ -165,6 +165,12 @@ func TestStudyOfTwoPatientsIsFoundByBoth(t *testing.T) {
 	if !slices.Equal(s.Patients, want) {
 		t.Errorf("patients %v, want %v", s.Patients, want)
 	}
+	if alone, err := c.PatientsOf("1.1"); err != nil || !slices.Equal(alone, want) {
+		t.Errorf("patients alone %v, %v, want %v", alone, err, want)
+	}
+	if _, err := c.PatientsOf("1.2"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("patients of an unknown study: %v", err)
+	}
 	v := c.View()
 	defer v.Close()
 	for _, p := range want {

@@ -6,10 +6,12 @@
 // memory limit. Small values, of which many would waste pages, are kept in the
 // heap, and get a share of the limit that makes this harmless.
 //
-// What goes when the room is full is drawn at random. Studies are read from end
-// to end, often and again: one that is a little larger than the cache would never
-// find anything in a cache that lets go of what was used longest ago, and finds
-// most of itself in this one.
+// What goes when the room is full is drawn at random, but rather something that
+// nobody asked for while twice as many values as are kept were asked for. Studies
+// are read from end to end, often and again: one that is a little larger than the
+// cache would never find anything in a cache that lets go of what was used longest
+// ago, and finds most of itself in this one; and one that fits is soon here whole,
+// whatever was read before it.
 //
 // Invariants:
 //   - A value is filled by one caller; who asks meanwhile waits for it.

@@ -16,6 +16,7 @@ type part[K comparable] struct {
 	kept  []*slot[K]       // filled, in no order
 	free  map[int][]memory // by size: what was given up and is still ours
 	bytes int64            // of all memory: kept, free, or only looked at
+	looks uint64           // how often a value was asked for
 }
 
 // slot is a value that is kept or being filled.
@@ -25,8 +26,9 @@ type slot[K comparable] struct {
 	value  []byte        // never changed afterwards
 	memory memory
 	err    error
-	users  int // who look or wait; guarded by part.mu
-	place  int // in part.kept, or -1; guarded by part.mu
+	users  int    // who look or wait; guarded by part.mu
+	place  int    // in part.kept, or -1; guarded by part.mu
+	seen   uint64 // part.looks when it was asked for last; guarded by part.mu
 }
 
 var errFill = errors.New("cache: filling a value was interrupted")
@@ -37,13 +39,15 @@ func newPart[K comparable](limit int64, mapped bool) *part[K] {
 
 func (p *part[K]) view(key K, size int, fill, look func([]byte) error) error {
 	p.mu.Lock()
+	p.looks++
 	s := p.slots[key]
 	if s != nil {
 		s.users++
+		s.seen = p.looks
 		p.mu.Unlock()
 		<-s.ready
 	} else {
-		s = &slot[K]{key: key, ready: make(chan struct{}), err: errFill, users: 1, place: -1}
+		s = &slot[K]{key: key, ready: make(chan struct{}), err: errFill, users: 1, place: -1, seen: p.looks}
 		p.slots[key] = s
 		p.mu.Unlock()
 		p.fill(s, size, fill)
@@ -159,8 +163,16 @@ func (p *part[K]) popLocked(size int) (memory, bool) {
 	return m, true
 }
 
-// draws is how often a victim is drawn before all are taken to be in use.
-const draws = 16
+const (
+	// draws is how often a victim is drawn before all are taken to be in use.
+	draws = 16
+	// staleDraws is how many of them, which nobody looks at, are compared.
+	staleDraws = 8
+	// staleAfter: what nobody asked for while so many times as many as there are
+	// were asked for belongs to nothing that is being read. A loop over more than
+	// this would hardly find anything in any case.
+	staleAfter = 2
+)
 
 // giveUpLocked returns memory that is free, or that a value loses which nobody
 // looks at now.
@@ -168,17 +180,37 @@ func (p *part[K]) giveUpLocked() (memory, bool) {
 	for size := range p.free {
 		return p.popLocked(size)
 	}
+	s := p.victimLocked()
+	if s == nil {
+		return memory{}, false
+	}
+	m := s.memory
+	p.forgetLocked(s)
+	s.memory, s.value = memory{}, nil
+	return m, true
+}
+
+// victimLocked draws a value that nobody looks at: one that is stale, if a few
+// draws find one, else the first. Nil if all seem to be in use.
+func (p *part[K]) victimLocked() *slot[K] {
+	var first *slot[K]
+	unused := 0
 	for range min(draws, len(p.kept)) {
 		s := p.kept[rand.IntN(len(p.kept))] //nolint:gosec // chance, not a secret
 		if s.users > 0 {
 			continue
 		}
-		m := s.memory
-		p.forgetLocked(s)
-		s.memory, s.value = memory{}, nil
-		return m, true
+		if p.looks-s.seen > staleAfter*uint64(len(p.kept)) {
+			return s
+		}
+		if first == nil {
+			first = s
+		}
+		if unused++; unused == staleDraws {
+			break
+		}
 	}
-	return memory{}, false
+	return first
 }
 
 // close lets go of everything that nobody looks at; the rest goes with its users.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"testing"
 )
@@ -221,6 +222,57 @@ func FuzzPlane(f *testing.F) {
 		back := make([]byte, len(b))
 		if rest, err := h.readPlane(back, h.appendPlane(nil, b)); err != nil || len(rest) > 0 || !bytes.Equal(back, b) {
 			t.Fatalf("%v, %d left", err, len(rest))
+		}
+	})
+}
+
+// sameExpansion compares the two ways to put groups in place, and what they do
+// beside it.
+func sameExpansion(t *testing.T, mask, seed []byte) {
+	t.Helper()
+	there := 0
+	for _, m := range mask {
+		there += bits.OnesCount8(m)
+	}
+	groups := bytes.Repeat(append([]byte{1}, seed...), (there+1)*groupBytes)[:(there+1)*groupBytes]
+	size := 8 * groupBytes * len(mask)
+	fast, slow := bytes.Repeat([]byte{0xa5}, size+64), bytes.Repeat([]byte{0xa5}, size+64)
+	n, m := expand(fast[:size], mask, groups), expandPlain(slow[:size], mask, groups)
+	if n != there*groupBytes || m != n || !bytes.Equal(fast, slow) {
+		t.Fatalf("mask %x: took %d and %d bytes of %d, same %t", mask, n, m, there*groupBytes, bytes.Equal(fast, slow))
+	}
+	var back []byte
+	at := 0
+	for i, m := range mask {
+		for j := range 8 {
+			group := slow[(8*i+j)*groupBytes:][:groupBytes]
+			if m>>j&1 == 1 {
+				back = append(back, group...)
+			} else if !bytes.Equal(group, make([]byte, groupBytes)) {
+				t.Fatalf("mask %x: group %d is not zero", mask, 8*i+j)
+			}
+			at += groupBytes
+		}
+	}
+	if !bytes.Equal(back, groups[:n]) || !bytes.Equal(slow[at:], bytes.Repeat([]byte{0xa5}, 64)) {
+		t.Fatalf("mask %x: other groups than given, or bytes beside them", mask)
+	}
+}
+
+func TestGroupsGoWhereTheMaskSays(t *testing.T) {
+	seed := []byte("thirteen byte")
+	sameExpansion(t, nil, seed)
+	for m := range 256 {
+		sameExpansion(t, []byte{byte(m)}, seed)
+		sameExpansion(t, []byte{0, byte(m), 0xff, byte(m), byte(^m), 1}, seed)
+	}
+}
+
+func FuzzGroups(f *testing.F) {
+	f.Add([]byte{0, 1, 0x80, 0xff, 0xaa}, []byte("seed"))
+	f.Fuzz(func(t *testing.T, mask, seed []byte) {
+		if len(mask) < 4096 && len(seed) < 256 {
+			sameExpansion(t, mask, seed)
 		}
 	})
 }

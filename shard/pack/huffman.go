@@ -143,35 +143,52 @@ func (h *huffman) readPlane(plane, in []byte) ([]byte, error) {
 	if count%8 != 0 && h.mask[count/8]>>(count%8) != 0 {
 		return nil, errPlane // groups behind the end
 	}
-	h.groups = grow(h.groups, there*groupBytes)
-	if in, err = h.readBlocks(h.groups, in); err != nil {
+	h.groups = grow(h.groups, (there+1)*groupBytes) // fill reads one more
+	if in, err = h.readBlocks(h.groups[:there*groupBytes], in); err != nil {
 		return nil, err
 	}
 	h.fill(plane)
 	return in, nil
 }
 
-// fill is the reverse of gather.
+// fill is the reverse of gather; groups holds one more than it takes.
 func (h *huffman) fill(plane []byte) {
-	clear(plane)
-	rest := h.groups
-	for i, m := range h.mask {
-		at := i * 8 * groupBytes
-		if m == 0xff && at+8*groupBytes <= len(plane) {
-			copy(plane[at:at+8*groupBytes], rest)
-			rest = rest[8*groupBytes:]
+	whole := len(plane) / (8 * groupBytes)
+	n := expand(plane[:whole*8*groupBytes], h.mask[:whole], h.groups)
+	if whole == len(h.mask) {
+		return
+	}
+	rest := plane[whole*8*groupBytes:]
+	clear(rest)
+	for m := h.mask[whole]; m != 0; m &= m - 1 {
+		copy(rest[bits.TrailingZeros8(m)*groupBytes:], h.groups[n:n+groupBytes])
+		n += groupBytes
+	}
+}
+
+// expandPlain is expand of any machine. Where zeros lie is as hard to foresee as
+// the image, so there is no branch on a single group: the next one is read in any
+// case, and taken by its bit.
+func expandPlain(plane, mask, groups []byte) int {
+	at := 0 // of the next group
+	for i, m := range mask {
+		eight := (*[8 * groupBytes]byte)(plane[i*8*groupBytes:])
+		switch m {
+		case 0:
+			*eight = [8 * groupBytes]byte{}
+			continue
+		case 0xff:
+			*eight = [8 * groupBytes]byte(groups[at:])
+			at += len(eight)
 			continue
 		}
-		for ; m != 0; m &= m - 1 {
-			to := at + bits.TrailingZeros8(m)*groupBytes
-			if to+groupBytes <= len(plane) {
-				binary.LittleEndian.PutUint64(plane[to:], binary.LittleEndian.Uint64(rest))
-			} else {
-				copy(plane[to:], rest)
-			}
-			rest = rest[groupBytes:]
+		for j := range 8 {
+			there := uint64(m>>j) & 1
+			binary.LittleEndian.PutUint64(eight[groupBytes*j:], binary.LittleEndian.Uint64(groups[at:])&-there)
+			at += groupBytes * int(there)
 		}
 	}
+	return at
 }
 
 // readBlocks fills dst from blocks at the start of in and returns what follows.
