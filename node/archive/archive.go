@@ -238,7 +238,7 @@ func openStore(o Options, path string, die func(error), rotten func(pebble.DataC
 		FS:                         watched{o.FS, path, die},
 		Cache:                      cache,
 		FormatMajorVersion:         pebble.FormatNewest,
-		MemTableSize:               32 << 20,
+		MemTableSize:               16 << 20,
 		Logger:                     pebbleLogger{log: o.Log, name: "store", die: die},
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 },
 		// Without a listener of its own, Pebble ends the process on such a read.

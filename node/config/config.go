@@ -112,7 +112,7 @@ func Default() Config {
 		Peer: Peer{Listen: "127.0.0.1:7700"},
 		Store: Store{
 			Staging: 8 << 30, Ahead: 512 << 20, Gather: Duration(15 * time.Minute), Grace: Duration(30 * 24 * time.Hour),
-			Cache: 64 << 20, Chunks: 256 << 20, Memory: 416 << 20, Quiet: Duration(30 * time.Second), TableSize: 256 << 20,
+			Cache: 64 << 20, Chunks: 256 << 20, Memory: 576 << 20, Quiet: Duration(30 * time.Second), TableSize: 256 << 20,
 		},
 		Audit: Audit{Keep: Duration(6 * 365 * 24 * time.Hour)},
 		Log:   Log{Format: "text", Level: "info"},
@@ -222,11 +222,18 @@ func (h *HTTP) check(k *checker) {
 	}
 }
 
+// heapBeside is the least heap beside block caches: the rows that both stores
+// hold in memory until they are flushed, at most 96 MiB while much comes in, and
+// room to work. They are in use, so that a collector held to less would run
+// without end and free nothing (decision 0030).
+const heapBeside = 128 << 20
+
 func (s *Store) check(k *checker) {
 	k.check(s.Staging >= 64<<20, "store.staging: at least 64 MiB")
 	k.check(s.Ballast == 0 || s.Ballast >= 128<<20,
 		"store.ballast: 0 or at least 128 MiB, without which the stores cannot be written on a full disk")
-	k.check(s.Memory == 0 || s.Memory-64<<20 >= s.Chunks, "store.memory: 0 or at least 64 MiB above store.chunks, which it holds too")
+	k.check(s.Memory == 0 || s.Memory-s.Chunks-2*s.Cache >= heapBeside,
+		"store.memory: 0 or at least 128 MiB above store.chunks and two store.cache, which it holds too")
 	k.check(s.Grace >= minGrace && s.Grace <= maxGrace, "store.grace: 1h to 30d, which is how long a deletion can be taken back")
 	k.check(s.Quiet > 0 && s.Gather > 0, "store.quiet, store.gather: more than nothing")
 	k.check(s.TableSize == 0 || s.TableSize >= 1<<20 && s.TableSize <= 2<<30, "store.table_size: 1 MiB to 2 GiB")

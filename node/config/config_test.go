@@ -153,7 +153,7 @@ func TestCheckRefuses(t *testing.T) {
 		"small PDUs":                          func(c *Config) { c.DICOM.MaxPDU = 4095 },
 		"no idle time":                        func(c *Config) { c.DICOM.Idle = 0 },
 		"no deadline of storage commitment":   func(c *Config) { c.DICOM.CommitDeadline = 0 },
-		"no heap beside the chunks":           func(c *Config) { c.Store.Chunks = c.Store.Memory - 64<<20 + 1 },
+		"no heap beside the chunks":           func(c *Config) { c.Store.Chunks = c.Store.Memory - 2*c.Store.Cache - 128<<20 + 1 },
 		"little staging":                      func(c *Config) { c.Store.Staging = 64<<20 - 1 },
 		"little ballast":                      func(c *Config) { c.Store.Ballast = 1 },
 		"a grace that nobody notices":         func(c *Config) { c.Store.Grace = 0 },

@@ -30,7 +30,7 @@ const DefaultCacheBytes = 64 << 20
 
 const (
 	// memTableBytes bounds the rows in memory; two of them may wait to be flushed.
-	memTableBytes = 32 << 20
+	memTableBytes = 16 << 20
 	// blockBytes is small because records are read one by one, in any order.
 	blockBytes = 8 << 10
 )
