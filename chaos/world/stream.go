@@ -1,0 +1,284 @@
+package world
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"time"
+)
+
+// maxSegments is how many segments of a connection may be on their way in one
+// direction, for senders whose writes are far smaller than a segment.
+const maxSegments = 2048
+
+// readBuffer is what the kernel may hold of a sender beside the model's queue:
+// what 1 Gb/s needs while we sleep for a millisecond or two.
+const readBuffer = 256 << 10
+
+// segment is a piece of a stream on its way.
+type segment struct {
+	bytes []byte // of a pool of the world
+	at    time.Time
+	lost  bool
+	end   end
+}
+
+// end says whether and how the sender has ended.
+type end uint8
+
+const (
+	goesOn end = iota
+	closed     // a FIN
+	resets     // a RST
+)
+
+// stream is one direction of a connection.
+//
+// Two goroutines move it. send reads what the sender wrote when window and
+// bottleneck have room; deliver waits until it has arrived and writes it.
+type stream struct {
+	c         *conn
+	line      *line // the way there
+	back      *line // the way of the acknowledgements
+	src, dst  Conn
+	onWay     chan segment
+	delivered chan struct{} // holds one: there are new acknowledgements
+
+	mu     sync.Mutex
+	window window
+}
+
+func newStream(c *conn, there, back *line, src, dst Conn) *stream {
+	if b, ok := src.(interface{ SetReadBuffer(bytes int) error }); ok {
+		// What the kernel holds for us is beyond the model: let it be little.
+		_ = b.SetReadBuffer(readBuffer) // fails on a connection that is gone already
+	}
+	return &stream{
+		c: c, line: there, back: back, src: src, dst: dst,
+		onWay: make(chan segment, maxSegments), delivered: make(chan struct{}, 1),
+	}
+}
+
+// send reads the sender until it ends, not before the time given.
+func (s *stream) send(from time.Time) {
+	clock := newAlarm()
+	defer clock.stop()
+	defer close(s.onWay)
+	if !clock.until(from, s.c.done) {
+		return
+	}
+	for large := false; ; {
+		room, ok := s.room(clock)
+		if !ok {
+			return
+		}
+		want := min(room, smallBuffer)
+		if large {
+			want = room
+		}
+		buf := s.c.world.buffers.get(int(want))
+		n, err := s.src.Read(buf[:want])
+		large = int64(n) == want
+		piece := segment{bytes: s.c.world.buffers.fit(buf, n)}
+		switch {
+		case errors.Is(err, io.EOF):
+			piece.end = closed
+		case err != nil:
+			piece.end = resets
+		case n == 0:
+			continue
+		}
+		if !s.launch(piece) || piece.end != goesOn {
+			return
+		}
+	}
+}
+
+// launch sends a segment on its way.
+func (s *stream) launch(piece segment) bool {
+	now := time.Now()
+	there, _ := s.line.now()
+	back, _ := s.back.now()
+	rto, _ := there.rto(back)
+	piece.at, piece.lost = s.line.send(now, len(piece.bytes))
+	s.mu.Lock()
+	s.window.sent(now, int64(len(piece.bytes)), rto)
+	if piece.lost {
+		s.window.lost()
+	}
+	s.mu.Unlock()
+	select {
+	case s.onWay <- piece:
+		return true
+	case <-s.c.done:
+		return false
+	}
+}
+
+// room waits until window and bottleneck have room and says how much. It is
+// false when the connection has ended.
+func (s *stream) room(clock *alarm) (bytes int64, ok bool) {
+	for {
+		now := time.Now()
+		there, changed := s.line.now()
+		back, healed := s.back.now()
+		s.mu.Lock()
+		if back.Cut == Open { // else the acknowledgements are lost too
+			s.window.settle(now, there)
+		}
+		window, next := s.window.room(there)
+		s.mu.Unlock()
+		if window == 0 {
+			var wake <-chan time.Time
+			if back.Cut == Open && !next.IsZero() {
+				wake = clock.at(next)
+			}
+			select {
+			case <-wake:
+			case <-s.delivered:
+			case <-changed:
+			case <-healed:
+			case <-s.c.done:
+				return 0, false
+			}
+			continue
+		}
+		queue, wait := s.line.room(now)
+		if queue > 0 {
+			return min(window, queue), true
+		}
+		select {
+		case <-clock.at(now.Add(wait)):
+		case <-changed:
+		case <-s.c.done:
+			return 0, false
+		}
+	}
+}
+
+// deliver writes what arrives until the sender's end has arrived.
+func (s *stream) deliver() {
+	clock := newAlarm()
+	defer clock.stop()
+	for {
+		var piece segment
+		var more bool
+		select {
+		case piece, more = <-s.onWay:
+			if !more {
+				return
+			}
+		case <-s.c.done:
+			return
+		}
+		if !s.arrive(piece, clock) {
+			return
+		}
+		err := s.write(piece.bytes)
+		switch {
+		case err != nil: // the receiver is gone, of which the sender hears on the way back
+			s.resetBack(clock)
+			return
+		case piece.end == closed:
+			_ = s.dst.CloseWrite() // an error means that the receiver is gone, as it may be
+			return
+		case piece.end == resets:
+			s.c.abort()
+			return
+		}
+	}
+}
+
+// write gives the receiver what has arrived, which may take as long as it likes.
+func (s *stream) write(arrived []byte) error {
+	defer s.c.world.buffers.put(arrived)
+	if len(arrived) == 0 {
+		return nil
+	}
+	n, err := s.dst.Write(arrived)
+	if n > 0 {
+		s.take(int64(n))
+	}
+	return err
+}
+
+// arrive waits until the segment is there: for its time, and for as many
+// retransmissions as are lost because the line is cut.
+func (s *stream) arrive(piece segment, clock *alarm) bool {
+	at, there := piece.at, Link{}
+	if !clock.until(at, s.c.done) {
+		return false
+	}
+	there, _ = s.line.now()
+	back, _ := s.back.now()
+	rto, most := there.rto(back)
+	for lost := piece.lost || there.Cut != Open; lost; {
+		at = at.Add(rto)
+		rto = min(2*rto, most)
+		if !clock.until(at, s.c.done) {
+			return false
+		}
+		there, _ = s.line.now()
+		lost = there.Cut != Open
+	}
+	return true
+}
+
+// take notes that the receiver has n bytes more.
+func (s *stream) take(n int64) {
+	s.line.count(func(t *Traffic) { t.Delivered += n })
+	back, _ := s.back.now()
+	s.mu.Lock()
+	s.window.acknowledge(time.Now().Add(back.Delay), n)
+	s.mu.Unlock()
+	select {
+	case s.delivered <- struct{}{}:
+	default:
+	}
+}
+
+// resetBack ends the connection once the receiver's reset has come back to the
+// sender.
+func (s *stream) resetBack(clock *alarm) {
+	piece := segment{}
+	piece.at, piece.lost = s.back.send(time.Now(), 0)
+	turned := stream{c: s.c, line: s.back, back: s.line}
+	if turned.arrive(piece, clock) {
+		s.c.abort()
+	}
+}
+
+// alarm is a timer that is used again. It belongs to one goroutine.
+type alarm struct{ timer *time.Timer }
+
+func newAlarm() *alarm {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return &alarm{t}
+}
+
+func (a *alarm) stop() { a.timer.Stop() }
+
+// at returns a channel that gets a value at the time given.
+func (a *alarm) at(t time.Time) <-chan time.Time {
+	a.timer.Reset(time.Until(t))
+	return a.timer.C
+}
+
+// until waits for the time given, or returns false once done is closed.
+func (a *alarm) until(t time.Time, done <-chan struct{}) bool {
+	if time.Until(t) <= 0 {
+		select {
+		case <-done:
+			return false
+		default:
+			return true
+		}
+	}
+	select {
+	case <-a.at(t):
+		return true
+	case <-done:
+		return false
+	}
+}
