@@ -59,6 +59,13 @@ func newStream(c *conn, there, back *line, src, dst Conn) *stream {
 	}
 }
 
+// A busy machine wakes us late, and a bottleneck that others wait for does not
+// pause meanwhile: a segment that lay ready leaves when it could have left.
+const (
+	maxLate = 100 * time.Millisecond // that is made good
+	noWait  = time.Millisecond       // of a read for which everything lay ready
+)
+
 // send reads the sender until it ends, not before the time given.
 func (s *stream) send(from time.Time) {
 	clock := newAlarm()
@@ -67,18 +74,27 @@ func (s *stream) send(from time.Time) {
 	if !clock.until(from, s.c.done) {
 		return
 	}
-	for large := false; ; {
-		room, ok := s.room(clock)
+	ready, large := from, false
+	for {
+		room, opened, ok := s.room(clock)
 		if !ok {
 			return
+		}
+		if opened.After(ready) {
+			ready = opened
 		}
 		want := min(room, smallBuffer)
 		if large {
 			want = room
 		}
 		buf := s.c.world.buffers.get(int(want))
+		asked := time.Now()
 		n, err := s.src.Read(buf[:want])
+		now := time.Now()
 		large = int64(n) == want
+		if !large || now.Sub(asked) > noWait || now.Sub(ready) > maxLate {
+			ready = now
+		}
 		piece := segment{bytes: s.c.world.buffers.fit(buf, n)}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -88,15 +104,14 @@ func (s *stream) send(from time.Time) {
 		case n == 0:
 			continue
 		}
-		if !s.launch(piece) || piece.end != goesOn {
+		if !s.launch(piece, ready) || piece.end != goesOn {
 			return
 		}
 	}
 }
 
-// launch sends a segment on its way.
-func (s *stream) launch(piece segment) bool {
-	now := time.Now()
+// launch sends a segment on its way, as of the time given.
+func (s *stream) launch(piece segment, now time.Time) bool {
 	there, _ := s.line.now()
 	back, _ := s.back.now()
 	rto, _ := there.rto(back)
@@ -115,9 +130,9 @@ func (s *stream) launch(piece segment) bool {
 	}
 }
 
-// room waits until window and bottleneck have room and says how much. It is
-// false when the connection has ended.
-func (s *stream) room(clock *alarm) (bytes int64, ok bool) {
+// room waits until window and bottleneck have room and says how much, and when
+// the window opened if it was shut. It is false when the connection has ended.
+func (s *stream) room(clock *alarm) (bytes int64, opened time.Time, ok bool) {
 	for {
 		now := time.Now()
 		there, changed := s.line.now()
@@ -135,23 +150,26 @@ func (s *stream) room(clock *alarm) (bytes int64, ok bool) {
 			}
 			select {
 			case <-wake:
+				opened = next
+				continue
 			case <-s.delivered:
 			case <-changed:
 			case <-healed:
 			case <-s.c.done:
-				return 0, false
+				return 0, opened, false
 			}
+			opened = time.Now()
 			continue
 		}
 		queue, wait := s.line.room(now)
 		if queue > 0 {
-			return min(window, queue), true
+			return min(window, queue), opened, true
 		}
 		select {
 		case <-clock.at(now.Add(wait)):
 		case <-changed:
 		case <-s.c.done:
-			return 0, false
+			return 0, opened, false
 		}
 	}
 }

@@ -103,7 +103,7 @@ func TestSocketsAreDelayedCutAndCounted(t *testing.T) {
 		least = min(least, time.Since(from))
 	}
 	t.Logf("least of 20 round trips of 20 ms: %v", least)
-	if least < 20*ms || least > 30*ms { // one of twenty at least is not disturbed
+	if least < 20*ms || least > 60*ms { // one of twenty at least is hardly disturbed
 		t.Errorf("least round trip: %v", least)
 	}
 	if got, want := w.Traffic("a", "b"), (Traffic{Sent: 20, Delivered: 20, Segments: 20, Opened: 1}); got != want {
