@@ -71,7 +71,7 @@
 //
 // # Concurrency
 //
-// [World] and [Gate] may be used from any goroutine. A connection has one
-// goroutine that carries it and two for each direction; a gate one that accepts.
-// All end before [World.Close] returns. Locks are held over no I/O.
+// [World] and [Gate] may be used from any goroutine. A connection has four
+// goroutines, a reading and a writing one for each direction; a gate has one that
+// accepts. All end before [World.Close] returns. No lock is held over I/O.
 package world
