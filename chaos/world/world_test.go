@@ -184,7 +184,7 @@ func TestConnectionsShareTheRate(t *testing.T) {
 			}()
 		}
 		for range conns {
-			within(t, "a quarter of the link", <-took, Rate(25*Mbps).Time(n)+25*ms, 0.1)
+			within(t, "a quarter of the link", <-took, (25 * Mbps).Time(n)+25*ms, 0.1)
 		}
 	})
 }
