@@ -29,7 +29,8 @@
 // gives and at most a millisecond of the link or 64 KiB:
 //
 //   - waits in the bottleneck's queue, which serves all connections in the order
-//     of arrival at the link's rate. When the queue is full, nothing more is read
+//     of arrival at the link's rate, and beside it in those that its sites share
+//     among their links. When the queue is full, nothing more is read
 //     from senders, who feel it once their kernel's buffers are full. No packet is
 //     dropped for lack of room;
 //   - travels for the delay and jitter, not overtaking its own connection;
@@ -55,11 +56,17 @@
 // It does not emulate packets or congestion control. Loss costs a timeout where
 // TCP would often recover by fast retransmission in a round trip, and narrows
 // the window only with [Link.SlowStart], which is Reno's; competing connections
-// share by turns. Links of several pairs do not share a site's uplink. Nothing
+// share by turns. Where several bottlenecks lie in a row, a link's and those of
+// the sites' accesses ([World.SetAccess]), only the slowest makes a segment wait.
+// Nothing
 // is turned over, duplicated or corrupted: TCP hides that. A connection is never
 // given up by the network, however long the cut. Headers take no bandwidth.
 // Beside the queue, the kernel holds up to 256 KiB of each sender for us, and of
 // each receiver and sender what its sockets hold anyway.
+//
+// The kernel's netem would be closer to packets, but needs privileges, a module
+// that many kernels lack (tc: "Specified qdisc kind is unknown"), and a network
+// namespace for each site.
 //
 // # Accuracy and cost
 //

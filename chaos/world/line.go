@@ -30,17 +30,23 @@ func (t Traffic) Sub(earlier Traffic) Traffic {
 
 // line is one direction between two sites: the model. It has no clock of its
 // own and starts nothing; now never runs backwards.
+//
+// Its bottlenecks, its own and those of the sites that it shares with other
+// lines, serve a segment side by side: it leaves when the slowest has served it.
 type line struct {
+	bottlenecks []*bottleneck // its own first
+
 	mu      sync.Mutex
 	link    Link
-	free    time.Time     // when the bottleneck will have sent all it was given
 	dice    *rand.Rand    // jitter and loss
 	changed chan struct{} // closed when link changes
 	traffic Traffic
 }
 
-func newLine(l Link, dice *rand.Rand) *line {
-	return &line{link: l, dice: dice, changed: make(chan struct{})}
+// newLine returns a line of which some bottlenecks belong to others.
+func newLine(l Link, dice *rand.Rand, shared ...*bottleneck) *line {
+	own := &bottleneck{rate: l.Rate, queue: l.Queue}
+	return &line{bottlenecks: append([]*bottleneck{own}, shared...), link: l, dice: dice, changed: make(chan struct{})}
 }
 
 // set changes what the line is like. What waits for the bottleneck takes its
@@ -49,13 +55,19 @@ func newLine(l Link, dice *rand.Rand) *line {
 func (l *line) set(now time.Time, link Link) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if wait := l.free.Sub(now); wait > 0 && l.link.Rate > 0 {
-		l.free = now
-		if link.Rate > 0 {
-			l.free = now.Add(link.Rate.Time(l.link.Rate.Bytes(wait)))
-		}
-	}
+	l.bottlenecks[0].set(now, link.Rate, link.Queue)
 	l.link = link
+	l.wakeLocked()
+}
+
+// wake makes those who wait for room look again.
+func (l *line) wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wakeLocked()
+}
+
+func (l *line) wakeLocked() {
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
@@ -67,35 +79,38 @@ func (l *line) now() (Link, <-chan struct{}) {
 	return l.link, l.changed
 }
 
-// room says how many bytes the bottleneck takes, or how long to wait until it
-// takes some: the back-pressure of a full queue.
+// room says how many bytes the bottlenecks take, or how long to wait until they
+// take some: the back-pressure of a full queue.
 func (l *line) room(now time.Time) (bytes int64, wait time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := l.link.segment()
-	if l.link.Rate == 0 {
-		return n, 0
+	link, _ := l.now()
+	bytes = maxSegment
+	if link.SlowStart {
+		bytes = initialWindow // of which one leaves after an idle while
 	}
-	if over := l.link.Rate.Bytes(max(0, l.free.Sub(now))) + n - l.link.queue(); over > 0 {
-		return 0, l.link.Rate.Time(over)
+	for _, b := range l.bottlenecks {
+		bytes = min(bytes, b.segment())
 	}
-	return n, 0
+	for _, b := range l.bottlenecks {
+		wait = max(wait, b.wait(now, bytes))
+	}
+	if wait > 0 {
+		return 0, wait
+	}
+	return bytes, 0
 }
 
-// send puts n bytes into the bottleneck and says when the last of them arrives
+// send puts n bytes into the bottlenecks and says when the last of them arrives
 // if nothing happens to it, and whether something does. 0 bytes are a packet
 // without payload: an opening or an end.
 func (l *line) send(now time.Time, n int) (arrives time.Time, lost bool) {
+	sent := now
+	for _, b := range l.bottlenecks {
+		if served := b.pass(now, int64(n)); served.After(sent) {
+			sent = served
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	sent := now
-	if l.link.Rate > 0 {
-		if l.free.Before(now) {
-			l.free = now
-		}
-		l.free = l.free.Add(l.link.Rate.Time(int64(n)))
-		sent = l.free
-	}
 	delay := l.link.Delay
 	if l.link.Jitter > 0 {
 		delay += time.Duration(l.dice.Int64N(int64(l.link.Jitter) + 1))

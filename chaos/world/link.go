@@ -87,7 +87,7 @@ type Link struct {
 	// Rate is what all connections of this direction share; 0: no limit.
 	Rate Rate
 	// Queue is how many bytes may wait for the bottleneck before senders are
-	// held up; 0: 25 ms of Rate. It is at least two segments.
+	// held up; 0: 25 ms of Rate. It is at least two segments of a millisecond.
 	Queue int64
 	// Loss is the probability that a packet of 1,460 bytes is lost: its
 	// connection then stands still in this direction for RTO.
@@ -120,35 +120,6 @@ func (l *Link) check() error {
 	return nil
 }
 
-// Limits of what is carried as one piece.
-const (
-	minSegment  = packet
-	maxSegment  = 64 << 10
-	segmentTime = time.Millisecond // that a segment should take, so that connections take turns
-)
-
-// segment returns how many bytes are carried as one piece: at most a
-// millisecond's, so that what is small does not wait long behind what is large.
-func (l *Link) segment() int64 {
-	most := int64(maxSegment)
-	if l.SlowStart {
-		most = initialWindow // of which one leaves after an idle while
-	}
-	if l.Rate == 0 {
-		return most
-	}
-	return min(max(l.Rate.Bytes(segmentTime), minSegment), most)
-}
-
-// queue returns how many bytes may wait for the bottleneck.
-func (l *Link) queue() int64 {
-	q := l.Queue
-	if q == 0 {
-		q = l.Rate.Bytes(defaultQueue)
-	}
-	return max(q, 2*l.segment())
-}
-
 // window returns how many bytes of a connection may be unacknowledged.
 func (l *Link) window() int64 {
 	if l.Window == 0 {
@@ -168,6 +139,20 @@ func (l *Link) rto(back Link) (first, most time.Duration) {
 		most = maxRTO
 	}
 	return first, max(first, most)
+}
+
+// Access is how a site is connected: what all its links to others share.
+// The zero Access is no limit.
+type Access struct {
+	Up, Down Rate
+}
+
+// check refuses what no access is.
+func (a *Access) check() error {
+	if a.Up < 0 || a.Down < 0 {
+		return fault.New(fault.Invalid, "an access's rates are not negative")
+	}
+	return nil
 }
 
 // Both returns the link with half the round trip as its delay: what to set for

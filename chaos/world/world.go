@@ -45,11 +45,15 @@ type World struct {
 	mu        sync.Mutex
 	closed    bool
 	lines     map[direction]*line
+	accesses  map[Site]*access
 	gates     []*Gate
 	conns     map[*conn]struct{}
 	strangers int64
 	turnedOff int64
 }
+
+// access is what the lines of a site share.
+type access struct{ up, down bottleneck }
 
 // direction is an ordered pair of sites.
 type direction struct{ from, to Site }
@@ -66,7 +70,7 @@ func New(o Options) (*World, error) {
 	if o.Network == nil {
 		o.Network = TCP{}
 	}
-	return &World{network: o.Network, options: o, lines: map[direction]*line{}, conns: map[*conn]struct{}{}}, nil
+	return &World{network: o.Network, options: o, lines: map[direction]*line{}, accesses: map[Site]*access{}, conns: map[*conn]struct{}{}}, nil
 }
 
 // Close ends all connections and returns when nothing runs any more.
@@ -142,6 +146,25 @@ func (w *World) SetBoth(a, b Site, l Link) error {
 	return w.Set(b, a, l)
 }
 
+// SetAccess changes what all links of a site to others share, at once.
+func (w *World) SetAccess(site Site, a Access) error {
+	if err := a.check(); err != nil {
+		return err
+	}
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	shared := w.accessLocked(site)
+	shared.up.set(now, a.Up, 0)
+	shared.down.set(now, a.Down, 0)
+	for d, l := range w.lines {
+		if d.from == site || d.to == site {
+			l.wake()
+		}
+	}
+	return nil
+}
+
 // Link returns what one direction is like.
 func (w *World) Link(from, to Site) Link {
 	l, _ := w.line(from, to).now()
@@ -211,14 +234,22 @@ func (w *World) line(from, to Site) *line {
 func (w *World) lineLocked(d direction) *line {
 	l, ok := w.lines[d]
 	if !ok {
-		link := w.options.Link
+		dice := rand.New(rand.NewPCG(w.options.Seed, seed(d)))
 		if d.from == d.to {
-			link = w.options.Inside
+			l = newLine(w.options.Inside, dice)
+		} else {
+			l = newLine(w.options.Link, dice, &w.accessLocked(d.from).up, &w.accessLocked(d.to).down)
 		}
-		l = newLine(link, rand.New(rand.NewPCG(w.options.Seed, seed(d))))
 		w.lines[d] = l
 	}
 	return l
+}
+
+func (w *World) accessLocked(s Site) *access {
+	if w.accesses[s] == nil {
+		w.accesses[s] = new(access)
+	}
+	return w.accesses[s]
 }
 
 // seed tells directions apart, whatever order they are first used in (FNV-1a).

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
@@ -163,7 +164,7 @@ func TestRateIsReachedAndNotExceeded(t *testing.T) {
 			n := rate.Bytes(2 * time.Second)
 			say(a, make([]byte, n))
 			_, d := p.hear(b, int(n))
-			within(t, "2 s of "+time.Duration(rate).String(), d, 2*time.Second+25*ms, 0.001)
+			within(t, fmt.Sprintf("2 s of %d kb/s", rate/Kbps), d, 2*time.Second+25*ms, 0.001)
 		})
 	}
 }
@@ -184,9 +185,56 @@ func TestConnectionsShareTheRate(t *testing.T) {
 			}()
 		}
 		for range conns {
-			within(t, "a quarter of the link", <-took, (25 * Mbps).Time(n)+25*ms, 0.1)
+			within(t, "a quarter of the link", <-took, (25*Mbps).Time(n)+25*ms, 0.1)
 		}
 	})
+}
+
+func TestLinksOfASiteShareItsAccess(t *testing.T) {
+	const n = 5 * mb
+	cases := []struct {
+		rule   string
+		site   Site // whose access is narrow
+		access Access
+		links  []direction // that carry n each, at once
+		want   time.Duration
+	}{
+		{"no access set: each link has its rate", "x", Access{}, []direction{{"a", "b"}, {"c", "b"}}, (100 * Mbps).Time(n)},
+		{"two senders to one site share its way down", "b", Access{Down: 100 * Mbps}, []direction{{"a", "b"}, {"c", "b"}}, (50 * Mbps).Time(n)},
+		{"the way up does not slow the way down", "b", Access{Up: Mbps}, []direction{{"a", "b"}, {"c", "b"}}, (100 * Mbps).Time(n)},
+		{"a narrow way up slows its site", "a", Access{Up: 20 * Mbps}, []direction{{"a", "b"}}, (20 * Mbps).Time(n)},
+		{"and no other site", "a", Access{Up: 20 * Mbps}, []direction{{"c", "b"}}, (100 * Mbps).Time(n)},
+		{"a link within the site is not of the access", "b", Access{Up: Mbps, Down: Mbps}, []direction{{"b", "b"}}, 0},
+	}
+	for _, c := range cases {
+		t.Run(c.rule, func(t *testing.T) {
+			virtual(t, Link{Rate: 100 * Mbps}, func(p *place) {
+				if err := p.SetAccess(c.site, c.access); err != nil {
+					t.Fatal(err)
+				}
+				took := make(chan time.Duration)
+				for _, l := range c.links {
+					a, err := p.m.Dial(p.t.Context(), l.from, p.gate.Addr())
+					if err != nil {
+						t.Fatal(err)
+					}
+					b, err := p.node.Accept()
+					if err != nil {
+						t.Fatal(err)
+					}
+					go func() {
+						from := time.Now()
+						say(a, make([]byte, n))
+						io.ReadFull(b, make([]byte, n))
+						took <- time.Since(from)
+					}()
+				}
+				for range c.links {
+					within(t, "5 MB", <-took, c.want, 0.05)
+				}
+			})
+		})
+	}
 }
 
 func TestSmallMessageWaitsForAQueueNotForAWholeTransfer(t *testing.T) {
@@ -536,6 +584,20 @@ func TestChangesTakeEffectLive(t *testing.T) {
 	})
 }
 
+func TestAccessChangesLive(t *testing.T) {
+	virtual(t, Link{}, func(p *place) {
+		a, b := p.connect()
+		p.SetAccess("a", Access{Up: Kbps})
+		say(a, make([]byte, 100_000)) // 800 s
+		p.hear(b, 1)
+		p.SetAccess("a", Access{})
+		// What was on its way keeps its time: two packets in the queue.
+		if _, d := p.hear(b, 99_999); d > Kbps.Time(2*packet) {
+			t.Errorf("%v", d)
+		}
+	})
+}
+
 func TestTrafficIsCountedByDirection(t *testing.T) {
 	virtual(t, Link{Delay: 10 * ms}, func(p *place) {
 		a, b := p.connect()
@@ -630,6 +692,11 @@ func TestLinksThatAreNoneAreRefused(t *testing.T) {
 		} {
 			if err := p.Set("a", "b", l); !fault.Is(err, fault.Invalid) {
 				t.Errorf("%+v: %v", l, err)
+			}
+		}
+		for _, a := range []Access{{Up: -1}, {Down: -1}} {
+			if err := p.SetAccess("a", a); !fault.Is(err, fault.Invalid) {
+				t.Errorf("%+v: %v", a, err)
 			}
 		}
 	})
