@@ -76,7 +76,9 @@ const acceptPause = 10 * time.Millisecond
 func (g *Gate) admit(ctx context.Context, side Conn, accepted time.Time) {
 	from, err := g.origin(side)
 	if err != nil {
-		g.world.stranger()
+		if !fault.Is(err, fault.Canceled) {
+			g.world.stranger()
+		}
 		_ = side.SetLinger(0) // fails on a connection that is gone already
 		side.Close()
 		return

@@ -49,7 +49,9 @@ func (TCP) Dial(ctx context.Context, _ Site, address string) (Conn, error) {
 }
 
 // Origin returns the site of the process that holds the other end. Where several
-// hold it, all inherited it, and any tells.
+// hold it, all inherited it, and any tells. A connection that its dialler has
+// closed meanwhile is nobody's ([fault.Canceled]): who closes within the
+// millisecond or two that this takes is not heard.
 func (t TCP) Origin(accepted Conn) (Site, error) {
 	inode, err := socketInode(accepted.RemoteAddr(), accepted.LocalAddr())
 	if err != nil {
@@ -92,9 +94,14 @@ func findInode(lines *bufio.Scanner, pair string) (string, error) {
 		_, line, _ := strings.Cut(lines.Text(), ": ")
 		if rest, ok := strings.CutPrefix(line, pair); ok {
 			// st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode
-			if f := strings.Fields(rest); len(f) > 6 && f[6] != "0" {
-				return f[6], nil
+			f := strings.Fields(rest)
+			switch {
+			case len(f) <= 6:
+				continue
+			case f[6] == "0":
+				return "", fault.New(fault.Canceled, "socket %s is closed already", pair)
 			}
+			return f[6], nil
 		}
 	}
 	if err := lines.Err(); err != nil {

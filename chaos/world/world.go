@@ -23,7 +23,8 @@ type Network interface {
 	// Dial connects to a node, on behalf of somebody at a site.
 	Dial(ctx context.Context, from Site, address string) (Conn, error)
 	// Origin returns the site from which a connection was dialled, which a gate
-	// accepted.
+	// accepted. The error is of kind [fault.Canceled] if its dialler has given it
+	// up already.
 	Origin(accepted Conn) (Site, error)
 }
 
