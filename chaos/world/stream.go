@@ -9,7 +9,7 @@ import (
 
 // maxSegments is how many segments of a connection may be on their way in one
 // direction, for senders whose writes are far smaller than a segment.
-const maxSegments = 2048
+const maxSegments = 4096
 
 // readBuffer is what the kernel may hold of a sender beside the model's queue:
 // what 1 Gb/s needs while we sleep for a millisecond or two.
@@ -41,11 +41,12 @@ type stream struct {
 	line      *line // the way there
 	back      *line // the way of the acknowledgements
 	src, dst  Conn
-	onWay     chan segment
-	delivered chan struct{} // holds one: there are new acknowledgements
+	launched  chan struct{} // holds one: there is more on its way
+	delivered chan struct{} // holds one: there is less, and more acknowledgements
 
 	mu     sync.Mutex
 	window window
+	onWay  []segment // at most maxSegments and an end
 }
 
 func newStream(c *conn, there, back *line, src, dst Conn) *stream {
@@ -55,7 +56,7 @@ func newStream(c *conn, there, back *line, src, dst Conn) *stream {
 	}
 	return &stream{
 		c: c, line: there, back: back, src: src, dst: dst,
-		onWay: make(chan segment, maxSegments), delivered: make(chan struct{}, 1),
+		launched: make(chan struct{}, 1), delivered: make(chan struct{}, 1),
 	}
 }
 
@@ -70,7 +71,6 @@ const (
 func (s *stream) send(from time.Time) {
 	clock := newAlarm()
 	defer clock.stop()
-	defer close(s.onWay)
 	if !clock.until(from, s.c.done) {
 		return
 	}
@@ -104,14 +104,15 @@ func (s *stream) send(from time.Time) {
 		case n == 0:
 			continue
 		}
-		if !s.launch(piece, ready) || piece.end != goesOn {
+		s.launch(piece, ready)
+		if piece.end != goesOn {
 			return
 		}
 	}
 }
 
 // launch sends a segment on its way, as of the time given.
-func (s *stream) launch(piece segment, now time.Time) bool {
+func (s *stream) launch(piece segment, now time.Time) {
 	there, _ := s.line.now()
 	back, _ := s.back.now()
 	rto, _ := there.rto(back)
@@ -121,12 +122,37 @@ func (s *stream) launch(piece segment, now time.Time) bool {
 	if piece.lost {
 		s.window.lost()
 	}
+	s.onWay = append(s.onWay, piece)
 	s.mu.Unlock()
+	signal(s.launched)
+}
+
+// next takes the first segment from those on their way, or waits for one. It is
+// false when the connection has ended.
+func (s *stream) next() (piece segment, ok bool) {
+	for {
+		s.mu.Lock()
+		if len(s.onWay) > 0 {
+			piece, s.onWay[0] = s.onWay[0], segment{}
+			s.onWay = s.onWay[1:]
+			s.mu.Unlock()
+			return piece, true
+		}
+		s.onWay = nil // an idle connection holds nothing
+		s.mu.Unlock()
+		select {
+		case <-s.launched:
+		case <-s.c.done:
+			return segment{}, false
+		}
+	}
+}
+
+// signal wakes who waits for a channel that holds one.
+func signal(c chan<- struct{}) {
 	select {
-	case s.onWay <- piece:
-		return true
-	case <-s.c.done:
-		return false
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -142,6 +168,9 @@ func (s *stream) room(clock *alarm) (bytes int64, opened time.Time, ok bool) {
 			s.window.settle(now, there)
 		}
 		window, next := s.window.room(there)
+		if len(s.onWay) >= maxSegments {
+			window, next = 0, time.Time{}
+		}
 		s.mu.Unlock()
 		if window == 0 {
 			var wake <-chan time.Time
@@ -179,17 +208,8 @@ func (s *stream) deliver() {
 	clock := newAlarm()
 	defer clock.stop()
 	for {
-		var piece segment
-		var more bool
-		select {
-		case piece, more = <-s.onWay:
-			if !more {
-				return
-			}
-		case <-s.c.done:
-			return
-		}
-		if !s.arrive(piece, clock) {
+		piece, ok := s.next()
+		if !ok || !s.arrive(piece, clock) {
 			return
 		}
 		err := s.write(piece.bytes)
@@ -249,10 +269,7 @@ func (s *stream) take(n int64) {
 	s.mu.Lock()
 	s.window.acknowledge(time.Now().Add(back.Delay), n)
 	s.mu.Unlock()
-	select {
-	case s.delivered <- struct{}{}:
-	default:
-	}
+	signal(s.delivered)
 }
 
 // resetBack ends the connection once the receiver's reset has come back to the

@@ -269,6 +269,8 @@ func TestSendersFeelWhatTheLinkCannotTake(t *testing.T) {
 			func() int64 { return 10*mb + 100_000 }, 10 * time.Second},
 		{"a black hole takes a window", Link{Delay: 10 * ms, Window: window, Cut: BlackHole}, true,
 			func() int64 { return window }, time.Minute},
+		{"of small pieces only so many are on their way", Link{Delay: 10 * ms, Cut: BlackHole}, true,
+			func() int64 { return (maxSegments + 1) * 1000 }, time.Minute},
 	}
 	for _, c := range cases {
 		t.Run(c.rule, func(t *testing.T) {
