@@ -49,14 +49,14 @@ func newLine(l Link, dice *rand.Rand, shared ...*bottleneck) *line {
 	return &line{bottlenecks: append([]*bottleneck{own}, shared...), link: l, dice: dice, changed: make(chan struct{})}
 }
 
-// set changes what the line is like. What waits for the bottleneck takes its
+// change edits what the line is like. What waits for its bottleneck takes its
 // time again at the new rate, as far as later segments notice it; segments that
 // were sent keep the time of their arrival, unless the line is cut.
-func (l *line) set(now time.Time, link Link) {
+func (l *line) change(now time.Time, edit func(*Link)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.bottlenecks[0].set(now, link.Rate, link.Queue)
-	l.link = link
+	edit(&l.link)
+	l.bottlenecks[0].set(now, l.link.Rate, l.link.Queue)
 	l.wakeLocked()
 }
 

@@ -129,14 +129,20 @@ func (w *World) Set(from, to Site, l Link) error {
 	if err := l.check(); err != nil {
 		return err
 	}
-	w.line(from, to).set(time.Now(), l)
-	if l.Cut != Refuse {
-		return nil
+	w.change(from, to, func(old *Link) { *old = l })
+	return nil
+}
+
+// change edits the link of one direction, and ends what it refuses from now on.
+func (w *World) change(from, to Site, edit func(*Link)) {
+	line := w.line(from, to)
+	line.change(time.Now(), edit)
+	if l, _ := line.now(); l.Cut != Refuse {
+		return
 	}
 	for _, c := range w.between(from, to) {
 		c.abort()
 	}
-	return nil
 }
 
 // SetBoth changes both directions between two sites.
@@ -174,9 +180,11 @@ func (w *World) Link(from, to Site) Link {
 
 // Cut cuts one direction, or with Open heals it. The rest of its link stays.
 func (w *World) Cut(from, to Site, how Cut) error {
-	l := w.Link(from, to)
-	l.Cut = how
-	return w.Set(from, to, l)
+	if err := (&Link{Cut: how}).check(); err != nil {
+		return err
+	}
+	w.change(from, to, func(l *Link) { l.Cut = how })
+	return nil
 }
 
 // Part cuts both directions between every two sites of different groups, and
@@ -201,16 +209,14 @@ func (w *World) Part(how Cut, groups ...[]Site) error {
 }
 
 // Heal opens all that is cut.
-func (w *World) Heal() error {
+func (w *World) Heal() {
 	w.mu.Lock()
-	all := slices.Collect(maps.Keys(w.lines))
-	w.mu.Unlock()
-	for _, d := range all {
-		if err := w.Cut(d.from, d.to, Open); err != nil {
-			return err
-		}
+	defer w.mu.Unlock()
+	w.options.Link.Cut, w.options.Inside.Cut = Open, Open // of directions that nobody used yet
+	now := time.Now()
+	for _, l := range w.lines {
+		l.change(now, func(l *Link) { l.Cut = Open })
 	}
-	return nil
 }
 
 // Traffic returns what one direction has carried.

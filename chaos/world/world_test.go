@@ -640,6 +640,15 @@ func TestPartCutsBetweenGroupsOnly(t *testing.T) {
 		if got := p.Link("a", "c").Cut; got != Open {
 			t.Errorf("after healing: %s", got)
 		}
+		if err := p.Cut("a", "b", 3); !fault.Is(err, fault.Invalid) {
+			t.Error(err)
+		}
+	})
+	virtual(t, Link{Cut: BlackHole}, func(p *place) {
+		p.Heal()
+		if got := p.Link("a", "b").Cut; got != Open {
+			t.Errorf("a direction first used after healing: %s", got)
+		}
 	})
 }
 
