@@ -79,7 +79,7 @@ func makeFolder(fs vfs.FS, dir string) error {
 // read opens what is there. The error is os.ErrNotExist if the node's key is
 // not.
 func read(fs vfs.FS, dir string) (*Node, error) {
-	private, err := readFile(fs, fs.PathJoin(dir, nodeFile), nodeMagic)
+	private, err := ReadFramed(fs, fs.PathJoin(dir, nodeFile), nodeMagic)
 	if err != nil {
 		return nil, fmt.Errorf("identity: read the node's key: %w", err)
 	}
@@ -91,7 +91,7 @@ func read(fs vfs.FS, dir string) (*Node, error) {
 	if err != nil {
 		return nil, fault.New(fault.Corrupt, "identity: sealing key: %w", err)
 	}
-	sealed, err := readFile(fs, fs.PathJoin(dir, epochFile), epochMagic)
+	sealed, err := ReadFramed(fs, fs.PathJoin(dir, epochFile), epochMagic)
 	if err != nil {
 		return nil, fault.New(fault.Corrupt, "identity: the node's key is here, its epoch keys are not: %v", err)
 	}
@@ -148,10 +148,10 @@ func found(fs vfs.FS, dir string) error {
 		return fmt.Errorf("identity: %w", err)
 	}
 	entry := append(binary.BigEndian.AppendUint32(nil, firstEpoch), sealed...)
-	if err := WriteFile(fs, dir, epochFile, sealFile(epochMagic, entry)); err != nil {
+	if err := WriteFile(fs, dir, epochFile, Frame(epochMagic, entry)); err != nil {
 		return err
 	}
-	if err := WriteFile(fs, dir, nodeFile, sealFile(nodeMagic, slices.Concat(signing.Seed(), private[:]))); err != nil {
+	if err := WriteFile(fs, dir, nodeFile, Frame(nodeMagic, slices.Concat(signing.Seed(), private[:]))); err != nil {
 		return err
 	}
 	if parent := fs.PathDir(dir); parent != "" && parent != dir {
