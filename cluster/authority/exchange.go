@@ -3,6 +3,7 @@ package authority
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -51,7 +52,7 @@ func Serve(ctx context.Context, conn net.Conn, office Office) error {
 	if err == nil {
 		err = writeMessage(conn, opGranted, certificate)
 	} else if told := writeMessage(conn, opRefused, []byte{byte(refusalOf(err))}); told != nil {
-		err = fmt.Errorf("%w (and the asker was not told: %v)", err, told)
+		err = errors.Join(err, fmt.Errorf("authority: tell the asker: %w", told))
 	}
 	return err
 }

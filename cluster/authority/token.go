@@ -25,7 +25,7 @@ const (
 	tokenVersion = "1"
 	secretBytes  = 16 // not to be guessed: 128 random bits
 	tokenBytes   = sha256.Size + secretBytes + 4
-	tokenContext = "pelago join token v1\x00"
+	seedContext  = "pelago join token v1\x00"
 	maxTokenText = 256 // with white space that a mail put in
 )
 
@@ -66,7 +66,7 @@ func (t Token) Pin() [sha256.Size]byte { return t.pin }
 
 // key is the signing key that the secret stands for.
 func (t Token) key() ed25519.PrivateKey {
-	seed := sha256.Sum256(slices.Concat([]byte(tokenContext), t.pin[:], t.secret[:]))
+	seed := sha256.Sum256(slices.Concat([]byte(seedContext), t.pin[:], t.secret[:]))
 	return ed25519.NewKeyFromSeed(seed[:])
 }
 
