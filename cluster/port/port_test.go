@@ -405,6 +405,79 @@ func TestARenewedCertificateIsUsedAtOnce(t *testing.T) {
 	})
 }
 
+func TestAnExpiredNodeRenewsOverThePort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := porttest.NewCluster(t, "north")
+		self, creds := c.Node(t, "Hope")
+		old := creds.Certificate().Leaf.Raw
+		time.Sleep(2 * authority.Lifetime)
+		a := c.Start(t, "10.0.0.1", "Mercy", nil)
+		echo(t, a, port.Raft)
+		door, err := a.Listen(port.Join)
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error, 1)
+		go func() {
+			conn, err := door.Accept()
+			if err == nil {
+				err = authority.Serve(t.Context(), conn, authority.NewRegistrar(c.Signer, c.Ledger))
+				conn.Close()
+			}
+			served <- err
+		}()
+		host := c.Host("10.0.0.9")
+		back := port.New(port.Config{Credentials: creds, Revoked: c.Ledger.Revoked, Dial: host.Dial, Log: a.Config.Log})
+		if conn, err := back.Dial(t.Context(), a.ID(), a.Address, port.Raft); err == nil && works(conn) == nil {
+			t.Fatal("it is let in before its renewal")
+		}
+		conn, root, err := port.DialJoin(t.Context(), host.Dial, a.Address, creds.Root().Hash())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := authority.NewRenewal(root, self, old)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certificate, err := authority.Renew(t.Context(), conn, root, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		if err := creds.Replace(certificate); err != nil {
+			t.Fatal(err)
+		}
+		member, err := back.Dial(t.Context(), a.ID(), a.Address, port.Raft)
+		if err != nil || works(member) != nil {
+			t.Errorf("after its renewal: %v", err)
+		}
+		member.Close()
+	})
+}
+
+// A node that is revoked after its certificate was looked at, and before its
+// connection is booked, would escape a Drop at that moment.
+func TestARevocationInTheMiddleOfAHandshakeIsNotMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := porttest.NewCluster(t, "north")
+		asked := 0
+		a := c.Start(t, "10.0.0.1", "Mercy", func(p *port.Config) {
+			p.Revoked = func(string) bool { asked++; return asked > 1 }
+		})
+		came := echo(t, a, port.Raft)
+		b := c.Start(t, "10.0.0.2", "Grace", nil)
+		if err := works(dial(t, b, a, port.Raft)); err == nil || len(came) != 0 {
+			t.Errorf("it was let in: %v", err)
+		}
+		if asked != 2 || len(a.Peers()) != 0 {
+			t.Errorf("asked %d times, peers %v", asked, a.Peers())
+		}
+	})
+}
+
 func TestConnectionsThatNobodyAcceptsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := porttest.NewCluster(t, "north")
