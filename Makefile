@@ -10,7 +10,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LINT    := $(GO) tool -modfile=.ci/lint/go.mod golangci-lint
 FUZZTIME ?= 60s
 # Packages that run goroutines against each other; the rest is covered by 'test'.
-RACE := ./dimse/assoc ./dimse/scp ./dimse/scu ./node/... ./replication/... ./query/... ./shard/... ./chaos/world
+RACE := ./cluster/... ./dimse/assoc ./dimse/scp ./dimse/scu ./node/... ./replication/... ./query/... ./shard/... ./chaos/world
 
 .PHONY: help build run demo test race lint fuzz interop chaos bench cover generate clean
 

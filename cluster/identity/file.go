@@ -74,18 +74,18 @@ func restrict(f vfs.File, mode uint32) error {
 	return nil
 }
 
-// sealFile frames a payload: 8 bytes of magic, the payload, and the SHA-256 of
+// Frame frames a payload: 8 bytes of magic, the payload, and the SHA-256 of
 // both.
-func sealFile(magic string, payload []byte) []byte {
+func Frame(magic string, payload []byte) []byte {
 	b := append([]byte(magic), payload...)
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...)
 }
 
-// readFile reads and checks a framed file. fault.Corrupt if it is not what was
+// ReadFramed reads and checks a framed file. fault.Corrupt if it is not what was
 // written, fault.Unsupported for a newer version; an error of the file system
 // is left as it is.
-func readFile(fs vfs.FS, path, magic string) ([]byte, error) {
+func ReadFramed(fs vfs.FS, path, magic string) ([]byte, error) {
 	f, err := fs.Open(path)
 	if err != nil {
 		return nil, err

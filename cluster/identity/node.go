@@ -2,7 +2,9 @@ package identity
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ed25519"
+	"crypto/hpke"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
@@ -36,6 +38,7 @@ var stores = []string{"bulk", "store", "catalog", "raft", "staging"}
 type Node struct {
 	id      string
 	signing ed25519.PrivateKey
+	sealing hpke.PrivateKey
 	epochs  epochs
 	current uint32
 }
@@ -76,7 +79,7 @@ func makeFolder(fs vfs.FS, dir string) error {
 // read opens what is there. The error is os.ErrNotExist if the node's key is
 // not.
 func read(fs vfs.FS, dir string) (*Node, error) {
-	private, err := readFile(fs, fs.PathJoin(dir, nodeFile), nodeMagic)
+	private, err := ReadFramed(fs, fs.PathJoin(dir, nodeFile), nodeMagic)
 	if err != nil {
 		return nil, fmt.Errorf("identity: read the node's key: %w", err)
 	}
@@ -88,7 +91,7 @@ func read(fs vfs.FS, dir string) (*Node, error) {
 	if err != nil {
 		return nil, fault.New(fault.Corrupt, "identity: sealing key: %w", err)
 	}
-	sealed, err := readFile(fs, fs.PathJoin(dir, epochFile), epochMagic)
+	sealed, err := ReadFramed(fs, fs.PathJoin(dir, epochFile), epochMagic)
 	if err != nil {
 		return nil, fault.New(fault.Corrupt, "identity: the node's key is here, its epoch keys are not: %v", err)
 	}
@@ -96,7 +99,7 @@ func read(fs vfs.FS, dir string) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{id: idOf(signing.Public().(ed25519.PublicKey)), signing: signing, epochs: all}
+	n := &Node{id: IDOf(signing.Public().(ed25519.PublicKey)), signing: signing, sealing: sealing, epochs: all}
 	for number := range all {
 		n.current = max(n.current, number)
 	}
@@ -145,10 +148,10 @@ func found(fs vfs.FS, dir string) error {
 		return fmt.Errorf("identity: %w", err)
 	}
 	entry := append(binary.BigEndian.AppendUint32(nil, firstEpoch), sealed...)
-	if err := WriteFile(fs, dir, epochFile, sealFile(epochMagic, entry)); err != nil {
+	if err := WriteFile(fs, dir, epochFile, Frame(epochMagic, entry)); err != nil {
 		return err
 	}
-	if err := WriteFile(fs, dir, nodeFile, sealFile(nodeMagic, slices.Concat(signing.Seed(), private[:]))); err != nil {
+	if err := WriteFile(fs, dir, nodeFile, Frame(nodeMagic, slices.Concat(signing.Seed(), private[:]))); err != nil {
 		return err
 	}
 	if parent := fs.PathDir(dir); parent != "" && parent != dir {
@@ -159,7 +162,8 @@ func found(fs vfs.FS, dir string) error {
 	return nil
 }
 
-func idOf(public ed25519.PublicKey) string {
+// IDOf is the id of the node that has a signing key: see [Node.ID].
+func IDOf(public ed25519.PublicKey) string {
 	sum := sha256.Sum256(public)
 	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:idBytes]))
 }
@@ -173,8 +177,14 @@ func (n *Node) Public() ed25519.PublicKey {
 	return bytes.Clone(n.signing.Public().(ed25519.PublicKey))
 }
 
-// Sign signs a message with the node's key (Ed25519).
+// Sign signs a message with the node's key (Ed25519). The same key proves the
+// node in TLS, whose signed messages begin with 64 spaces (RFC 8446, 4.4.3), and
+// in certificate requests, which begin with 0x30: every other kind of message
+// begins with a text of its own, so that none can be taken for another.
 func (n *Node) Sign(message []byte) []byte { return ed25519.Sign(n.signing, message) }
+
+// Signer is the node's key for TLS and certificate requests.
+func (n *Node) Signer() crypto.Signer { return n.signing }
 
 // Epoch returns an epoch key by number; fault.NotFound for one that this node
 // was never given.
