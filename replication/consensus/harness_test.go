@@ -133,10 +133,20 @@ type world struct {
 	random   *rand.Rand
 	settings consensus.Settings
 	members  []*member
+
+	// mu keeps who looks at members from those who end and start them. It is a
+	// channel: virtual time goes on while somebody waits for it.
+	mu turn
 }
 
+// turn is a lock that virtual time does not stop at.
+type turn chan struct{}
+
+func (t turn) Lock()   { t <- struct{}{} }
+func (t turn) Unlock() { <-t }
+
 func newWorld(t *testing.T, seed uint64, delay time.Duration, s consensus.Settings) *world {
-	return &world{t: t, net: newSimnet(delay), random: rand.New(rand.NewPCG(seed, 99)), settings: s}
+	return &world{mu: make(turn, 1), t: t, net: newSimnet(delay), random: rand.New(rand.NewPCG(seed, 99)), settings: s}
 }
 
 func (w *world) add(id string) *member {
@@ -370,8 +380,15 @@ func (w *world) found(voters, others int) {
 func (w *world) propose(data string, limit time.Duration) (uint64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	if l := w.leader(); l != nil {
-		return l.node.Propose(ctx, []byte(data))
+	w.mu.Lock()
+	l := w.leader()
+	var node *consensus.Node
+	if l != nil {
+		node = l.node
+	}
+	w.mu.Unlock()
+	if node != nil {
+		return node.Propose(ctx, []byte(data))
 	}
 	return 0, fault.New(fault.Unavailable, "no leader")
 }

@@ -38,11 +38,12 @@ func (a *applier) reset() {
 	a.moveLocked(a.machine.Position(), nil)
 }
 
-// state returns what is applied, and a channel that closes when that changes.
-func (a *applier) state() (at Position, halted error, changed <-chan struct{}) {
+// state returns what is applied, a channel that closes when that changes, and why
+// nothing is applied any more.
+func (a *applier) state() (at Position, changed <-chan struct{}, halted error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.at, a.halted, a.changed
+	return a.at, a.changed, a.halted
 }
 
 func (a *applier) moveLocked(at Position, halted error) {

@@ -67,7 +67,7 @@ func New(o Options) (*Node, error) {
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
-	if err := raft.ValidateConfig(n.settings.raft(o.ID, n.settings.Trailing, nil)); err != nil {
+	if err := raft.ValidateConfig(n.settings.raft(o.ID, nil)); err != nil {
 		return nil, fault.New(fault.Invalid, "consensus: %w", err)
 	}
 	n.applier = newApplier(o.Machine, n.want)
@@ -77,7 +77,7 @@ func New(o Options) (*Node, error) {
 // Found makes this node the only voter of a new network. It is called once, in
 // a fresh log, before Run; fault.Conflict when the log has a past.
 func (n *Node) Found() error {
-	c := n.settings.raft(n.o.ID, n.settings.Trailing, nil)
+	c := n.settings.raft(n.o.ID, nil)
 	err := raft.BootstrapCluster(c, n.o.Log, n.o.Log, newSnapshots(n.o.Machine.Position(), n.firstIndex), n.trans,
 		configuration([]Member{{ID: n.o.ID, Address: n.o.Address}}))
 	if errors.Is(err, raft.ErrCantBootstrap) {
@@ -241,7 +241,7 @@ func (n *Node) ready(ctx context.Context, r *raft.Raft, term uint64) error {
 // Applied returns the index up to which everything is applied here, entries of
 // Raft's own included.
 func (n *Node) Applied() uint64 {
-	at, halted, _ := n.applier.state()
+	at, _, halted := n.applier.state()
 	r, err := n.running()
 	if err != nil || halted != nil {
 		return at.Index
@@ -265,7 +265,7 @@ func (n *Node) AwaitApplied(ctx context.Context, index uint64) error {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
-		_, halted, changed := n.applier.state()
+		_, changed, halted := n.applier.state()
 		if n.Applied() >= index {
 			return nil
 		}

@@ -172,13 +172,12 @@ func (n *Node) refuse() (stop func()) {
 
 // participate runs Raft until ctx ends, or until the state machine must be copied.
 func (n *Node) participate(ctx context.Context) (want *Position, err error) {
-	cache, err := raft.NewLogCache(logCacheEntries, n.o.Log)
+	cache, err := raft.NewLogCache(logCacheEntries, keeper{n.o.Log, n.settings.Retain})
 	if err != nil {
 		return nil, fmt.Errorf("consensus: %w", err)
 	}
 	at, _, _ := n.applier.state()
-	trailing := n.trailing()
-	r, err := raft.NewRaft(n.settings.raft(n.o.ID, trailing, n.log), n.applier, cache, n.o.Log,
+	r, err := raft.NewRaft(n.settings.raft(n.o.ID, n.log), n.applier, cache, n.o.Log,
 		newSnapshots(at, n.firstIndex), n.trans)
 	if err != nil {
 		return nil, fmt.Errorf("consensus: start: %w", err)
@@ -199,7 +198,7 @@ func (n *Node) participate(ctx context.Context) (want *Position, err error) {
 		n.drain()
 		err = errors.Join(err, r.Shutdown().Error())
 	}()
-	return n.supervise(ctx, r, events, trailing)
+	return n.supervise(ctx, r, events)
 }
 
 // drain waits until calls under way are answered: the library forgets those
@@ -212,12 +211,11 @@ func (n *Node) drain() {
 	}
 }
 
-// supervise watches over Raft: its log, its age, its state machine.
-func (n *Node) supervise(ctx context.Context, r *raft.Raft, events <-chan raft.Observation, trailing uint64) (*Position, error) {
-	watch, age := time.NewTicker(watchEvery), time.NewTicker(retainEvery)
+// supervise watches over Raft: its log, its state machine, who leads.
+func (n *Node) supervise(ctx context.Context, r *raft.Raft, events <-chan raft.Observation) (*Position, error) {
+	watch := time.NewTicker(watchEvery)
 	defer watch.Stop()
-	defer age.Stop()
-	_, halted, changed := n.applier.state()
+	_, changed, halted := n.applier.state()
 	for {
 		select {
 		case <-ctx.Done():
@@ -233,16 +231,9 @@ func (n *Node) supervise(ctx context.Context, r *raft.Raft, events <-chan raft.O
 			if halted != nil && r.State() == raft.Leader && n.trans.speak() == nil {
 				r.LeadershipTransfer()
 			}
-		case <-age.C:
-			if t := n.trailing(); t != trailing {
-				trailing = t
-				if err := r.ReloadConfig(n.reloadable(t)); err != nil {
-					return nil, fmt.Errorf("consensus: %w", err)
-				}
-			}
 		case <-changed:
 			before := halted
-			if _, halted, changed = n.applier.state(); halted != nil && before == nil {
+			if _, changed, halted = n.applier.state(); halted != nil && before == nil {
 				n.log.Error("catalogue applies no more", "error", halted)
 				n.publish()
 			}
@@ -263,18 +254,4 @@ func (n *Node) listen() {
 		n.log.Warn("raft log goes on")
 	}
 	n.publish()
-}
-
-// trailing is how many entries the log keeps behind its end.
-func (n *Node) trailing() uint64 {
-	_, last := n.o.Log.Bounds()
-	young := n.o.Log.FirstSince(time.Now().Add(-n.settings.Retain))
-	return max(n.settings.Trailing, last+1-young)
-}
-
-func (n *Node) reloadable(trailing uint64) raft.ReloadableConfig {
-	return raft.ReloadableConfig{
-		TrailingLogs: trailing, SnapshotInterval: n.settings.Snapshot, SnapshotThreshold: n.settings.Threshold,
-		HeartbeatTimeout: n.settings.Election, ElectionTimeout: n.settings.Election,
-	}
 }

@@ -78,12 +78,10 @@ const (
 	watchEvery = 250 * time.Millisecond
 	// followEvery wakes who waits for entries that no state machine sees.
 	followEvery = 50 * time.Millisecond
-	// retainEvery is how often the age of the log is looked at.
-	retainEvery = time.Hour
 )
 
 // raft returns the library's configuration.
-func (s Settings) raft(id string, trailing uint64, log *slog.Logger) *raft.Config {
+func (s Settings) raft(id string, log *slog.Logger) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(id)
 	c.HeartbeatTimeout, c.ElectionTimeout = s.Election, s.Election
@@ -92,7 +90,7 @@ func (s Settings) raft(id string, trailing uint64, log *slog.Logger) *raft.Confi
 	// A buffered channel of proposals answers none of those that are in it when
 	// Raft ends. Without it those that wait are gathered all the same.
 	c.BatchApplyCh = false
-	c.TrailingLogs, c.SnapshotInterval, c.SnapshotThreshold = trailing, s.Snapshot, s.Threshold
+	c.TrailingLogs, c.SnapshotInterval, c.SnapshotThreshold = s.Trailing, s.Snapshot, s.Threshold
 	c.NoSnapshotRestoreOnStart = true // the state machine is on disk
 	c.ShutdownOnRemove = false
 	c.NoLegacyTelemetry = true

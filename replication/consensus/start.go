@@ -1,5 +1,32 @@
 package consensus
 
+import (
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"pelago/replication/raftlog"
+)
+
+// keeper is the log as the library sees it: young entries stay, whatever the
+// library cuts. It counts entries, and a day of many would take the place of
+// fourteen.
+type keeper struct {
+	*raftlog.Store
+	retain time.Duration
+}
+
+var _ raft.LogStore = keeper{}
+
+// DeleteRange deletes what a new leader overwrites, and of a prefix that a
+// snapshot covers what is old.
+func (k keeper) DeleteRange(low, high uint64) error {
+	if first, last := k.Bounds(); low <= first && high < last {
+		high = min(high, k.FirstSince(time.Now().Add(-k.retain))-1)
+	}
+	return k.Store.DeleteRange(low, high)
+}
+
 // What to do with a log before Raft starts on it.
 type opening uint8
 

@@ -39,7 +39,7 @@ func (n *Node) Stats() Status {
 	n.mu.Lock()
 	r, phase := n.raft, n.phase
 	n.mu.Unlock()
-	at, halted, _ := n.applier.state()
+	at, _, halted := n.applier.state()
 	s := Status{Phase: phase, Applied: at.Index, Halted: halted, Silent: n.trans.speak() != nil}
 	s.First, s.Last = n.o.Log.Bounds()
 	if r == nil {
