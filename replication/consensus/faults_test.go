@@ -311,6 +311,29 @@ func TestACrashDuringACopy(t *testing.T) {
 	}
 }
 
+// The copy is durable and the log that it replaces is still there.
+func TestACrashBetweenTheCopyAndTheCut(t *testing.T) {
+	simulate(t, 13, 10*time.Millisecond, cutting, func(w *world) {
+		w.found(3, 1)
+		w.converge()
+		m := w.members[3]
+		m.stop()
+		behind := m.machine.Position().Index
+		w.mustPropose(300)
+		time.Sleep(5 * time.Second)
+		l := w.leader()
+		l.machine.mu.Lock()
+		m.machine.batches = append([]toyBatch(nil), l.machine.batches...)
+		l.machine.mu.Unlock()
+		m.machine.durable = len(m.machine.batches)
+		m.start()
+		w.converge()
+		if first, _ := m.log.Bounds(); first <= behind || m.bootstraps != 0 {
+			t.Errorf("the log begins at %d, and ended at %d; %d copies", first, behind, m.bootstraps)
+		}
+	})
+}
+
 func TestTheLogIsCutOnlyBehindWhatIsSynced(t *testing.T) {
 	simulate(t, 8, 10*time.Millisecond, cutting, func(w *world) {
 		w.found(1, 0)

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,12 +119,20 @@ type member struct {
 	cancel    context.CancelFunc
 	done      chan error
 
+	live atomic.Pointer[alive] // for who asks from another goroutine
+
 	mu         sync.Mutex
 	hang       chan struct{} // syncs wait for it
 	bootstraps int
 	fetches    int
 	copyTakes  time.Duration
 	copyFails  int
+}
+
+// alive is a member that runs.
+type alive struct {
+	node    *consensus.Node
+	machine *toy
 }
 
 // world is a network of members in one bubble.
@@ -200,6 +209,7 @@ func (m *member) open() error {
 func (m *member) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel, m.done = cancel, make(chan error, 1)
+	m.live.Store(&alive{m.node, m.machine})
 	go func(n *consensus.Node, done chan error) { done <- n.Run(ctx) }(m.node, m.done)
 }
 
@@ -216,6 +226,7 @@ func (m *member) stop() {
 		m.w.t.Error(m.id, err)
 	}
 	m.done = nil
+	m.live.Store(nil)
 	m.transport.Close()
 	m.w.net.kill(m.id)
 	m.log.Close()
@@ -228,7 +239,9 @@ func (m *member) crash() {
 	clone := m.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: m.w.random.IntN(101), RNG: m.w.random})
 	// What the process still does after this, it does to a disk that nobody reads.
 	applied := m.machine
+	applied.mu.Lock()
 	m.machine = &toy{batches: append([]toyBatch(nil), applied.batches...), durable: applied.durable, poison: applied.poison}
+	applied.mu.Unlock()
 	m.machine.crash(m.w.random)
 	m.stop()
 	m.fs = clone
@@ -245,11 +258,12 @@ func (m *member) Bootstrap(ctx context.Context, want consensus.Position) error {
 	m.mu.Unlock()
 	var best *toy
 	for _, o := range m.w.members {
-		if cut, _ := m.w.net.isCut(o.id, m.id); o == m || !o.up() || cut {
+		a := o.live.Load()
+		if cut, _ := m.w.net.isCut(o.id, m.id); o == m || a == nil || cut {
 			continue
 		}
-		if best == nil || o.machine.Position().Index > best.Position().Index {
-			best = o.machine
+		if best == nil || a.machine.Position().Index > best.Position().Index {
+			best = a.machine
 		}
 	}
 	if best == nil || best.Position().Index < want.Index {
@@ -266,9 +280,10 @@ func (m *member) Bootstrap(ctx context.Context, want consensus.Position) error {
 	if fails {
 		return fault.New(fault.Unavailable, "the copy broke off")
 	}
-	m.machine.mu.Lock()
-	defer m.machine.mu.Unlock()
-	m.machine.batches, m.machine.durable = batches, len(batches)
+	machine := m.live.Load().machine // of the process that asks, which a crash may have ended
+	machine.mu.Lock()
+	defer machine.mu.Unlock()
+	machine.batches, machine.durable = batches, len(batches)
 	return nil
 }
 
@@ -278,10 +293,11 @@ func (m *member) Fetch(_ context.Context, first, last uint64) ([]*raft.Log, erro
 	m.mu.Unlock()
 	err := fault.New(fault.Unavailable, "nobody has them")
 	for _, o := range m.w.members {
-		if o == m || !o.up() {
+		a := o.live.Load()
+		if o == m || a == nil {
 			continue
 		}
-		logs, e := o.node.Committed(first, last)
+		logs, e := a.node.Committed(first, last)
 		if e == nil {
 			return logs, nil
 		}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -406,10 +407,10 @@ func TestBadRowsAreRangesAndOnlyTheSameLogMendsThem(t *testing.T) {
 
 func TestAHungDiskIsSeenByThoseWhoDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var hang chan struct{}
+		var hang atomic.Pointer[chan struct{}]
 		fs := syncs(vfs.NewMem(), func() {
-			if hang != nil {
-				<-hang
+			if h := hang.Load(); h != nil {
+				<-*h
 			}
 		})
 		observed := map[raftlog.Operation]time.Duration{}
@@ -424,7 +425,8 @@ func TestAHungDiskIsSeenByThoseWhoDoNotWait(t *testing.T) {
 		if _, _, busy := s.Stalled(); busy {
 			t.Fatal("busy")
 		}
-		hang = make(chan struct{})
+		release := make(chan struct{})
+		hang.Store(&release)
 		done := make(chan error)
 		go func() { done <- s.StoreLogs(entries(1, 3, 1)) }()
 		time.Sleep(7 * time.Second)
@@ -432,8 +434,7 @@ func TestAHungDiskIsSeenByThoseWhoDoNotWait(t *testing.T) {
 		if !busy || op != raftlog.Append || since != 7*time.Second {
 			t.Fatal(op, since, busy)
 		}
-		release := hang
-		hang = nil
+		hang.Store(nil)
 		close(release)
 		if err := <-done; err != nil {
 			t.Fatal(err)
