@@ -209,7 +209,7 @@ func seeds(t *testing.T) uint64 {
 // Partitions, one-way cuts, crashes and restarts at random: nothing that was
 // acknowledged is lost, nothing is applied twice, equal indexes mean equal
 // states, and nobody understates how stale it is.
-func TestTroubleLosesNothingThatWasAcknowledged(t *testing.T) {
+func TestCrashesAndPartitionsLoseNothingThatWasAcknowledged(t *testing.T) {
 	for seed := range seeds(t) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			s := consensus.Settings{Trailing: 50, Threshold: 40, Snapshot: 5 * time.Second}

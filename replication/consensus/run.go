@@ -221,6 +221,9 @@ func (n *Node) supervise(ctx context.Context, r *raft.Raft, events <-chan raft.O
 		case <-ctx.Done():
 			return nil, nil
 		case want := <-n.wanted:
+			if at, _, _ := n.applier.state(); at.Index >= want.Index {
+				continue // asked for before the copy that was made since
+			}
 			n.log.Warn("catalogue lies behind what the leader keeps", "want", want.Index)
 			return &want, nil
 		case <-events:
