@@ -203,6 +203,9 @@ func seeds(t *testing.T) uint64 {
 		}
 		return n
 	}
+	if testing.Short() {
+		return 1
+	}
 	return 4
 }
 

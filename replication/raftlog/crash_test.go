@@ -104,6 +104,9 @@ func crashSeeds(t testing.TB) uint64 {
 		}
 		return n
 	}
+	if testing.Short() {
+		return 1
+	}
 	return 3
 }
 
