@@ -1,0 +1,60 @@
+package consensus
+
+import (
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Openings for tests of the pure parts.
+const (
+	OpenLog   = openLog
+	ClearLog  = clearLog
+	CopyState = copyState
+)
+
+// OpeningOf is openingOf.
+var OpeningOf = openingOf
+
+// Wrap is the transport that the library gets.
+func Wrap(t Transport) raft.Transport {
+	return &transport{Transport: t, evidence: newEvidence(), now: time.Now}
+}
+
+// VerifyLeader is the library's own answer.
+func (n *Node) VerifyLeader() error {
+	r, err := n.running()
+	if err != nil {
+		return err
+	}
+	return r.VerifyLeader().Error()
+}
+
+// Evidence counts confirmations.
+type Evidence = evidence
+
+// NewEvidence returns one that knows nothing.
+func NewEvidence() *Evidence { return newEvidence() }
+
+// Note takes a confirmation.
+func (e *evidence) Note(id string, term uint64, sent time.Time) { e.note(id, term, sent) }
+
+// Confirmed is confirmed.
+func (e *evidence) Confirmed(self string, all []Member, term uint64, since time.Time) bool {
+	ok, _ := e.confirmed(self, all, term, since)
+	return ok
+}
+
+// Offered returns the index of the snapshot that is offered to others, of those
+// that were taken.
+func Offered(first uint64, taken ...uint64) uint64 {
+	s := newSnapshots(Position{}, func() uint64 { return first })
+	for _, i := range taken {
+		s.add(&sink{store: s, position: Position{Index: i, Term: 1}, taken: true})
+	}
+	all, _ := s.List()
+	if len(all) == 0 {
+		return 0
+	}
+	return all[0].Index
+}

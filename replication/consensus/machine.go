@@ -1,0 +1,175 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"pelago/cluster/fault"
+)
+
+// errBehind answers a snapshot that the state machine has yet to be copied for.
+var errBehind = fault.New(fault.Unavailable, "consensus: the state machine is being copied")
+
+// applier applies what the library hands over. It is the library's FSM.
+type applier struct {
+	machine StateMachine
+	behind  func(want Position) // a snapshot asks for a bootstrap; must not block
+
+	mu      sync.Mutex // held over Apply: one writer
+	at      Position
+	halted  error         // why nothing is applied any more
+	changed chan struct{} // closed and replaced when at or halted changes
+}
+
+var _ raft.BatchingFSM = (*applier)(nil)
+
+func newApplier(m StateMachine, behind func(Position)) *applier {
+	return &applier{machine: m, behind: behind, at: m.Position(), changed: make(chan struct{})}
+}
+
+// reset begins again where the state machine stands.
+func (a *applier) reset() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.moveLocked(a.machine.Position(), nil)
+}
+
+// state returns what is applied, a channel that closes when that changes, and why
+// nothing is applied any more.
+func (a *applier) state() (at Position, changed <-chan struct{}, halted error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.at, a.changed, a.halted
+}
+
+func (a *applier) moveLocked(at Position, halted error) {
+	a.at, a.halted = at, halted
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
+// Apply applies one entry.
+func (a *applier) Apply(l *raft.Log) any { return a.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch applies committed entries in order, those at or below the state
+// machine's position left out. The answers are errors, nil when applied.
+func (a *applier) ApplyBatch(logs []*raft.Log) []any {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	answers := make([]any, len(logs))
+	if a.halted == nil {
+		if err := a.applyLocked(logs); err != nil {
+			a.moveLocked(a.at, err)
+		}
+	}
+	if a.halted != nil {
+		for i, l := range logs {
+			if l.Index > a.at.Index {
+				answers[i] = a.halted
+			}
+		}
+	}
+	return answers
+}
+
+func (a *applier) applyLocked(logs []*raft.Log) error {
+	at := a.at
+	var entries []Entry
+	for _, l := range logs {
+		if l.Index <= at.Index {
+			continue
+		}
+		at.Index, at.Term = l.Index, l.Term
+		switch l.Type {
+		case raft.LogCommand:
+			entries = append(entries, Entry{l.Index, l.Term, l.Data})
+		case raft.LogConfiguration:
+			at.MembersIndex, at.Members = l.Index, members(raft.DecodeConfiguration(l.Data))
+		default:
+			return fault.New(fault.Unsupported, "consensus: entry %d is of type %v", l.Index, l.Type)
+		}
+	}
+	if at.Index == a.at.Index {
+		return nil
+	}
+	if err := a.machine.Apply(entries, at); err != nil {
+		return fmt.Errorf("consensus: apply %d to %d: %w", a.at.Index+1, at.Index, err)
+	}
+	a.moveLocked(at, nil)
+	return nil
+}
+
+// Snapshot costs nothing: the state machine is on disk.
+func (a *applier) Snapshot() (raft.FSMSnapshot, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.halted != nil {
+		return nil, a.halted
+	}
+	return &snapshot{a}, nil
+}
+
+// Restore is asked for when a leader has cut what this member lacks.
+func (a *applier) Restore(r io.ReadCloser) error {
+	b, err := io.ReadAll(io.LimitReader(r, maxPositionBytes+1))
+	if err := errors.Join(err, r.Close()); err != nil {
+		return fmt.Errorf("consensus: read snapshot: %w", err)
+	}
+	want, err := DecodePosition(b)
+	if err != nil {
+		return err
+	}
+	if at, _, _ := a.state(); at.Index >= want.Index {
+		return nil
+	}
+	a.behind(want)
+	return errBehind
+}
+
+// snapshot makes the state machine durable before the log is cut.
+type snapshot struct{ a *applier }
+
+func (s *snapshot) Release() {}
+
+// Persist moves the state machine's position to the snapshot's index, which
+// entries of Raft's own may have carried beyond it, and syncs.
+func (s *snapshot) Persist(to raft.SnapshotSink) error {
+	sink, ok := to.(*sink)
+	if !ok {
+		return fault.New(fault.Other, "consensus: a snapshot into %T", to)
+	}
+	if err := s.a.reach(sink.position); err != nil {
+		return err
+	}
+	if err := s.a.machine.Sync(); err != nil {
+		return fmt.Errorf("consensus: sync: %w", err)
+	}
+	if _, err := sink.Write(sink.position.Encode()); err != nil {
+		return err
+	}
+	sink.taken = true
+	return nil
+}
+
+// reach moves the position up to one up to which everything was handed over.
+func (a *applier) reach(p Position) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.halted != nil {
+		return a.halted
+	}
+	if a.at.Index >= p.Index {
+		return nil
+	}
+	if err := a.machine.Apply(nil, p); err != nil {
+		err = fmt.Errorf("consensus: move to %d: %w", p.Index, err)
+		a.moveLocked(a.at, err)
+		return err
+	}
+	a.moveLocked(p, nil)
+	return nil
+}
