@@ -217,18 +217,18 @@ func (p *packer) packTable(ctx context.Context, bursts []burst, hurry bool) erro
 	return nil
 }
 
-// present leaves out bursts of which nothing is held any more: since the queue was
-// looked at, a purge may have taken them and forgotten the key of their study,
-// and a new one must not be made for nothing.
+// present leaves out bursts of which nothing is queued any more: since the queue
+// was looked at, a purge may have taken them and forgotten the key of their
+// study, and a new one must not be made for nothing.
 func (p *packer) present(bursts []burst) ([]burst, error) {
 	var left []burst
 	for _, b := range bursts {
 		for _, number := range b.numbers {
-			r, ok, err := p.instance(number)
+			_, queued, err := p.get(keyQueue(b.study, b.series, number))
 			if err != nil {
 				return nil, err
 			}
-			if ok && r.State != archivepb.State_DROPPED {
+			if queued {
 				left = append(left, b)
 				break
 			}
