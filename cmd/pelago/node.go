@@ -98,7 +98,9 @@ func startNode(ctx context.Context, c config.Config, log *slog.Logger) (_ *node,
 	err = n.dir.Announce(datadir.Node{
 		PID: os.Getpid(), HTTP: n.baseURL, Certificate: faces.pin, AE: c.DICOM.AE, DICOM: n.dicomAddr, Token: faces.token,
 	})
-	close(n.announced)
+	if err == nil {
+		close(n.announced)
+	}
 	return n, err
 }
 

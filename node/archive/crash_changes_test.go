@@ -205,10 +205,11 @@ func leftovers(t *testing.T, b *bench, keys *ring) {
 }
 
 func TestChangesOfInstancesSurviveACrash(t *testing.T) {
-	run := func(at int64, seed uint64) (c *crash, then *story, left *ring) {
+	run := func(at int64, seed uint64) (c *crash, then *story) {
 		c = newCrash(at, seed)
 		told, keys := newStory(), newRing()
-		c.snapshot = func() { then, left = told.copy(), keys.copy() }
+		c.keys = keys
+		c.snapshot = func() { then = told.copy() }
 		b := open(t, testOptions(c.fs(), keys))
 		told.live(t, b)
 		if at == 0 {
@@ -218,9 +219,9 @@ func TestChangesOfInstancesSurviveACrash(t *testing.T) {
 			told.holds(t, b)
 		}
 		b.close()
-		return c, then, left
+		return c, then
 	}
-	whole, _, _ := run(0, 1)
+	whole, _ := run(0, 1)
 	total := whole.ops.Load()
 	if t.Failed() {
 		return
@@ -228,19 +229,19 @@ func TestChangesOfInstancesSurviveACrash(t *testing.T) {
 	points := crashPoints(t)
 	for i := range points {
 		at := 1 + int64(i)*total/int64(points)
-		c, then, keys := run(at, uint64(i))
+		c, then := run(at, uint64(i))
 		if c.after == nil {
 			continue // this run took fewer operations
 		}
-		again := &crash{disk: bulktest.Over(c.after), at: 1 + c.rng.Int64N(200), rng: c.rng, snapshot: func() {}}
-		b := open(t, testOptions(again.fs(), keys))
+		again := &crash{disk: bulktest.Over(c.after), at: 1 + c.rng.Int64N(200), rng: c.rng, snapshot: func() {}, keys: c.left}
+		b := open(t, testOptions(again.fs(), c.left))
 		then.holds(t, b)
 		b.sound()
 		b.close()
 		if again.after != nil {
-			b = open(t, testOptions(again.after, keys))
+			b = open(t, testOptions(again.after, again.left))
 			then.holds(t, b)
-			leftovers(t, b, keys)
+			leftovers(t, b, again.left)
 			then.holds(t, b)
 			b.close()
 		}

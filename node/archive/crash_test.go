@@ -39,6 +39,8 @@ type crash struct {
 
 	// snapshot notes who was promised what, at the moment of the crash.
 	snapshot func()
+	keys     *ring // if any: what it holds when the disk is copied is left
+	left     *ring
 
 	once  sync.Once
 	after *vfs.MemFS // what the disk holds then
@@ -55,7 +57,14 @@ func (c *crash) MaybeError(op errorfs.Op) error {
 			// First who was promised what, then the disk: what is acknowledged in
 			// between may be on it, and need not.
 			c.snapshot()
-			c.after = c.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.rng.IntN(101), RNG: c.rng})
+			power := func() {
+				c.after = c.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.rng.IntN(101), RNG: c.rng})
+			}
+			if c.keys == nil {
+				power()
+				return
+			}
+			c.left = c.keys.copyWhile(power)
 		})
 	}
 	return nil

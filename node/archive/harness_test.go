@@ -32,9 +32,12 @@ type ring struct {
 
 func newRing() *ring { return &ring{keys: map[[16]byte]seal.Key{}, of: map[string][16]byte{}} }
 
-func (r *ring) copy() *ring {
+// copyWhile copies the ring while f runs and nobody takes or forgets a key: both
+// are of one moment, as they are where keys rest on the same disk.
+func (r *ring) copyWhile(f func()) *ring {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	f()
 	return &ring{keys: maps.Clone(r.keys), of: maps.Clone(r.of)}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -24,6 +25,7 @@ import (
 type rot struct {
 	mu    sync.Mutex
 	spans []numbers // of header rows that may be rotten
+	gone  []numbers // those that were taken: what could not be mended there must not call for it for ever
 	found chan struct{}
 }
 
@@ -42,27 +44,42 @@ func (r *rot) note(info pebble.DataCorruptionInfo) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i, known := range r.spans {
-		if known == span || len(r.spans) == maxRot {
-			r.spans[i] = numbers{min(span.first, known.first), max(span.last, known.last)}
-			return
-		}
+	if slices.ContainsFunc(r.gone, span.within) || slices.ContainsFunc(r.spans, span.within) {
+		return
 	}
-	r.spans = append(r.spans, span)
+	r.spans = remember(r.spans, span)
 	select {
 	case r.found <- struct{}{}:
 	default:
 	}
 }
 
-// take returns what was noted, and forgets it.
+// take returns what was noted. It is not noted again until the next start: going
+// through it meets what is rotten once more, and who reads a header mends it by
+// itself.
 func (r *rot) take() []numbers {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	spans := r.spans
 	r.spans = nil
+	for _, span := range spans {
+		r.gone = remember(r.gone, span)
+	}
 	return spans
 }
+
+// remember appends a span; beyond maxRot it widens the last.
+func remember(spans []numbers, span numbers) []numbers {
+	if len(spans) < maxRot {
+		return append(spans, span)
+	}
+	last := &spans[len(spans)-1]
+	last.first, last.last = min(last.first, span.first), max(last.last, span.last)
+	return spans
+}
+
+// within reports whether all of n is in another span.
+func (n numbers) within(other numbers) bool { return other.first <= n.first && n.last <= other.last }
 
 // headersIn returns whose header rows lie between two keys; false if none.
 func headersIn(first, last []byte) (numbers, bool) {

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/node/archive/archivepb"
+	"pelago/shard/bulk/bulktest"
 )
 
 // flush puts what store/ has into tables.
@@ -20,27 +22,6 @@ func (b *bench) flush() {
 	}
 	if err := b.Archive.store.Compact(b.t.Context(), []byte{0}, []byte{0xff}, false); err != nil {
 		b.t.Fatal(err)
-	}
-}
-
-// rotAt flips a byte of a file.
-func rotAt(t *testing.T, fs vfs.FS, name string, at int64) {
-	t.Helper()
-	f, err := fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b := make([]byte, 1)
-	if _, err := f.ReadAt(b, at); err != nil {
-		t.Fatal(err)
-	}
-	b[0] ^= 0x55
-	if _, err := f.WriteAt(b, at); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Sync(); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -63,7 +44,7 @@ func headerBlock(t *testing.T, mem *vfs.MemFS, images int) (name string, at int6
 		}
 		for at := int64(100); at < info.Size(); at += 2000 {
 			fs := mem.CrashClone(vfs.CrashCloneCfg{})
-			rotAt(t, fs, name, at)
+			bulktest.Rot(t, fs, name, at)
 			if headers, others := unreadable(fs, images); headers > 2 && headers < images && !others {
 				return name, at
 			}
@@ -118,7 +99,7 @@ func TestARottenBlockOfHeadersIsMadeAnewFromTheBytes(t *testing.T) {
 		name, at := headerBlock(t, mem, count)
 		for _, background := range []bool{false, true} {
 			fs := mem.CrashClone(vfs.CrashCloneCfg{})
-			rotAt(t, fs, name, at)
+			bulktest.Rot(t, fs, name, at)
 			o := testOptions(fs, keys)
 			o.Fatal = func(err error) { t.Errorf("packed %v: the process ends: %v", packed, err) }
 			a, err := Open(o)
@@ -276,5 +257,43 @@ func TestAHeaderThatOthersReferToIsMended(t *testing.T) {
 			b.sound()
 		}
 		b.close()
+	}
+}
+
+// A span is gone through once: what cannot be mended in it is met by that, and
+// would call for it again.
+func TestRotThatWasGoneThroughDoesNotCallAgain(t *testing.T) {
+	called := func(r *rot, span numbers) bool {
+		var info pebble.DataCorruptionInfo
+		info.Bounds.Start, info.Bounds.End.Key = keyNumber(rowHeader, span.first), keyNumber(rowHeader, span.last)
+		r.note(info)
+		select {
+		case <-r.found:
+			return true
+		default:
+			return false
+		}
+	}
+	r := &rot{found: make(chan struct{}, 1)}
+	if !called(r, numbers{10, 20}) {
+		t.Fatal("nobody is called")
+	}
+	if got := r.take(); !slices.Equal(got, []numbers{{10, 20}}) {
+		t.Errorf("taken: %v", got)
+	}
+	for _, span := range []numbers{{10, 20}, {12, 13}} {
+		if called(r, span) || r.take() != nil {
+			t.Errorf("%v calls again", span)
+		}
+	}
+	if !called(r, numbers{15, 21}) {
+		t.Error("what goes beyond it does not call")
+	}
+	for n := range uint64(10 * maxRot) {
+		called(r, numbers{1000 + 10*n, 1001 + 10*n})
+		r.take()
+	}
+	if len(r.gone) > maxRot || called(r, numbers{1000 + 10*maxRot, 1001 + 10*maxRot}) {
+		t.Errorf("%d spans are remembered, or one of them is not", len(r.gone))
 	}
 }

@@ -166,6 +166,10 @@ func (p *packer) packTable(ctx context.Context, bursts []burst, hurry bool) erro
 	p.still.Lock()
 	defer p.still.Unlock()
 	p.table = time.Now()
+	bursts, err := p.present(bursts)
+	if err != nil || len(bursts) == 0 {
+		return err
+	}
 	studies := make([]string, len(bursts))
 	for i, b := range bursts {
 		studies[i] = b.study
@@ -211,6 +215,26 @@ func (p *packer) packTable(ctx context.Context, bursts []burst, hurry bool) erro
 	}
 	p.stuck.Store(false)
 	return nil
+}
+
+// present leaves out bursts of which nothing is queued any more: since the queue
+// was looked at, a purge may have taken them and forgotten the key of their
+// study, and a new one must not be made for nothing.
+func (p *packer) present(bursts []burst) ([]burst, error) {
+	var left []burst
+	for _, b := range bursts {
+		for _, number := range b.numbers {
+			_, queued, err := p.get(keyQueue(b.study, b.series, number))
+			if err != nil {
+				return nil, err
+			}
+			if queued {
+				left = append(left, b)
+				break
+			}
+		}
+	}
+	return left, nil
 }
 
 // setAside sees to it that what cannot be packed does not keep the rest

@@ -8,6 +8,7 @@ import (
 
 	"pelago/replication/catalog"
 	"pelago/replication/catalog/catalogtest"
+	"pelago/shard/bulk/bulktest"
 )
 
 // Reading a rotten block is an error of that read, not the end of the process.
@@ -37,7 +38,7 @@ func TestARottenBlockFailsTheReadAlone(t *testing.T) {
 		}
 		for at := int64(0); at < info.Size(); at += max(1, info.Size()/4) {
 			fs := mem.CrashClone(vfs.CrashCloneCfg{})
-			flip(t, fs, name, at)
+			bulktest.Rot(t, fs, name, at)
 			c, err := catalog.Open(catalog.Options{FS: fs, Dir: "catalog", CacheBytes: 1 << 20, Indexer: wordIndexer{}})
 			if err != nil {
 				continue // it says so
@@ -57,21 +58,4 @@ func TestARottenBlockFailsTheReadAlone(t *testing.T) {
 		}
 	}
 	t.Errorf("%d reads failed, %d did not: the test proves nothing", failed, served)
-}
-
-func flip(t *testing.T, fs vfs.FS, name string, at int64) {
-	t.Helper()
-	f, err := fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b := make([]byte, 1)
-	if _, err := f.ReadAt(b, at); err != nil {
-		t.Fatal(err)
-	}
-	b[0] ^= 0x55
-	if _, err := f.WriteAt(b, at); err != nil {
-		t.Fatal(err)
-	}
 }

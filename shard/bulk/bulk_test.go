@@ -66,6 +66,20 @@ func tryOpen(t testing.TB, fs vfs.FS, dir string) (*world, error) {
 	return w, err
 }
 
+// losses and ends return what was reported so far; Pebble's own goroutines
+// report too.
+func (w *world) losses() []Ref {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.lost)
+}
+
+func (w *world) ends() []error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.fatal)
+}
+
 func (w *world) reopen() *world {
 	w.t.Helper()
 	if err := w.Close(); err != nil {
@@ -208,8 +222,8 @@ func TestBlobsAreReadByRangesAndSurviveRestarts(t *testing.T) {
 			}
 			w = w.reopen()
 		}
-		if len(w.lost) > 0 {
-			t.Errorf("lost %v", w.lost)
+		if len(w.losses()) > 0 {
+			t.Errorf("lost %v", w.losses())
 		}
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
@@ -397,8 +411,8 @@ func TestRefsThatDoNotFitAreRefused(t *testing.T) {
 			t.Errorf("%v at %d: %v, want %v", c.ref, c.off, err, c.kind)
 		}
 	}
-	if len(w.lost) > 0 {
-		t.Errorf("wrong refs were taken for losses: %v", w.lost)
+	if len(w.losses()) > 0 {
+		t.Errorf("wrong refs were taken for losses: %v", w.losses())
 	}
 }
 
@@ -448,8 +462,8 @@ func TestReadersSeeWholeBlobsDuringReclaim(t *testing.T) {
 	}
 	close(done)
 	wait.Wait()
-	if len(w.lost) > 0 {
-		t.Errorf("lost %v", w.lost)
+	if len(w.losses()) > 0 {
+		t.Errorf("lost %v", w.losses())
 	}
 	w = w.reopen()
 	for i, r := range refs {
@@ -537,8 +551,8 @@ func TestACheckpointIsAStoreOfThatMoment(t *testing.T) {
 		for _, r := range c.list(Cached) {
 			c.check(r, blobs[0])
 		}
-		if len(c.lost) > 0 {
-			t.Errorf("lost %v", c.lost)
+		if len(c.losses()) > 0 {
+			t.Errorf("lost %v", c.losses())
 		}
 		c.Close()
 	})

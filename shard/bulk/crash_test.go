@@ -137,8 +137,8 @@ func TestACrashAtAnyOperationKeepsPromises(t *testing.T) {
 func checkAfterCrash(t *testing.T, fs *vfs.MemFS, held *story, at int64, percent int) {
 	t.Helper()
 	w := open(t, fs, "data/bulk")
-	if len(w.lost) > 0 || len(w.fatal) > 0 {
-		t.Errorf("crash at %d (%d %%): lost %v, fatal %v", at, percent, w.lost, w.fatal)
+	if len(w.losses()) > 0 || len(w.ends()) > 0 {
+		t.Errorf("crash at %d (%d %%): lost %v, fatal %v", at, percent, w.losses(), w.ends())
 	}
 	for r, b := range held.present {
 		if got, err := w.read(r); err != nil || !bytes.Equal(got, b) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -75,8 +76,8 @@ func TestARottenBlockLosesItsBlobOnly(t *testing.T) {
 			return b
 		})
 		w = open(t, fs, dir)
-		if len(w.lost) > 0 {
-			t.Errorf("lost before it was read: %v", w.lost)
+		if len(w.losses()) > 0 {
+			t.Errorf("lost before it was read: %v", w.losses())
 		}
 		if p := make([]byte, 1000); true {
 			if _, err := w.Reader(refs[1][1]).ReadAt(p, 0); err != nil || !bytes.Equal(p, blobs[1][:1000]) {
@@ -86,8 +87,8 @@ func TestARottenBlockLosesItsBlobOnly(t *testing.T) {
 		if got, err := w.read(refs[1][1]); !fault.Is(err, fault.Corrupt) || !bytes.Equal(got, blobs[1][:len(got)]) {
 			t.Errorf("rotten blob: %v, want corrupt", err)
 		}
-		if !slices.Equal(w.lost, refs[1][1:2]) {
-			t.Errorf("lost %v, want %v", w.lost, refs[1][1:2])
+		if !slices.Equal(w.losses(), refs[1][1:2]) {
+			t.Errorf("lost %v, want %v", w.losses(), refs[1][1:2])
 		}
 		for range 2 {
 			w.checkGone(refs[1][1])
@@ -99,8 +100,8 @@ func TestARottenBlockLosesItsBlobOnly(t *testing.T) {
 				}
 			}
 			w = w.reopen()
-			if len(w.lost) > 0 {
-				t.Errorf("lost again: %v", w.lost)
+			if len(w.losses()) > 0 {
+				t.Errorf("lost again: %v", w.losses())
 			}
 		}
 		if freed, err := w.Reclaim(context.Background()); err != nil || freed < 250_000 {
@@ -170,8 +171,8 @@ func TestAMissingTableIsReportedByAReader(t *testing.T) {
 // store goes on.
 func checkLostTable(t *testing.T, w *world, refs [][]Ref, blobs [][]byte) {
 	t.Helper()
-	if !slices.Equal(sorted(w.lost), sorted(refs[0])) {
-		t.Errorf("lost %v, want %v", w.lost, refs[0])
+	if !slices.Equal(sorted(w.losses()), sorted(refs[0])) {
+		t.Errorf("lost %v, want %v", w.losses(), refs[0])
 	}
 	more := w.put(Cached, blobs[0])
 	for range 2 {
@@ -183,12 +184,12 @@ func checkLostTable(t *testing.T, w *world, refs [][]Ref, blobs [][]byte) {
 		}
 		w.check(more[0], blobs[0])
 		w = w.reopen()
-		if len(w.lost) > 0 {
-			t.Errorf("lost again: %v", w.lost)
+		if len(w.losses()) > 0 {
+			t.Errorf("lost again: %v", w.losses())
 		}
 	}
-	if len(w.fatal) > 0 {
-		t.Errorf("fatal: %v", w.fatal)
+	if len(w.ends()) > 0 {
+		t.Errorf("fatal: %v", w.ends())
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
@@ -212,8 +213,8 @@ func TestReclaimLeavesRottenBlobsOut(t *testing.T) {
 	if _, err := w.Reclaim(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(w.lost, refs[0][1:2]) {
-		t.Errorf("lost %v", w.lost)
+	if !slices.Equal(w.losses(), refs[0][1:2]) {
+		t.Errorf("lost %v", w.losses())
 	}
 	w.checkGone(refs[0][:2]...)
 	w = w.reopen()
@@ -258,8 +259,8 @@ func TestADamagedLedgerLosesNoTable(t *testing.T) {
 			if r := w.put(Hot, blobs[0]); r[0].Table <= refs[2][0].Table {
 				t.Errorf("number %d after %d", r[0].Table, refs[2][0].Table)
 			}
-			if len(w.lost) > 0 {
-				t.Errorf("lost %v", w.lost)
+			if len(w.losses()) > 0 {
+				t.Errorf("lost %v", w.losses())
 			}
 			w.Close()
 		})
@@ -319,8 +320,8 @@ func TestARottenManifestLosesNoTable(t *testing.T) {
 				w.checkGone(refs[0][0])
 				w = w.reopen()
 			}
-			if len(w.tables()) != 2 || len(w.lost) > 0 {
-				t.Errorf("rot at %d %%: tables %v, lost %v", percent, w.tables(), w.lost)
+			if len(w.tables()) != 2 || len(w.losses()) > 0 {
+				t.Errorf("rot at %d %%: tables %v, lost %v", percent, w.tables(), w.losses())
 			}
 			w.Close()
 		}
@@ -335,22 +336,22 @@ func TestNoRoomDropsTheTableAndGoesOn(t *testing.T) {
 		"ledger": func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileWrite && op.Path == "b/"+ledgerTemp },
 	} {
 		t.Run(name, func(t *testing.T) {
-			full := false
+			var full atomic.Bool
 			fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-				if full && where(op) && !bytes.Contains([]byte(op.Path), []byte("tables/MANIFEST")) {
+				if full.Load() && where(op) && !bytes.Contains([]byte(op.Path), []byte("tables/MANIFEST")) {
 					return syscall.ENOSPC
 				}
 				return nil
 			}))
 			w := open(t, fs, "b")
 			refs, blobs := blobsOf(w)
-			full = true
+			full.Store(true)
 			for range 2 {
 				if _, err := w.tryPut(Hot, blobs...); !fault.Is(err, fault.Full) {
 					t.Fatalf("%v, want full", err)
 				}
 			}
-			full = false
+			full.Store(false)
 			if names, _ := fs.List(w.ingestDir); len(names) > 0 {
 				t.Errorf("left %v", names)
 			}
@@ -367,8 +368,8 @@ func TestNoRoomDropsTheTableAndGoesOn(t *testing.T) {
 				w.checkGone(refs[0][0])
 				w = w.reopen()
 			}
-			if len(w.fatal)+len(w.lost) > 0 {
-				t.Errorf("fatal %v, lost %v", w.fatal, w.lost)
+			if len(w.ends())+len(w.losses()) > 0 {
+				t.Errorf("fatal %v, lost %v", w.ends(), w.losses())
 			}
 			w.Close()
 		})
@@ -405,22 +406,22 @@ func TestRoomIsReservedBeforeItIsUsed(t *testing.T) {
 // What Pebble would end the process for goes to Fatal; then nothing is changed
 // any more, and what is there can be read.
 func TestPebbleFailuresGoToFatal(t *testing.T) {
-	broken := false
+	var broken atomic.Bool // Pebble reads and writes on its own goroutines too
 	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if broken && op.Kind == errorfs.OpFileSync && bytes.Contains([]byte(op.Path), []byte("MANIFEST")) {
+		if broken.Load() && op.Kind == errorfs.OpFileSync && bytes.Contains([]byte(op.Path), []byte("MANIFEST")) {
 			return errors.New("disk failure")
 		}
 		return nil
 	}))
 	w := open(t, fs, "b")
 	refs, blobs := blobsOf(w)
-	broken = true
+	broken.Store(true)
 	if _, err := w.tryPut(Hot, blobs...); err == nil {
 		t.Fatal("committed without a manifest")
 	}
-	broken = false
-	if len(w.fatal) != 1 {
-		t.Errorf("fatal %v", w.fatal)
+	broken.Store(false)
+	if len(w.ends()) != 1 {
+		t.Errorf("fatal %v", w.ends())
 	}
 	if _, err := w.tryPut(Hot, blobs...); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("a change after the failure: %v, want unavailable", err)
@@ -432,9 +433,9 @@ func TestPebbleFailuresGoToFatal(t *testing.T) {
 }
 
 func TestReadErrorsAreNotRot(t *testing.T) {
-	broken := false
+	var broken atomic.Bool // Pebble reads and writes on its own goroutines too
 	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if broken && op.Kind == errorfs.OpFileReadAt {
+		if broken.Load() && op.Kind == errorfs.OpFileReadAt {
 			return errors.New("input/output error")
 		}
 		return nil
@@ -442,13 +443,13 @@ func TestReadErrorsAreNotRot(t *testing.T) {
 	w := open(t, fs, "b")
 	refs, blobs := blobsOf(w)
 	w = w.reopen()
-	broken = true
+	broken.Store(true)
 	if _, err := w.read(refs[0][0]); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("%v, want unavailable", err)
 	}
-	broken = false
-	if len(w.lost) > 0 {
-		t.Errorf("lost %v", w.lost)
+	broken.Store(false)
+	if len(w.losses()) > 0 {
+		t.Errorf("lost %v", w.losses())
 	}
 	w.check(refs[0][0], blobs[0])
 	w.Close()

@@ -4,6 +4,7 @@ package bulktest
 
 import (
 	"sync"
+	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -38,4 +39,25 @@ func (d *Disk) CrashClone(how vfs.CrashCloneCfg) *vfs.MemFS {
 	d.turn.Lock()
 	defer d.turn.Unlock()
 	return d.MemFS.CrashClone(how)
+}
+
+// Rot flips bits of one byte of a file.
+func Rot(t testing.TB, fs vfs.FS, name string, at int64) {
+	t.Helper()
+	f, err := fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // synced
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 0x55
+	if _, err := f.WriteAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
 }
