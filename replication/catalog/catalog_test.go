@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -549,4 +550,39 @@ func FuzzDecodeEntry(f *testing.F) {
 		}
 		verify(t, c)
 	})
+}
+
+func TestHoldersAreTheOriginsThatHoldSomething(t *testing.T) {
+	c := openMem(t, vfs.NewMem())
+	defer c.Close()
+	v := values{dict.PatientID: "P1", dict.Modality: "CT"}
+	apply(t, c,
+		fact("a", "1.1", "1.1.1", 1, 5, v), fact("b", "1.1", "1.1.1", 9, 4, v), fact("a", "1.1", "1.1.2", 2, 1, v),
+		fact("a", "1.2", "1.2.1", 3, 1, v), fact("a", "1.2", "1.2.2", 3, 1, v),
+		&catalog.TombstoneFact{Study: "1.2", Series: "1.2.2"})
+	apply(t, c, fact("b", "1.1", "1.1.1", 10, 0, v))
+	for _, q := range []struct {
+		study, series string
+		want          []string
+	}{
+		{"1.1", "", []string{"1.1.1 a 5", "1.1.2 a 1"}},
+		{"", "1.1.2", []string{"1.1.2 a 1"}},
+		{"1.2", "", []string{"1.2.1 a 1"}},
+		{"1.2", "1.2.2", nil},
+		{"1.9", "", nil},
+		{"", "1.9", nil},
+	} {
+		view := c.View()
+		holders, err := view.Holders(q.study, q.series)
+		if err := errors.Join(err, view.Close()); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, h := range holders {
+			got = append(got, fmt.Sprintf("%s %s %d", h.Series, h.Node, h.Instances))
+		}
+		if !slices.Equal(got, q.want) {
+			t.Errorf("%s %s: %v, want %v", q.study, q.series, got, q.want)
+		}
+	}
 }

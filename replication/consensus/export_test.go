@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"pelago/replication"
 )
 
 // Openings for tests of the pure parts.
@@ -40,7 +42,7 @@ func NewEvidence() *Evidence { return newEvidence() }
 func (e *evidence) Note(id string, term uint64, sent time.Time) { e.note(id, term, sent) }
 
 // Confirmed is confirmed.
-func (e *evidence) Confirmed(self string, all []Member, term uint64, since time.Time) bool {
+func (e *evidence) Confirmed(self string, all []replication.Member, term uint64, since time.Time) bool {
 	ok, _ := e.confirmed(self, all, term, since)
 	return ok
 }
@@ -48,9 +50,9 @@ func (e *evidence) Confirmed(self string, all []Member, term uint64, since time.
 // Offered returns the index of the snapshot that is offered to others, of those
 // that were taken.
 func Offered(first uint64, taken ...uint64) uint64 {
-	s := newSnapshots(Position{}, func() uint64 { return first })
+	s := newSnapshots(replication.Position{}, func() uint64 { return first })
 	for _, i := range taken {
-		s.add(&sink{store: s, position: Position{Index: i, Term: 1}, taken: true})
+		s.add(&sink{store: s, position: replication.Position{Index: i, Term: 1}, taken: true})
 	}
 	all, _ := s.List()
 	if len(all) == 0 {

@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pelago/cluster/fault"
+	"pelago/replication"
 	"pelago/replication/consensus"
 	"pelago/replication/raftlog"
 )
@@ -34,13 +35,13 @@ type toy struct {
 }
 
 type toyBatch struct {
-	entries []consensus.Entry
-	at      consensus.Position
+	entries []replication.Entry
+	at      replication.Position
 }
 
 var errPoison = fault.New(fault.Unsupported, "toy: not understood")
 
-func (m *toy) Apply(entries []consensus.Entry, at consensus.Position) error {
+func (m *toy) Apply(entries []replication.Entry, at replication.Position) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := m.positionLocked()
@@ -53,18 +54,18 @@ func (m *toy) Apply(entries []consensus.Entry, at consensus.Position) error {
 		}
 		before.Index = e.Index
 	}
-	m.batches = append(m.batches, toyBatch{append([]consensus.Entry(nil), entries...), at})
+	m.batches = append(m.batches, toyBatch{append([]replication.Entry(nil), entries...), at})
 	return nil
 }
 
-func (m *toy) positionLocked() consensus.Position {
+func (m *toy) positionLocked() replication.Position {
 	if len(m.batches) == 0 {
-		return consensus.Position{}
+		return replication.Position{}
 	}
 	return m.batches[len(m.batches)-1].at
 }
 
-func (m *toy) Position() consensus.Position {
+func (m *toy) Position() replication.Position {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.positionLocked()
@@ -84,10 +85,10 @@ func (m *toy) crash(random *rand.Rand) {
 }
 
 // entries returns everything applied, in order.
-func (m *toy) entries() []consensus.Entry {
+func (m *toy) entries() []replication.Entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var all []consensus.Entry
+	var all []replication.Entry
 	for _, b := range m.batches {
 		all = append(all, b.entries...)
 	}
@@ -248,7 +249,7 @@ func (m *member) crash() {
 }
 
 // Bootstrap copies the furthest machine of another member that is up and within reach.
-func (m *member) Bootstrap(ctx context.Context, want consensus.Position) error {
+func (m *member) Bootstrap(ctx context.Context, want replication.Position) error {
 	m.mu.Lock()
 	m.bootstraps++
 	takes, fails := m.copyTakes, m.copyFails > 0

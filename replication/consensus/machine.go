@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pelago/cluster/fault"
+	"pelago/replication"
 )
 
 // errBehind answers a snapshot that the state machine has yet to be copied for.
@@ -17,17 +18,17 @@ var errBehind = fault.New(fault.Unavailable, "consensus: the state machine is be
 // applier applies what the library hands over. It is the library's FSM.
 type applier struct {
 	machine StateMachine
-	behind  func(want Position) // a snapshot asks for a bootstrap; must not block
+	behind  func(want replication.Position) // a snapshot asks for a bootstrap; must not block
 
 	mu      sync.Mutex // held over Apply: one writer
-	at      Position
+	at      replication.Position
 	halted  error         // why nothing is applied any more
 	changed chan struct{} // closed and replaced when at or halted changes
 }
 
 var _ raft.BatchingFSM = (*applier)(nil)
 
-func newApplier(m StateMachine, behind func(Position)) *applier {
+func newApplier(m StateMachine, behind func(replication.Position)) *applier {
 	return &applier{machine: m, behind: behind, at: m.Position(), changed: make(chan struct{})}
 }
 
@@ -40,13 +41,13 @@ func (a *applier) reset() {
 
 // state returns what is applied, a channel that closes when that changes, and why
 // nothing is applied any more.
-func (a *applier) state() (at Position, changed <-chan struct{}, halted error) {
+func (a *applier) state() (at replication.Position, changed <-chan struct{}, halted error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.at, a.changed, a.halted
 }
 
-func (a *applier) moveLocked(at Position, halted error) {
+func (a *applier) moveLocked(at replication.Position, halted error) {
 	a.at, a.halted = at, halted
 	close(a.changed)
 	a.changed = make(chan struct{})
@@ -78,7 +79,7 @@ func (a *applier) ApplyBatch(logs []*raft.Log) []any {
 
 func (a *applier) applyLocked(logs []*raft.Log) error {
 	at := a.at
-	var entries []Entry
+	var entries []replication.Entry
 	for _, l := range logs {
 		if l.Index <= at.Index {
 			continue
@@ -86,7 +87,7 @@ func (a *applier) applyLocked(logs []*raft.Log) error {
 		at.Index, at.Term = l.Index, l.Term
 		switch l.Type {
 		case raft.LogCommand:
-			entries = append(entries, Entry{l.Index, l.Term, l.Data})
+			entries = append(entries, replication.Entry{Index: l.Index, Term: l.Term, Data: l.Data})
 		case raft.LogConfiguration:
 			at.MembersIndex, at.Members = l.Index, members(raft.DecodeConfiguration(l.Data))
 		default:
@@ -115,11 +116,11 @@ func (a *applier) Snapshot() (raft.FSMSnapshot, error) {
 
 // Restore is asked for when a leader has cut what this member lacks.
 func (a *applier) Restore(r io.ReadCloser) error {
-	b, err := io.ReadAll(io.LimitReader(r, maxPositionBytes+1))
+	b, err := io.ReadAll(io.LimitReader(r, replication.MaxPositionBytes+1))
 	if err := errors.Join(err, r.Close()); err != nil {
 		return fmt.Errorf("consensus: read snapshot: %w", err)
 	}
-	want, err := DecodePosition(b)
+	want, err := replication.DecodePosition(b)
 	if err != nil {
 		return err
 	}
@@ -156,7 +157,7 @@ func (s *snapshot) Persist(to raft.SnapshotSink) error {
 }
 
 // reach moves the position up to one up to which everything was handed over.
-func (a *applier) reach(p Position) error {
+func (a *applier) reach(p replication.Position) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.halted != nil {

@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pelago/cluster/fault"
+	"pelago/replication"
 )
 
 // Leader returns the id and the address of the leader, empty when none is known.
@@ -20,7 +21,7 @@ func (n *Node) Leader() (id, address string) {
 
 // Members returns the latest membership that this node has in its log. It may
 // not be committed.
-func (n *Node) Members() []Member {
+func (n *Node) Members() []replication.Member {
 	r, err := n.running()
 	if err != nil {
 		at, _, _ := n.applier.state()
@@ -60,11 +61,11 @@ func (n *Node) Remove(ctx context.Context, id string) error {
 }
 
 func (n *Node) change(ctx context.Context, id, address string, call func(*raft.Raft) raft.IndexFuture) error {
-	if id == "" || address == "" || len(id) > maxMemberBytes || len(address) > maxMemberBytes {
+	if id == "" || address == "" || len(id) > replication.MaxMemberBytes || len(address) > replication.MaxMemberBytes {
 		return fault.New(fault.Invalid, "consensus: a member of id %q", id)
 	}
-	if len(n.Members()) >= maxMembers {
-		return fault.New(fault.Full, "consensus: %d members", maxMembers)
+	if len(n.Members()) >= replication.MaxMembers {
+		return fault.New(fault.Full, "consensus: %d members", replication.MaxMembers)
 	}
 	return n.wait(ctx, func(r *raft.Raft) error { return call(r).Error() })
 }
@@ -72,9 +73,9 @@ func (n *Node) change(ctx context.Context, id, address string, call func(*raft.R
 // LeadershipTransfer gives leadership to a voter, the one that is furthest when
 // id is empty. It is for leaders.
 func (n *Node) LeadershipTransfer(ctx context.Context, id string) error {
-	var to *Member
+	var to *replication.Member
 	for _, m := range n.Members() {
-		if m.ID == id && m.Suffrage == Voter {
+		if m.ID == id && m.Suffrage == replication.Voter {
 			to = &m
 		}
 	}

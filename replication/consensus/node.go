@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pelago/cluster/fault"
+	"pelago/replication"
 	"pelago/replication/raftlog"
 )
 
@@ -37,8 +38,8 @@ type Node struct {
 	trans    *transport
 	log      *slog.Logger
 	applier  *applier
-	wanted   chan Position // capacity 1: a copy of the state machine is needed
-	waiting  chan struct{} // capacity maxWaiting
+	wanted   chan replication.Position // capacity 1: a copy of the state machine is needed
+	waiting  chan struct{}             // capacity maxWaiting
 
 	mu          sync.Mutex
 	raft        *raft.Raft // nil: not running
@@ -49,8 +50,8 @@ type Node struct {
 
 // New checks the options. Nothing is read or started.
 func New(o Options) (*Node, error) {
-	if o.ID == "" || len(o.ID) > maxMemberBytes || o.Address == "" || len(o.Address) > maxMemberBytes {
-		return nil, fault.New(fault.Invalid, "consensus: a member needs an id and an address of up to %d bytes", maxMemberBytes)
+	if o.ID == "" || len(o.ID) > replication.MaxMemberBytes || o.Address == "" || len(o.Address) > replication.MaxMemberBytes {
+		return nil, fault.New(fault.Invalid, "consensus: a member needs an id and an address of up to %d bytes", replication.MaxMemberBytes)
 	}
 	if o.Transport == nil || o.Log == nil || o.Machine == nil || o.Peers == nil {
 		return nil, fault.New(fault.Invalid, "consensus: a member needs a transport, a log, a state machine and peers")
@@ -61,7 +62,7 @@ func New(o Options) (*Node, error) {
 	n := &Node{
 		o: o, settings: o.Settings.withDefaults(), log: o.Logger,
 		trans:  &transport{Transport: o.Transport, evidence: newEvidence(), now: time.Now},
-		wanted: make(chan Position, 1), waiting: make(chan struct{}, maxWaiting),
+		wanted: make(chan replication.Position, 1), waiting: make(chan struct{}, maxWaiting),
 		subscribers: map[chan Status]struct{}{},
 	}
 	if n.log == nil {
@@ -79,7 +80,7 @@ func New(o Options) (*Node, error) {
 func (n *Node) Found() error {
 	c := n.settings.raft(n.o.ID, nil)
 	err := raft.BootstrapCluster(c, n.o.Log, n.o.Log, newSnapshots(n.o.Machine.Position(), n.firstIndex), n.trans,
-		configuration([]Member{{ID: n.o.ID, Address: n.o.Address}}))
+		configuration([]replication.Member{{ID: n.o.ID, Address: n.o.Address}}))
 	if errors.Is(err, raft.ErrCantBootstrap) {
 		return fault.New(fault.Conflict, "consensus: %w", err)
 	}
@@ -95,7 +96,7 @@ func (n *Node) firstIndex() uint64 {
 }
 
 // want asks Run for a copy of the state machine. It does not block.
-func (n *Node) want(p Position) {
+func (n *Node) want(p replication.Position) {
 	select {
 	case n.wanted <- p:
 	default:
@@ -210,7 +211,7 @@ func (n *Node) CommitIndex(ctx context.Context) (uint64, error) {
 	if err := n.wait(ctx, func(r *raft.Raft) error { return r.VerifyLeader().Error() }); err != nil {
 		return 0, err
 	}
-	all := func() []Member { return members(r.GetConfiguration().Configuration()) }
+	all := func() []replication.Member { return members(r.GetConfiguration().Configuration()) }
 	if err := n.trans.evidence.await(ctx, n.o.ID, all, term, asked); err != nil {
 		return 0, err
 	}

@@ -12,15 +12,16 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pelago/cluster/fault"
+	"pelago/replication"
 	"pelago/replication/consensus"
 )
 
 func TestWhatALogIsOpenedWith(t *testing.T) {
-	at := func(index, term uint64) consensus.Position { return consensus.Position{Index: index, Term: term} }
+	at := func(index, term uint64) replication.Position { return replication.Position{Index: index, Term: term} }
 	for _, tt := range []struct {
 		name        string
 		first, last uint64
-		at          consensus.Position
+		at          replication.Position
 		term        uint64
 		want        any
 	}{
@@ -68,7 +69,7 @@ func TestTheOldestSnapshotThatTheLogReachesIsOffered(t *testing.T) {
 }
 
 func TestOnlyVotersAskedSinceConfirm(t *testing.T) {
-	all := []consensus.Member{{ID: "a"}, {ID: "b"}, {ID: "c"}, {ID: "x", Suffrage: consensus.Nonvoter}, {ID: "y", Suffrage: consensus.Nonvoter}}
+	all := []replication.Member{{ID: "a"}, {ID: "b"}, {ID: "c"}, {ID: "x", Suffrage: replication.Nonvoter}, {ID: "y", Suffrage: replication.Nonvoter}}
 	asked := time.Now()
 	before, after := asked.Add(-time.Millisecond), asked.Add(time.Millisecond)
 	type note struct {
@@ -127,9 +128,9 @@ func TestHeartbeatsTakeTheirTurn(t *testing.T) {
 	}
 }
 
-var goldenPosition = consensus.Position{
+var goldenPosition = replication.Position{
 	Index: 300, Term: 7, MembersIndex: 299,
-	Members: []consensus.Member{{ID: "a", Address: "a:7700"}, {ID: "b", Address: "b:7700", Suffrage: consensus.Nonvoter}},
+	Members: []replication.Member{{ID: "a", Address: "a:7700"}, {ID: "b", Address: "b:7700", Suffrage: replication.Nonvoter}},
 }
 
 func TestGoldenPosition(t *testing.T) {
@@ -141,19 +142,19 @@ func TestGoldenPosition(t *testing.T) {
 	if got := hex.EncodeToString(b); got != strings.TrimSpace(string(want)) {
 		t.Errorf("position changed:\n%s\nwant\n%s", got, want)
 	}
-	back, err := consensus.DecodePosition(b)
+	back, err := replication.DecodePosition(b)
 	if err != nil || !reflect.DeepEqual(back, goldenPosition) {
 		t.Errorf("%+v, %v", back, err)
 	}
-	if _, err := consensus.DecodePosition(append([]byte{2}, b[1:]...)); !fault.Is(err, fault.Unsupported) {
+	if _, err := replication.DecodePosition(append([]byte{2}, b[1:]...)); !fault.Is(err, fault.Unsupported) {
 		t.Error("a later version:", err)
 	}
 	for n := range b {
-		if _, err := consensus.DecodePosition(b[:n]); !fault.Is(err, fault.Corrupt) {
+		if _, err := replication.DecodePosition(b[:n]); !fault.Is(err, fault.Corrupt) {
 			t.Errorf("%d bytes of %d: %v", n, len(b), err)
 		}
 	}
-	if _, err := consensus.DecodePosition(append(b, 0)); !fault.Is(err, fault.Corrupt) {
+	if _, err := replication.DecodePosition(append(b, 0)); !fault.Is(err, fault.Corrupt) {
 		t.Error("bytes behind the end:", err)
 	}
 }
@@ -162,11 +163,11 @@ func FuzzPosition(f *testing.F) {
 	f.Add(goldenPosition.Encode())
 	f.Add([]byte{1, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := consensus.DecodePosition(b)
+		p, err := replication.DecodePosition(b)
 		if err != nil {
 			return
 		}
-		if again, err := consensus.DecodePosition(p.Encode()); err != nil || !reflect.DeepEqual(again, p) {
+		if again, err := replication.DecodePosition(p.Encode()); err != nil || !reflect.DeepEqual(again, p) {
 			t.Errorf("%+v, then %+v, %v", p, again, err)
 		}
 	})

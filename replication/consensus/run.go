@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pelago/cluster/fault"
+	"pelago/replication"
 	"pelago/replication/raftlog"
 )
 
@@ -44,7 +45,7 @@ func (n *Node) enter(p Phase, r *raft.Raft) {
 
 // prepare makes log and state machine agree. It returns a position when the
 // state machine must be copied first.
-func (n *Node) prepare(ctx context.Context) (*Position, error) {
+func (n *Node) prepare(ctx context.Context) (*replication.Position, error) {
 	n.enter(Repairing, nil)
 	at, _, _ := n.applier.state()
 	if err := n.mend(ctx, at); err != nil {
@@ -68,14 +69,14 @@ func (n *Node) prepare(ctx context.Context) (*Position, error) {
 		n.log.Warn("raft log cleared: the catalogue is beyond it", "first", first, "last", last, "applied", at.Index)
 		return nil, n.o.Log.DeleteRange(first, last)
 	case copyState:
-		return &Position{Index: first - 1}, nil
+		return &replication.Position{Index: first - 1}, nil
 	}
 	return nil, nil
 }
 
 // mend puts entries that cannot be read, and that are yet to be applied, back
 // in from a peer. Until then the member does not vote: it has acknowledged them.
-func (n *Node) mend(ctx context.Context, at Position) error {
+func (n *Node) mend(ctx context.Context, at replication.Position) error {
 	for pause := n.settings.Retry; ; pause = min(2*pause, maxRetry) {
 		bad, err := n.o.Log.Check(ctx, at.Index+1)
 		if err != nil || len(bad) == 0 {
@@ -128,7 +129,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // copy replaces the state machine and drops the log, which does not lead to it.
-func (n *Node) copy(ctx context.Context, want Position) error {
+func (n *Node) copy(ctx context.Context, want replication.Position) error {
 	n.enter(Copying, nil)
 	stop := n.refuse()
 	defer stop()
@@ -171,7 +172,7 @@ func (n *Node) refuse() (stop func()) {
 }
 
 // participate runs Raft until ctx ends, or until the state machine must be copied.
-func (n *Node) participate(ctx context.Context) (want *Position, err error) {
+func (n *Node) participate(ctx context.Context) (want *replication.Position, err error) {
 	cache, err := raft.NewLogCache(logCacheEntries, keeper{n.o.Log, n.settings.Retain})
 	if err != nil {
 		return nil, fmt.Errorf("consensus: %w", err)
@@ -212,7 +213,7 @@ func (n *Node) drain() {
 }
 
 // supervise watches over Raft: its log, its state machine, who leads.
-func (n *Node) supervise(ctx context.Context, r *raft.Raft, events <-chan raft.Observation) (*Position, error) {
+func (n *Node) supervise(ctx context.Context, r *raft.Raft, events <-chan raft.Observation) (*replication.Position, error) {
 	watch := time.NewTicker(watchEvery)
 	defer watch.Stop()
 	_, changed, halted := n.applier.state()

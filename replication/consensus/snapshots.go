@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pelago/cluster/fault"
+	"pelago/replication"
 )
 
 // maxSnapshots is how many positions are remembered.
@@ -30,7 +31,7 @@ type snapshots struct {
 
 var _ raft.SnapshotStore = (*snapshots)(nil)
 
-func newSnapshots(at Position, first func() uint64) *snapshots {
+func newSnapshots(at replication.Position, first func() uint64) *snapshots {
 	s := &snapshots{first: first}
 	if at.Index > 0 {
 		k := &sink{position: at}
@@ -42,7 +43,7 @@ func newSnapshots(at Position, first func() uint64) *snapshots {
 
 // Create begins a snapshot.
 func (s *snapshots) Create(_ raft.SnapshotVersion, index, term uint64, c raft.Configuration, at uint64, _ raft.Transport) (raft.SnapshotSink, error) {
-	return &sink{store: s, position: Position{Index: index, Term: term, MembersIndex: at, Members: members(c)}}, nil
+	return &sink{store: s, position: replication.Position{Index: index, Term: term, MembersIndex: at, Members: members(c)}}, nil
 }
 
 // List returns the snapshot that is offered.
@@ -101,14 +102,14 @@ func (s *snapshots) add(k *sink) {
 // sink is a snapshot, being written or written.
 type sink struct {
 	store    *snapshots
-	position Position
+	position replication.Position
 	taken    bool // here, of this state machine; else received
 	buf      bytes.Buffer
 }
 
 func (k *sink) Write(b []byte) (int, error) {
-	if k.buf.Len()+len(b) > maxPositionBytes {
-		return 0, fault.New(fault.Invalid, "consensus: a snapshot of over %d bytes", maxPositionBytes)
+	if k.buf.Len()+len(b) > replication.MaxPositionBytes {
+		return 0, fault.New(fault.Invalid, "consensus: a snapshot of over %d bytes", replication.MaxPositionBytes)
 	}
 	return k.buf.Write(b)
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"pelago/replication"
 	"pelago/replication/raftlog"
 )
 
@@ -41,7 +42,7 @@ const (
 //
 // The position is committed. If the log has an entry of another term there,
 // that one and all after it were never committed and never will be.
-func openingOf(first, last uint64, at Position, term uint64) opening {
+func openingOf(first, last uint64, at replication.Position, term uint64) opening {
 	switch {
 	case last == 0:
 		return openLog

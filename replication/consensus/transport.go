@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pelago/cluster/fault"
+	"pelago/replication"
 )
 
 // Transport is what a member talks through: raft.NetworkTransport, or one in memory.
@@ -121,12 +122,12 @@ func (e *evidence) note(id string, term uint64, sent time.Time) {
 
 // confirmed reports whether a majority of the voters, self among them if it
 // votes, confirmed the term by an answer to what was sent at a time or later.
-func (e *evidence) confirmed(self string, all []Member, term uint64, since time.Time) (bool, <-chan struct{}) {
+func (e *evidence) confirmed(self string, all []replication.Member, term uint64, since time.Time) (bool, <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	voters, yes := 0, 0
 	for _, m := range all {
-		if m.Suffrage != Voter {
+		if m.Suffrage != replication.Voter {
 			continue
 		}
 		voters++
@@ -138,7 +139,7 @@ func (e *evidence) confirmed(self string, all []Member, term uint64, since time.
 }
 
 // await returns once the term is confirmed as of a time, or ctx ends.
-func (e *evidence) await(ctx context.Context, self string, all func() []Member, term uint64, since time.Time) error {
+func (e *evidence) await(ctx context.Context, self string, all func() []replication.Member, term uint64, since time.Time) error {
 	for {
 		ok, changed := e.confirmed(self, all(), term, since)
 		if ok {
