@@ -90,8 +90,8 @@ func (v Vantage) StalenessSeconds() float64 {
 	return v.Staleness.Seconds()
 }
 
-// SitesOf groups members by site, both in the order of their names, this node's
-// own site first.
+// SitesOf groups members by site, both in the order of their names, this node
+// and its site first.
 func SitesOf(members []Member, from Vantage) []Site {
 	members = slices.Clone(members)
 	own := ""
@@ -104,7 +104,7 @@ func SitesOf(members []Member, from Vantage) []Site {
 		if away := cmp.Compare(order(a.Site != own), order(b.Site != own)); away != 0 {
 			return away
 		}
-		return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Node, b.Node))
+		return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(order(!a.Self), order(!b.Self)), cmp.Compare(a.Node, b.Node))
 	})
 	sites := []Site{}
 	for _, m := range members {

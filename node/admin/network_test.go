@@ -12,7 +12,7 @@ import (
 func TestSitesAreSumsOfTheirNodesAndOursComesFirst(t *testing.T) {
 	members := []Member{
 		{Node: "e1", Site: "east", Alive: true, AppliedIndex: 90, Drained: true},
-		{Node: "n2", Site: "north", AppliedIndex: 50},
+		{Node: "m2", Site: "north", AppliedIndex: 50},
 		{Node: "s1", Site: "south"},
 		{Node: "n1", Site: "north", Self: true, AppliedIndex: 90, Voter: true, Capacity: 10, Used: 4},
 		{Node: "b1", Site: "a", Alive: true, AppliedIndex: 90, RoundTrip: 80 * time.Millisecond, DICOM: "b:104", Web: "https://b"},
@@ -25,7 +25,7 @@ func TestSitesAreSumsOfTheirNodesAndOursComesFirst(t *testing.T) {
 	want := []Site{
 		{"north", Partial, []Node{
 			{ID: "n1", State: Alive, Self: true, Voter: true, CapacityBytes: 10, UsedBytes: 4, AppliedIndex: 90, LagEntries: 7, LagSeconds: 1.5},
-			{ID: "n2", State: Silent, AppliedIndex: 50, LagEntries: 40, LagSeconds: 30},
+			{ID: "m2", State: Silent, AppliedIndex: 50, LagEntries: 40, LagSeconds: 30},
 		}},
 		{"a", Alive, []Node{{ID: "b1", State: Alive, Leader: true, AppliedIndex: 90, RoundTripSeconds: .08, DICOM: "b:104", Web: "https://b"}}},
 		{"east", Drained, []Node{{ID: "e1", State: Drained, AppliedIndex: 90}}},

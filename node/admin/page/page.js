@@ -44,6 +44,7 @@ function bytes(n) {
 
 function duration(seconds) {
   if (seconds < 0) return 'not known';
+  if (seconds < .01) return (seconds * 1000).toFixed(1).replace('.0', '') + ' ms';
   if (seconds < 1) return Math.round(seconds * 1000) + ' ms';
   if (seconds < 10) return seconds.toFixed(1) + ' s';
   seconds = Math.round(seconds);
