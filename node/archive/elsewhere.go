@@ -43,12 +43,9 @@ func HeaderOf(r *archivepb.Instance, record []byte, assumed bool) (*dicom.Header
 	return h, nil
 }
 
-// Packed reads an instance out of a pack's plaintext, by the location that the
-// node that stores it gives. What is decompressed is shared with all readers of
-// the pack, and kept for a while.
-func (a *Archive) Packed(id pack.ID, plaintext io.ReaderAt, at *archivepb.Location, r *archivepb.Instance) io.ReaderAt {
-	return a.codec.Instance(id, plaintext, packEntry(at, r))
-}
+// Codec is what readers of packs share: what is decompressed for one serves the
+// others, and is kept for a while.
+func (a *Archive) Codec() *pack.Codec { return a.codec }
 
 // Bulk is where packs rest. Only [bulk.Cached] is for others to write.
 func (a *Archive) Bulk() *bulk.Store { return a.bulk }
