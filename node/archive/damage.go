@@ -55,7 +55,7 @@ func (a *Archive) lost(refs []bulk.Ref, cause error) {
 	}
 	a.stats.PacksLost.Add(uint64(marked))
 	a.log.Error("packs lost to a rotten or missing table", "packs", marked, "cause", cause, "error", err)
-	a.packs.drop()
+	a.packs.Drop()
 }
 
 // lookForDamage sets damage.noted by the rows.
