@@ -43,6 +43,19 @@ func HeaderOf(r *archivepb.Instance, record []byte, assumed bool) (*dicom.Header
 	return h, nil
 }
 
+// HeaderFrom makes the header record of an instance from its bytes.
+func (a *Archive) HeaderFrom(stored io.ReaderAt, r *archivepb.Instance) ([]byte, error) {
+	syntax, err := storedSyntax(r.Syntax)
+	if err != nil {
+		return nil, err
+	}
+	h, err := dicom.ReadHeader(io.NewSectionReader(stored, 0, r.Bytes), syntax, a.o.Limits)
+	if err != nil {
+		return nil, err
+	}
+	return h.AppendBinary(nil)
+}
+
 // Codec is what readers of packs share: what is decompressed for one serves the
 // others, and is kept for a while.
 func (a *Archive) Codec() *pack.Codec { return a.codec }
