@@ -21,6 +21,7 @@ import (
 	"pelago/node/audit"
 	"pelago/node/config"
 	"pelago/node/datadir"
+	"pelago/node/transfers"
 	"pelago/node/work"
 	"pelago/shard/keys"
 )
@@ -33,6 +34,8 @@ type node struct {
 	metrics *admin.Metrics
 	id      string
 	began   time.Time
+
+	transfers transfers.Registry
 
 	dir       *datadir.Dir
 	announced chan struct{} // closed once commands find the node by its data directory

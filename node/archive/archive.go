@@ -385,7 +385,7 @@ func (a *Archive) Counters() *Stats { return &a.stats }
 // Usage is what the archive occupies, in bytes.
 type Usage struct {
 	Staging, StagingLive, StagingMost int64
-	Bulk                              int64
+	Bulk, Hot, Cached                 int64 // all that rests; of it what arrived here, and copies of others'
 	Free, Size                        int64 // of the file system
 	Ballast                           int64
 }
@@ -395,7 +395,7 @@ func (a *Archive) Usage() (Usage, error) {
 	var u Usage
 	u.Staging, u.StagingLive = a.staging.Bytes()
 	u.StagingMost = a.o.StagingBytes
-	u.Bulk = a.bulk.Bytes()
+	u.Bulk, u.Hot, u.Cached = a.bulk.Bytes(), a.bulk.BytesOf(bulk.Hot), a.bulk.BytesOf(bulk.Cached)
 	var err error
 	u.Free, u.Size, err = a.space.free()
 	u.Ballast = a.space.ballast(u.Size)
