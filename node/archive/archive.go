@@ -18,6 +18,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/node/archive/archivepb"
+	"pelago/node/recent"
 	"pelago/node/staging"
 	"pelago/query/plan"
 	"pelago/replication/catalog"
@@ -115,7 +116,7 @@ type Archive struct {
 	number    atomic.Uint64                // the last local number given out
 	visible   atomic.Uint64                // the highest whose arrival is durable and has its rows
 	arrival   inflight                     // SOP Instance UIDs on their way in
-	packs     recent[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
+	packs     recent.Values[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
 	headers   *headers
 	damage    damage
 	rot       rot
@@ -170,7 +171,7 @@ func Open(o Options) (_ *Archive, err error) {
 		stopped: make(chan struct{}),
 		fatal:   make(chan struct{}),
 	}
-	a.packs.limit = maxOpenPacks
+	a.packs.Limit = maxOpenPacks
 	a.hashers.New = func() any { return blake3.New() }
 	a.arrival.waiting = map[string]chan struct{}{}
 	defer func() {
