@@ -8,8 +8,8 @@ import (
 	"pelago/node/archive"
 )
 
-// network is what the status tells of the other nodes.
-type network interface {
+// others is what the status tells of the other nodes.
+type others interface {
 	// Name is the network's id.
 	Name() string
 	// Members lists the nodes, this one among them.
@@ -43,7 +43,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		return nil, err
 	}
 	totals, journal := n.archive.Catalog().Totals(), n.archive.Journal()
-	var net network = alone{n}
+	var net others = alone{n}
 	members, from := net.Members(), net.Vantage()
 	for i := range members {
 		if m := &members[i]; m.Self {
