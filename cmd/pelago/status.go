@@ -116,7 +116,7 @@ func rolesOf(n admin.Node) string {
 	for _, role := range []struct {
 		has  bool
 		name string
-	}{{n.Self, "this"}, {n.Leader, "leader"}, {n.Voter && !n.Leader, "voter"}, {n.Witness, "witness"}, {n.Barred, "barred"}} {
+	}{{n.Self, "this"}, {n.Leader, "leader"}, {n.Voter && !n.Leader, "voter"}, {n.Witness, "witness"}, {n.Signs, "signs"}, {n.Barred, "barred"}} {
 		if role.has {
 			words = append(words, role.name)
 		}
