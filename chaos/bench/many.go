@@ -47,7 +47,7 @@ func (b *bench) catalogue(ctx context.Context) (string, input.Population, error)
 			return folder{}, err
 		}
 		began := time.Now()
-		if err := load(ctx, filepath.Join(dir, "catalog"), p); err != nil {
+		if err := load(ctx, dir, p); err != nil {
 			return folder{}, err
 		}
 		b.say("  catalogue of %d studies loaded in %v", p.Size, time.Since(began).Round(time.Second))
@@ -84,16 +84,22 @@ func (b *bench) key(ctx context.Context, dir string, p input.Population, done st
 	return os.WriteFile(done, nil, 0o600)
 }
 
-// load applies the population's studies to a catalogue.
+// load applies the population's studies to the catalogue of a node, which lets in
+// another to announce them.
 func load(ctx context.Context, dir string, p input.Population) (err error) {
 	const cache = 1 << 30 // studies of a patient are far apart
-	c, err := catalog.Open(catalog.Options{FS: vfs.Default, Dir: dir, Indexer: plan.Indexer{}, CacheBytes: cache})
+	self, err := identity.Open(vfs.Default, filepath.Join(dir, "keys"))
+	if err != nil {
+		return err
+	}
+	c, err := catalog.Open(catalog.Options{FS: vfs.Default, Dir: filepath.Join(dir, "catalog"), Indexer: plan.Indexer{}, CacheBytes: cache})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Sync(), c.Close()) }()
 	const batch = 1000
 	a := alone.New(c)
+	a.Node, a.Signer = self.ID(), self
 	for from := 0; from < p.Size; from += batch {
 		var facts []any
 		for i := from; i < min(from+batch, p.Size); i++ {
