@@ -110,8 +110,8 @@ func (d *demoCommand) tell(e *env, number int, name, said string, took time.Dura
 	return err
 }
 
-// port prefers the port people know and takes any when it is busy.
-func port(preferred string) string {
+// freePort prefers the port people know and takes any when it is busy.
+func freePort(preferred string) string {
 	l, err := net.Listen("tcp", "127.0.0.1:"+preferred)
 	if err != nil {
 		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -128,7 +128,7 @@ func (d *demo) start(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dicomPort, httpPort := port("11112"), port("8080")
+	dicomPort, httpPort := freePort("11112"), freePort("8080")
 	if d.client != nil { // again where it was
 		dicomPort, httpPort = d.client.dicom, strings.TrimPrefix(d.client.base, "http://")
 	}
@@ -137,7 +137,7 @@ func (d *demo) start(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer log.Close()
-	d.server = exec.Command(self, "serve", "--data", d.data, "--dicom", dicomPort, "--http", httpPort, "--site", "demo")
+	d.server = exec.Command(self, "serve", "--data", d.data, "--dicom", dicomPort, "--http", httpPort, "--peer", "127.0.0.1:0", "--site", "demo")
 	d.server.Stdout, d.server.Stderr = log, log
 	d.server.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is ours to pass on
 	began := time.Now()

@@ -8,7 +8,7 @@ import (
 	"pelago/node/archive"
 )
 
-// status answers GET /api/status for a network of one.
+// status answers GET /api/status.
 func (n *node) status(context.Context) (*admin.Status, error) {
 	usage, err := n.archive.Usage()
 	if err != nil {
@@ -20,13 +20,14 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 	}
 	totals := n.archive.Catalog().Totals()
 	used := usage.Staging + usage.Bulk
+	staleness, known := n.network.group.Staleness()
+	if !known {
+		staleness = time.Since(n.began)
+	}
 	return &admin.Status{
-		Network: n.id, Site: n.config.Site, Node: n.id, Leader: n.id,
-		AppliedIndex: n.archive.Catalog().Applied(),
-		Sites: []admin.Site{{Name: n.config.Site, State: "alive", Nodes: []admin.Node{{
-			ID: n.id, Address: n.config.Peer.Listen, State: "alive",
-			CapacityBytes: usage.Size, UsedBytes: used,
-		}}}},
+		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: n.network.group.Leader(),
+		AppliedIndex: n.catalog.Applied(), StalenessSeconds: staleness.Seconds(),
+		Sites:    n.network.sites(usage.Size, used),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
 		// In a network of one no site may be lost, and every study is committed
 		// as far as the network promises: fsynced.

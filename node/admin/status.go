@@ -43,17 +43,25 @@ type Status struct {
 // Site is a hospital in the status.
 type Site struct {
 	Name  string `json:"name"`
-	State string `json:"state"`
+	State string `json:"state"` // the best of its nodes'
 	Nodes []Node `json:"nodes"`
 }
 
 // Node is a node in the status.
 type Node struct {
-	ID            string `json:"id"`
-	Address       string `json:"address"`
-	State         string `json:"state"`
-	CapacityBytes int64  `json:"capacity_bytes"`
-	UsedBytes     int64  `json:"used_bytes"`
+	ID            string  `json:"id"`
+	Address       string  `json:"address"` // of its port for other nodes
+	State         string  `json:"state"`   // alive, drained, silent, removed
+	CapacityBytes int64   `json:"capacity_bytes"`
+	UsedBytes     int64   `json:"used_bytes"`
+	AppliedIndex  uint64  `json:"applied_index"` // as it said last
+	RTTSeconds    float64 `json:"rtt_seconds"`   // 0: not measured
+	Self          bool    `json:"self,omitempty"`
+	Leader        bool    `json:"leader,omitempty"`
+	Votes         bool    `json:"votes,omitempty"`
+	Signs         bool    `json:"signs,omitempty"` // lets others in
+	Witness       bool    `json:"witness,omitempty"`
+	Drained       bool    `json:"drained,omitempty"`
 }
 
 // Repair is the repair line's length.

@@ -19,6 +19,9 @@ const (
 	// who votes changes without one.
 	keepEvery = 5 * time.Minute
 	keepRetry = 2 * time.Second
+	// beginRetry is the pause while a network of one has no leader yet: some
+	// milliseconds after its start it has.
+	beginRetry = 20 * time.Millisecond
 	// decideTime bounds one decision of a task.
 	decideTime = 30 * time.Second
 	// watchEvery is how often a node makes sure that others still take it in.
@@ -58,8 +61,10 @@ func (o *Office) Serve(ctx context.Context, l net.Listener) error {
 func (o *Office) Begin(ctx context.Context) error {
 	m := o.o.Membership
 	if m.Founder() && !o.o.Registry.Known() {
-		if err := o.begin(ctx); err != nil {
-			return err
+		for err := o.begin(ctx); err != nil; err = o.begin(ctx) {
+			if !fault.Is(err, fault.Unavailable) || !sleep(ctx, beginRetry) {
+				return err
+			}
 		}
 	}
 	for {
@@ -174,12 +179,8 @@ func (o *Office) KeepValid(ctx context.Context) error {
 // fails, by the join protocol, whose answer says why.
 func (o *Office) Watch(ctx context.Context) error {
 	for {
-		timer := time.NewTimer(jitter(watchEvery))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !sleep(ctx, jitter(watchEvery)) {
 			return nil
-		case <-timer.C:
 		}
 		if others := o.others(); len(others) > 0 && !o.Removed() {
 			o.watch(ctx, others[rand.IntN(len(others))].Node)
@@ -233,6 +234,18 @@ func (o *Office) wasRemoved() {
 // Removed reports whether the network has said that this node was removed.
 func (o *Office) Removed() bool {
 	return o.removed.Load() || o.o.Registry.Revoked(o.o.Membership.Self.ID())
+}
+
+// sleep waits and reports whether it did to the end.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func jitter(d time.Duration) time.Duration { return d - d/4 + rand.N(d/2) }
