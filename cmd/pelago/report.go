@@ -19,15 +19,14 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		return nil, err
 	}
 	totals := n.archive.Catalog().Totals()
-	used := usage.Staging + usage.Bulk
-	staleness, known := n.network.group.Staleness()
-	if !known {
-		staleness = time.Since(n.began)
+	staleness := -1.0 // not known
+	if d, known := n.network.group.Staleness(); known {
+		staleness = d.Seconds()
 	}
 	return &admin.Status{
 		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: n.network.group.Leader(),
-		AppliedIndex: n.catalog.Applied(), StalenessSeconds: staleness.Seconds(),
-		Sites:    n.network.sites(usage.Size, used),
+		AppliedIndex: n.catalog.Applied(), StalenessSeconds: staleness,
+		Sites:    n.network.sites(usage),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
 		// In a network of one no site may be lost, and every study is committed
 		// as far as the network promises: fsynced.

@@ -13,7 +13,7 @@ type Status struct {
 	Node             string  `json:"node"`
 	Leader           string  `json:"leader"`
 	AppliedIndex     uint64  `json:"applied_index"`
-	StalenessSeconds float64 `json:"staleness_seconds"`
+	StalenessSeconds float64 `json:"staleness_seconds"` // at most; -1: not known
 	Sites            []Site  `json:"sites"`
 	Patients         uint64  `json:"patients"`
 	Studies          uint64  `json:"studies"`
