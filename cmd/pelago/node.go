@@ -113,7 +113,7 @@ func startNode(ctx context.Context, c config.Config, log *slog.Logger) (_ *node,
 	_, web, _ := strings.Cut(n.baseURL, "://")
 	n.reached.Store(&reached{dicom: n.dicomAddr, web: web})
 	err = n.dir.Announce(datadir.Node{
-		PID: os.Getpid(), HTTP: n.baseURL, Certificate: faces.pin, AE: c.DICOM.AE, DICOM: n.dicomAddr, Token: faces.token,
+		PID: os.Getpid(), HTTP: n.baseURL, Certificate: faces.pin, AE: c.DICOM.AE, DICOM: n.dicomAddr, Peer: n.network.place.Address, Token: faces.token,
 	})
 	if err == nil {
 		close(n.announced)

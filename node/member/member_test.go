@@ -1,6 +1,7 @@
 package member
 
 import (
+	"context"
 	"crypto/ed25519"
 	"errors"
 	"net/http"
@@ -430,4 +431,29 @@ func TestFoundingMakesUpANameAndKeepsItsPapers(t *testing.T) {
 	if err := again.MaySign(make([]byte, 80)); !fault.Is(err, fault.Corrupt) {
 		t.Errorf("a key that does not open: %v", err)
 	}
+}
+
+func TestANodeThatNobodyFindsHasAnotherSayWhereItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := w.found("10.0.0.1", "Mercy")
+		b := w.join("10.0.0.2", "Grace", a)
+		w.until("it is known", func() bool { return a.registry.Belongs(b.id()) && b.registry.Known() })
+		// b's own decisions reach nobody, and it is heard of where it was.
+		b.o.Current = func(context.Context) error { return fault.New(fault.Unavailable, "no leader") }
+		a.registry.o.Heard = func(node string) (string, bool) { return "10.0.0.2:7700", node == b.id() }
+		b.o.Place.Address = "10.0.0.2:7701"
+		if err := b.keep(t.Context()); err != nil {
+			t.Error(err)
+		}
+		a.sees(w, b.id(), "10.0.0.2:7701")
+		// What is heard later is newer again.
+		a.registry.o.Heard = func(node string) (string, bool) { return "10.0.0.2:7702", node == b.id() }
+		a.sees(w, b.id(), "10.0.0.2:7702")
+		for name, address := range map[string]string{"nothing": "", "no port": "10.0.0.2", "too long": strings.Repeat("a", 300) + ":1"} {
+			if _, err := b.o.Peers.Do(t.Context(), a.id(), http.MethodPost, pathAddress, strings.NewReader(address)); !fault.Is(err, fault.Invalid) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
 }
