@@ -130,6 +130,8 @@ const nearby = 8
 // step notes a read of a rank.
 func (p *pace) step(rank int) {
 	switch d := rank - p.at; {
+	case p.at < 0: // one read is no order yet
+		p.at = rank
 	case d > 0 && d <= nearby:
 		p.at, p.streak = rank, p.streak+1
 	case d > 0 || d < -nearby:

@@ -154,9 +154,9 @@ func (s *Series) aheadLocked(order, i int, window int64) {
 	}
 	if missing >= min(window/4, maxFetch) || rank == len(p.all) {
 		for _, r := range runs {
-			if c.ahead == maxAhead || c.startLocked(r.o, r.from, r.to, false) == nil {
-				break
-			}
+			r.o.gaps(r.from, r.to, func(a, b int) bool { // again: runs may share units
+				return c.ahead < maxAhead && c.startLocked(r.o, a, b, false) != nil
+			})
 		}
 	}
 	for _, o := range touched {
@@ -174,12 +174,13 @@ type run struct {
 	from, to int
 }
 
-// join adds a run, to the last one if both make one fetch.
+// join adds a run, to the last one if both make one fetch. Neighbours may share a
+// unit.
 func join(runs []run, r run) []run {
 	if last := len(runs) - 1; last >= 0 {
 		l := &runs[last]
-		if l.o == r.o && l.to == r.from && int64(r.to-l.from)*r.o.unit <= maxFetch {
-			l.to = r.to
+		if l.o == r.o && l.from <= r.from && r.from <= l.to && int64(r.to-l.from)*r.o.unit <= maxFetch {
+			l.to = max(l.to, r.to)
 			return runs
 		}
 	}
