@@ -2,11 +2,11 @@ package far
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
+	"sync"
 
-	"pelago/cluster/fault"
+	"pelago/shard/seal"
 )
 
 // Caller sends a request to the peer that its URL names; *call.Client is one.
@@ -29,85 +29,53 @@ type Options struct {
 	Log    *slog.Logger
 }
 
-// Client reads other nodes' archives.
-type Client struct{}
+// Client reads other nodes' archives. Make it by [NewClient].
+type Client struct {
+	o       Options
+	ctx     context.Context //nolint:containedctx // of what it started; Close ends it
+	cancel  context.CancelFunc
+	work    sync.WaitGroup
+	peers   *peers
+	scratch sync.Pool // of *[]byte, a segment's worth
+
+	mu       sync.Mutex // guards what follows, and what objects, fetches and blocks say
+	closed   bool
+	objects  map[objectKey]*object
+	mem      blocks
+	keeping  []*object // packs that wait to be kept, the first in hand
+	ahead    int       // fetches under way that nobody waited for when they began
+	fetched  int64     // bytes
+	hedged   int64     // bytes that were asked for twice
+	openings int
+}
 
 // NewClient returns a client. It must be closed.
-func NewClient(o Options) *Client { return &Client{} }
-
-// Open asks a node for what is wanted, in one round trip. It returns as soon as
-// the wanted instance, and its frame if one was asked for, are here; the rest of
-// the manifest comes meanwhile: [Opening.Manifest]. fault.NotFound if the node
-// holds no such thing, fault.Unavailable if it does not answer, fault.Invalid if
-// its answer is none.
-func (c *Client) Open(ctx context.Context, node string, want Want) (*Opening, error) {
-	return nil, errNotYet
+func NewClient(o Options) *Client {
+	if o.Memory == 0 {
+		o.Memory = 256 << 20
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Client{o: o, peers: newPeers(), objects: map[objectKey]*object{}}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.mem.limit, c.mem.room = max(o.Memory, minMemory), make(chan struct{})
+	c.scratch.New = func() any {
+		b := make([]byte, seal.SegmentBytes)
+		return &b
+	}
+	return c
 }
-
-// Series returns the manifest of a series of a node.
-func (c *Client) Series(ctx context.Context, node, study, series string) (*Manifest, error) {
-	return nil, errNotYet
-}
-
-// Find returns the manifest of the series of an instance of a node.
-func (c *Client) Find(ctx context.Context, node, sop string) (*Manifest, error) {
-	return nil, errNotYet
-}
-
-// Read returns the readers of a manifest's packs and staged instances. nodes are
-// those that may hold the packs, in the order in which they are asked, the
-// manifest's own not among them (those that are known to cache it, usually); it
-// is asked after them, and is the only one for what is staged. The manifest may
-// be made of stored rows, whenever they were got.
-func (c *Client) Read(m *Manifest, nodes ...string) *Series { return &Series{} }
 
 // Close ends what is under way and gives the memory back. Readers fail after it.
-func (c *Client) Close() error { return nil }
-
-// Opening is an answer that is still coming.
-type Opening struct{}
-
-// First is what has come: the wanted instance, or the series' first, and its
-// pack. A series that is read by it finds the bytes of the frame here.
-func (o *Opening) First() *Manifest { return nil }
-
-// Manifest waits for the whole manifest.
-func (o *Opening) Manifest(ctx context.Context) (*Manifest, error) { return nil, errNotYet }
-
-// Series reads the instances of one manifest. What is read in order, in that of
-// the manifest or of the packs, is read ahead, across packs.
-type Series struct{}
-
-// Whole says that all of the series will be read in order: it is read ahead with
-// the first read already, as far as it may.
-func (s *Series) Whole() {}
-
-// Pack returns the reader of a pack's ciphertext, by its index in the manifest.
-// Readers of one pack share what is fetched, over all series and manifests.
-func (s *Series) Pack(i int) *Reader { return nil }
-
-// Staged returns the reader of the bytes of an instance that is not packed, by
-// its index in the manifest. They come from wherever the node has them now. When
-// all of it was read, its hash is checked: fault.Corrupt.
-func (s *Series) Staged(i int) *Reader { return nil }
-
-// Reader reads a pack's ciphertext, or a staged instance, from other nodes.
-type Reader struct{}
-
-// Size is the number of bytes.
-func (r *Reader) Size() int64 { return 0 }
-
-// ReadAt reads as io.ReaderAt does. fault.NotFound if no node holds it any more,
-// fault.Unavailable if none answers, fault.Corrupt if all send other bytes.
-func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	return 0, errNotYet
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.cancel()
+	c.mu.Unlock()
+	c.work.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closeLocked()
+	return nil
 }
-
-// With returns the reader as an io.ReaderAt bound to a context. Reads of a
-// context that never ends still end: a peer that sends nothing is given up.
-func (r *Reader) With(ctx context.Context) io.ReaderAt { return nil }
-
-// Plaintext returns the plaintext of a pack (seal.Reader), bound to a context.
-func (r *Reader) Plaintext(ctx context.Context) io.ReaderAt { return nil }
-
-var errNotYet = fault.New(fault.Unsupported, "far: not yet")
