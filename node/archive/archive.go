@@ -130,9 +130,9 @@ type Archive struct {
 	catalog *catalog.Catalog
 	journal *journal.Journal
 
-	number    atomic.Uint64                // the last local number given out
-	visible   atomic.Uint64                // the highest whose arrival is durable and has its rows
-	arrival   inflight                     // SOP Instance UIDs on their way in
+	number    atomic.Uint64                       // the last local number given out
+	visible   atomic.Uint64                       // the highest whose arrival is durable and has its rows
+	arrival   inflight                            // SOP Instance UIDs on their way in
 	packs     recent.Values[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
 	headers   *headers
 	damage    damage
