@@ -20,8 +20,8 @@ import (
 
 // What figures of the network stand beside.
 const (
-	alone = "a network of one"
-	owner = "the site that owns it"
+	oneSite = "a network of one"
+	owner   = "the site that owns it"
 )
 
 // netSize is how much is stored and asked in the rows of the network.
@@ -53,8 +53,8 @@ var (
 func networkRows() []row {
 	return []row{
 		{"store", netStore, []line{
-			{"C-STORE at a site of three, 80 ms apart", "connected", "≥ 0.9× a network of one", []check{{atLeast, alone, 0.9}}},
-			{"the same, cut off from the others", "cut off", "≥ 0.9× a network of one", []check{{atLeast, alone, 0.9}}},
+			{"C-STORE at a site of three, 80 ms apart", "connected", "≥ 0.9× a network of one", []check{{atLeast, oneSite, 0.9}}},
+			{"the same, cut off from the others", "cut off", "≥ 0.9× a network of one", []check{{atLeast, oneSite, 0.9}}},
 		}},
 		{"visible", netVisible, []line{
 			{"a study whole at all of 5 sites, 80 ms apart, after its last image: p50", "visible p50", "≤ 1.5 s", []check{{most, "", 1.5}}},
