@@ -13,6 +13,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/replication/catalog"
+	"pelago/replication/catalog/alone"
 )
 
 // Source computes facts from the instances that this node holds.
@@ -74,13 +75,13 @@ func Open(db *pebble.DB, c *catalog.Catalog) (*Journal, error) {
 		}
 	}
 	j.cursor.base = j.state.cursor
-	if applied := c.Applied(); applied+1 < j.state.oldest {
+	if applied := applied(c); applied+1 < j.state.oldest {
 		return nil, fault.New(fault.Corrupt, "journal: the catalogue stands at %d, the journal begins at %d", applied, j.state.oldest)
 	}
 	if err := j.replay(); err != nil {
 		return nil, err
 	}
-	if applied := c.Applied(); applied >= j.state.next {
+	if applied := applied(c); applied >= j.state.next {
 		// The store was restored from before the catalogue: go on under numbers,
 		// and an incarnation, that nobody has seen.
 		j.state.incarnation++
@@ -95,6 +96,9 @@ func Open(db *pebble.DB, c *catalog.Catalog) (*Journal, error) {
 	return j, nil
 }
 
+// applied is the number of the last batch that the catalogue has applied.
+func applied(c *catalog.Catalog) uint64 { return c.Applied() / alone.Stride }
+
 // replay checks the chain of the batches that are kept and applies those that
 // the catalogue has not.
 func (j *Journal) replay() error {
@@ -105,15 +109,17 @@ func (j *Journal) replay() error {
 	defer it.Close()
 	number, previous := j.state.oldest, []byte(nil)
 	for it.First(); it.Valid(); it.Next() {
-		b, commands, hash, err := decodeBatch(it.Value())
+		b, changes, hash, err := decodeBatch(it.Value())
 		if err != nil {
 			return fmt.Errorf("journal: batch %d: %w", number, err)
 		}
 		if b.Number != number || !bytes.Equal(it.Key(), batchKey(number)) || previous != nil && !bytes.Equal(b.Previous, previous) {
 			return fault.New(fault.Corrupt, "journal: batch %d does not follow the one before", number)
 		}
-		if _, err := j.catalog.Apply(number, commands); err != nil {
-			return fmt.Errorf("journal: batch %d: %w", number, err)
+		if number > applied(j.catalog) {
+			if _, err := alone.New(j.catalog).DoAs(number, changes...); err != nil {
+				return fmt.Errorf("journal: batch %d: %w", number, err)
+			}
 		}
 		number, previous = number+1, hash[:]
 	}
@@ -232,7 +238,7 @@ func (j *Journal) Append(ctx context.Context, commands ...catalog.Command) ([]er
 	if len(commands) > maxAppend {
 		return nil, fault.New(fault.Unsupported, "journal: %d commands at once", len(commands))
 	}
-	if _, err := catalog.EncodeEntry(commands); err != nil {
+	if _, err := catalog.EncodeDecision(unsigned{}, "n", nil, commands); err != nil {
 		return nil, err
 	}
 	r := &request{commands: commands, done: make(chan struct{})}

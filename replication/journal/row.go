@@ -52,15 +52,31 @@ func decodeState(b []byte) (state, error) {
 	return state{incarnation: u(0), oldest: u(1), next: u(2), nextFact: u(3), cursor: u(4), last: [32]byte(b[41:])}, nil
 }
 
+// unsigned signs nothing: rows are for this node alone.
+type unsigned struct{}
+
+func (unsigned) Sign([]byte) []byte { return nil }
+
 // encodeBatch returns a batch's row and its hash.
-func encodeBatch(s state, commands []catalog.Command) (row []byte, hash [32]byte, err error) {
-	entry, err := catalog.EncodeEntry(commands)
-	if err != nil {
-		return nil, hash, err
+func encodeBatch(s state, facts []*catalog.SeriesFact, commands []catalog.Command) (row []byte, hash [32]byte, err error) {
+	j := &catalogpb.Journaled{Incarnation: s.incarnation, Number: s.next, First: s.nextFact, Previous: s.last[:]}
+	if len(commands) > 0 {
+		entry, err := catalog.EncodeDecision(unsigned{}, "n", nil, commands)
+		if err != nil {
+			return nil, hash, err
+		}
+		j.Entries = append(j.Entries, entry)
 	}
-	row, err = proto.MarshalOptions{Deterministic: true}.Marshal(&catalogpb.Batch{
-		Incarnation: s.incarnation, Number: s.next, First: s.nextFact, Previous: s.last[:], Entry: entry,
-	})
+	if len(facts) > 0 {
+		entry, _, err := catalog.EncodeBatch(unsigned{}, catalog.Batch{
+			Node: facts[0].Origin, Site: facts[0].Site, Incarnation: 1, Number: 1, Facts: facts,
+		}, [32]byte{})
+		if err != nil {
+			return nil, hash, err
+		}
+		j.Entries = append(j.Entries, entry)
+	}
+	row, err = proto.MarshalOptions{Deterministic: true}.Marshal(j)
 	if err != nil {
 		return nil, hash, fault.New(fault.Invalid, "journal: encode batch: %w", err)
 	}
@@ -69,7 +85,7 @@ func encodeBatch(s state, commands []catalog.Command) (row []byte, hash [32]byte
 }
 
 // decodeBatch reads a batch's row and checks its hash.
-func decodeBatch(row []byte) (*catalogpb.Batch, []catalog.Command, [32]byte, error) {
+func decodeBatch(row []byte) (*catalogpb.Journaled, []any, [32]byte, error) {
 	var hash [32]byte
 	if len(row) < len(hash) {
 		return nil, nil, hash, fault.New(fault.Corrupt, "journal: a batch of %d bytes", len(row))
@@ -78,10 +94,25 @@ func decodeBatch(row []byte) (*catalogpb.Batch, []catalog.Command, [32]byte, err
 	if hash = blake3.Sum256(body); !bytes.Equal(hash[:], row[len(body):]) {
 		return nil, nil, hash, fault.New(fault.Corrupt, "journal: a batch fails its hash")
 	}
-	var b catalogpb.Batch
+	var b catalogpb.Journaled
 	if err := proto.Unmarshal(body, &b); err != nil {
 		return nil, nil, hash, fault.New(fault.Corrupt, "journal: a batch cannot be read: %w", err)
 	}
-	commands, err := catalog.DecodeEntry(b.Entry)
-	return &b, commands, hash, err
+	var changes []any
+	for _, entry := range b.Entries {
+		e, err := catalog.DecodeEntry(entry)
+		if err != nil {
+			return nil, nil, hash, err
+		}
+		if e.Batch != nil {
+			for _, f := range e.Batch.Facts {
+				changes = append(changes, f)
+			}
+			continue
+		}
+		for _, c := range e.Decision.Commands {
+			changes = append(changes, c)
+		}
+	}
+	return &b, changes, hash, nil
 }

@@ -15,7 +15,7 @@ var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 
 func goldenRows(t testing.TB) (stateRow, batchRow []byte) {
 	s := state{incarnation: 2, oldest: 3, next: 4, nextFact: 50, cursor: 60, last: [32]byte{1, 2, 3}}
-	row, _, err := encodeBatch(s, []catalog.Command{&catalog.TombstoneFact{Study: "1.2.3", Tick: 1700000000, By: "operator"}})
+	row, _, err := encodeBatch(s, []*catalog.SeriesFact{{Origin: "n", Site: "s", AsOf: 3, Study: "1.2.3", Series: "1.2.3.4", Instances: 1}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,11 +56,7 @@ func FuzzDecodeBatch(f *testing.F) {
 	f.Add(batchRow)
 	f.Add(stateRow)
 	f.Fuzz(func(t *testing.T, row []byte) {
-		if _, commands, _, err := decodeBatch(row); err == nil {
-			if _, err := catalog.EncodeEntry(commands); err != nil {
-				t.Errorf("a batch that was read cannot be written: %v", err)
-			}
-		}
+		_, _, _, _ = decodeBatch(row) // it must not panic
 		if s, err := decodeState(row); err == nil && !bytes.Equal(s.encode(), row) {
 			t.Error("a state that was read is written otherwise")
 		}

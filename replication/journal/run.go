@@ -10,6 +10,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/replication/catalog"
+	"pelago/replication/catalog/alone"
 )
 
 const (
@@ -140,19 +141,20 @@ func (j *Journal) round(ctx context.Context, s Source) (more bool, err error) {
 	j.mu.Unlock()
 	asked := len(commands)
 	var told []*pending
+	var facts []*catalog.SeriesFact
 	for _, p := range series {
 		fact, err := s.SeriesFact(ctx, p.name.study, p.name.series)
 		switch {
 		case err == nil:
-			if _, err = catalog.EncodeEntry([]catalog.Command{fact}); err == nil {
-				commands, told = append(commands, fact), append(told, p)
+			if _, _, err = encodeBatch(state{}, []*catalog.SeriesFact{fact}, nil); err == nil {
+				facts, told = append(facts, fact), append(told, p)
 			}
 		case fault.Is(err, fault.NotFound):
 			err = nil
 		}
 		p.failed = err
 	}
-	results, err := j.commit(commands, len(requests) > 0, series)
+	results, err := j.commit(facts, commands, len(requests) > 0, series)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.flying -= asked
@@ -202,15 +204,15 @@ func (j *Journal) takeRequests() ([]*request, []catalog.Command) {
 
 // commit makes a batch durable and applies it; with synced the catalogue is
 // synced too.
-func (j *Journal) commit(commands []catalog.Command, synced bool, announced []*pending) ([]error, error) {
-	if len(commands) == 0 {
+func (j *Journal) commit(facts []*catalog.SeriesFact, commands []catalog.Command, synced bool, announced []*pending) ([]error, error) {
+	if len(facts)+len(commands) == 0 {
 		return nil, nil
 	}
-	next := j.nextState(len(commands), announced)
+	next := j.nextState(len(facts)+len(commands), announced)
 	j.mu.Lock()
 	current := j.state
 	j.mu.Unlock()
-	row, hash, err := encodeBatch(current, commands)
+	row, hash, err := encodeBatch(current, facts, commands)
 	if err != nil {
 		return nil, err
 	}
@@ -223,12 +225,19 @@ func (j *Journal) commit(commands []catalog.Command, synced bool, announced []*p
 	j.mu.Lock()
 	j.state = next
 	j.mu.Unlock()
-	results, err := j.catalog.Apply(current.next, commands)
+	if applied(j.catalog) >= current.next {
+		return nil, fault.New(fault.Corrupt, "journal: the catalogue has seen batch %d before", current.next)
+	}
+	var changes []any
+	for _, c := range commands {
+		changes = append(changes, c)
+	}
+	for _, f := range facts {
+		changes = append(changes, f)
+	}
+	results, err := alone.New(j.catalog).DoAs(current.next, changes...)
 	if err != nil {
 		return nil, fmt.Errorf("journal: batch %d: %w", current.next, err)
-	}
-	if results == nil {
-		return nil, fault.New(fault.Corrupt, "journal: the catalogue has seen batch %d before", current.next)
 	}
 	if synced {
 		if err := j.catalog.Sync(); err != nil {
