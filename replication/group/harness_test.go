@@ -46,7 +46,9 @@ type toy struct {
 	replaced int
 }
 
-func newToy(fs vfs.FS) *toy { return &toy{fs: fs, changed: make(chan struct{}), newest: map[string]uint64{}} }
+func newToy(fs vfs.FS) *toy {
+	return &toy{fs: fs, changed: make(chan struct{}), newest: map[string]uint64{}}
+}
 
 func (m *toy) Apply(entries []replication.Entry, at replication.Position) error {
 	m.mu.Lock()
