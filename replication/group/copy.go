@@ -44,13 +44,13 @@ const (
 // others, and at last those that it hears of just now, the busy leader among them.
 func (g *Group) sources(members []replication.Member) []string {
 	site, of := "", map[string]string{}
-	records, err := g.o.Directory()
+	list, err := records(g.o.Catalogue)
 	if err != nil {
 		g.log.Warn("directory", "error", err)
 	}
 	var all []string
 	gone := map[string]bool{g.o.ID: true}
-	for _, r := range records {
+	for _, r := range list {
 		of[r.ID] = r.Site
 		if r.ID == g.o.ID {
 			site = r.Site
@@ -110,7 +110,7 @@ func (g *Group) copyFrom(ctx context.Context, node string, generation, least uin
 	if err != nil {
 		return err
 	}
-	hash, index, err := g.o.Catalogue.Inspect(ctx, whole)
+	hash, index, err := g.o.Catalogue.Inspect(ctx, whole, g.o.ID)
 	if err != nil || index != m.Index || hex.EncodeToString(hash[:]) != m.Hash {
 		err = fault.New(fault.Corrupt, "group: the copy is not what it was said to be: %w", errors.Join(err, fmt.Errorf("at %d", index)))
 		return errors.Join(err, g.o.FS.RemoveAll(dir))
@@ -118,10 +118,13 @@ func (g *Group) copyFrom(ctx context.Context, node string, generation, least uin
 	if err := g.confirm(ctx, node, m); err != nil {
 		return errors.Join(err, g.o.FS.RemoveAll(dir))
 	}
-	if err := g.machine.replace(whole); err != nil {
+	if err := g.machine.replace(ctx, whole); err != nil {
 		return err
 	}
 	g.log.Info("catalogue copied", "index", m.Index)
+	if g.o.Replaced != nil {
+		g.o.Replaced()
+	}
 	return g.o.FS.RemoveAll(dir)
 }
 

@@ -13,6 +13,7 @@ import (
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
 	"pelago/replication"
+	"pelago/replication/catalog"
 	"pelago/replication/consensus"
 	"pelago/replication/freshness"
 	"pelago/replication/raftlog"
@@ -26,9 +27,8 @@ type Options struct {
 	Dir     string // data directory: the log is in raft/ under it
 	// Catalogue is opened and closed by the caller, after Close.
 	Catalogue Catalogue
-	// Directory returns what the catalogue says of members, revoked ones too.
-	Directory func() ([]Record, error)
-	Peers     *call.Client // knows where nodes are
+	Signer    catalog.Signer // this node's key
+	Peers     *call.Client   // knows where nodes are
 	Port      Port
 	// Locate knows a node's address better than the membership; nil, an error
 	// or "": it does not.
@@ -38,6 +38,9 @@ type Options struct {
 	// Seeded says that this node joined with a copy of the catalogue and has not
 	// voted yet: see consensus.Options.
 	Seeded bool
+	// Replaced is called when the catalogue has been replaced by a copy of another
+	// node's: what this node had said ahead of the log is not in it. May be nil.
+	Replaced func()
 	// Observe hears of the log's operations, for metrics; may be nil.
 	Observe func(op raftlog.Operation, took time.Duration, err error)
 }
@@ -49,18 +52,21 @@ type Catalogue interface {
 	Results(index uint64) (results []error, ok bool)
 	// StateHash returns the hash of all that was committed up to an index.
 	StateHash() (hash [32]byte, index uint64)
+	// Registry returns the records of a kind by name: of it are members and revocations.
+	Registry(kind string) (map[string][]byte, error)
 	// Changed closes after the next change.
 	Changed() <-chan struct{}
 	// Checkpoint makes a copy in a folder that does not exist, at one moment and
 	// durable. Apply does not run beside it.
 	Checkpoint(dir string) error
-	// Inspect makes a copied checkpoint this node's, checks that it is whole, and
-	// returns the hash of its state and the index of that.
-	Inspect(ctx context.Context, dir string) (hash [32]byte, index uint64, err error)
+	// Inspect makes a copied checkpoint, which nobody has open, that of the node
+	// self, checks that it is whole, and returns the hash of its state and the index
+	// of that.
+	Inspect(ctx context.Context, dir, self string) (hash [32]byte, index uint64, err error)
 	// Replace puts a copied checkpoint in the place of this catalogue, in one step:
 	// after a crash there is the one or the other. It is durable when it returns, and
 	// the folder may be gone. Apply does not run beside it; readers may.
-	Replace(dir string) error
+	Replace(ctx context.Context, dir string) error
 }
 
 // Settings are times. The zero value of a field is its default.
@@ -115,8 +121,8 @@ type Group struct {
 
 // Open opens the log and offers Raft on the port. Nothing takes part before Run.
 func Open(o Options) (*Group, error) {
-	if o.ID == "" || o.Address == "" || o.Catalogue == nil || o.Directory == nil || o.Peers == nil || o.Port == nil {
-		return nil, fault.New(fault.Invalid, "group: a node needs an id, an address, a catalogue, a directory, peers and a port")
+	if o.ID == "" || o.Address == "" || o.Catalogue == nil || o.Signer == nil || o.Peers == nil || o.Port == nil {
+		return nil, fault.New(fault.Invalid, "group: a node needs an id, an address, a catalogue, a key, peers and a port")
 	}
 	if o.FS == nil {
 		o.FS = vfs.Default

@@ -21,12 +21,15 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/zeebo/blake3"
+	"google.golang.org/protobuf/proto"
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
 	"pelago/cluster/port"
 	"pelago/cluster/port/porttest"
 	"pelago/replication"
+	"pelago/replication/catalog"
+	"pelago/replication/catalog/catalogpb"
 	"pelago/replication/group"
 )
 
@@ -43,6 +46,7 @@ type toy struct {
 	newest map[string]uint64
 
 	fs       vfs.FS
+	registry func(kind string) (map[string][]byte, error)
 	replaced int
 }
 
@@ -147,12 +151,12 @@ func (m *toy) load(dir string) (s state, err error) {
 	return s, json.Unmarshal(b, &s)
 }
 
-func (m *toy) Inspect(_ context.Context, dir string) ([32]byte, uint64, error) {
+func (m *toy) Inspect(_ context.Context, dir, _ string) ([32]byte, uint64, error) {
 	s, err := m.load(dir)
 	return s.Hash, s.At.Index, err
 }
 
-func (m *toy) Replace(dir string) error {
+func (m *toy) Replace(_ context.Context, dir string) error {
 	s, err := m.load(dir)
 	if err != nil {
 		return err
@@ -166,6 +170,8 @@ func (m *toy) Replace(dir string) error {
 	m.changed = make(chan struct{})
 	return nil
 }
+
+func (m *toy) Registry(kind string) (map[string][]byte, error) { return m.registry(kind) }
 
 func (m *toy) has(data string) bool {
 	m.mu.Lock()
@@ -263,6 +269,7 @@ func (w *world) add(site string) *member {
 	ip := fmt.Sprintf("10.0.0.%d", len(w.members)+1)
 	m := &member{w: w, ip: ip, site: site, fs: vfs.NewMem()}
 	m.machine = newToy(m.fs)
+	m.machine.registry = w.registry
 	m.port = w.cluster.Start(w.t, ip, site, nil)
 	m.rt = m.port.Transport(w.locate)
 	w.members = append(w.members, m)
@@ -330,13 +337,24 @@ func (w *world) locate(_ context.Context, node string) (string, error) {
 
 func (m *member) id() string { return m.port.ID() }
 
-// directory stands for the catalogue's registry: it is the same at once everywhere.
-func (w *world) directory() ([]group.Record, error) {
+// registry stands for that of the catalogue: it is the same at once everywhere.
+func (w *world) registry(kind string) (map[string][]byte, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var all []group.Record
-	for _, r := range w.records {
-		all = append(all, r)
+	all := map[string][]byte{}
+	for id, r := range w.records {
+		switch {
+		case kind == catalog.KindRevoked && r.Revoked:
+			all[id] = []byte{1}
+		case kind == catalog.KindMember:
+			value, err := proto.Marshal(&catalogpb.Member{
+				Site: r.Site, Address: r.Address, PublicKey: make([]byte, 32), Witness: r.Witness, Barred: r.Barred, Founder: r.Founder, Drained: r.Drained,
+			})
+			if err != nil {
+				return nil, err
+			}
+			all[id] = value
+		}
 	}
 	return all, nil
 }
@@ -355,7 +373,7 @@ func (w *world) record(m *member, change func(*group.Record)) {
 func (m *member) open() {
 	m.w.t.Helper()
 	g, err := group.Open(group.Options{
-		ID: m.id(), Address: m.port.Address, FS: m.fs, Dir: "data", Catalogue: m.machine, Directory: m.w.directory,
+		ID: m.id(), Address: m.port.Address, FS: m.fs, Dir: "data", Catalogue: m.machine, Signer: m.port.Self,
 		Peers: call.NewClient(m.rt), Port: m.port.Port, Log: logger(m.ip), Settings: m.w.settings,
 	})
 	if err != nil {

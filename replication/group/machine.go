@@ -1,6 +1,7 @@
 package group
 
 import (
+	"context"
 	"sync"
 
 	"pelago/replication"
@@ -81,10 +82,10 @@ func (m *machine) still(do func(hash [32]byte, index uint64) error) error {
 }
 
 // replace puts another state in the place of this one.
-func (m *machine) replace(dir string) error {
+func (m *machine) replace(ctx context.Context, dir string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.Catalogue.Replace(dir); err != nil {
+	if err := m.Catalogue.Replace(ctx, dir); err != nil {
 		return err
 	}
 	clear(m.samples)
