@@ -32,6 +32,7 @@ type Candidate struct {
 	Study, Series string
 	Return        []dict.Tag // besides those of the probe
 	First         bool       // the first instance that matches is enough
+	After         string     // only SOP Instance UIDs above it
 }
 
 // Found is an instance that a probe found. One that does not match may be among
