@@ -15,6 +15,7 @@ import (
 	"pelago/dimse/dicom"
 	"pelago/query/plan"
 	"pelago/replication/catalog"
+	"pelago/replication/catalog/alone"
 	"pelago/shard/keys"
 )
 
@@ -92,14 +93,13 @@ func load(ctx context.Context, dir string, p input.Population) (err error) {
 	}
 	defer func() { err = errors.Join(err, c.Sync(), c.Close()) }()
 	const batch = 1000
-	index := c.Applied()
+	a := alone.New(c)
 	for from := 0; from < p.Size; from += batch {
-		var commands []catalog.Command
+		var facts []any
 		for i := from; i < min(from+batch, p.Size); i++ {
-			commands = append(commands, fact(p.Study(i), i))
+			facts = append(facts, fact(p.Study(i), i))
 		}
-		index++
-		results, err := c.Apply(index, commands)
+		results, err := a.Do(facts...)
 		if err := errors.Join(append(results, err, ctx.Err())...); err != nil {
 			return err
 		}

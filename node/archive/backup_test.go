@@ -139,7 +139,7 @@ func TestVerifyAloneNeedsNoTasksAndDeletesNothing(t *testing.T) {
 	}
 	b.close()
 	o.Grace = time.Nanosecond // a purge would find something
-	a, err := Open(o)
+	a, err := openAlone(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestVerifyAloneNeedsNoTasksAndDeletesNothing(t *testing.T) {
 	if err != nil || len(report.Findings) != 0 || report.Instances != 16 {
 		t.Errorf("%+v, %v", report, err)
 	}
-	if err := a.Close(); err != nil {
+	if err := closeAlone(a); err != nil {
 		t.Error(err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"pelago/query"
 	"pelago/query/plan"
 	"pelago/replication/catalog"
+	"pelago/replication/catalog/catalogtest"
 )
 
 // archive is a node's own instances in memory, and the catalogue that knows them.
@@ -79,7 +80,7 @@ func (a *archive) store(t tester, issuer string, ds *dicom.Dataset) {
 			slices.Sort(f.Classes)
 		}
 	}
-	results, err := a.catalog.Apply(a.catalog.Applied()+1, []catalog.Command{f})
+	results, err := catalogtest.Alone(a.catalog).Do(f)
 	if err != nil {
 		t.Fatal(err)
 	}

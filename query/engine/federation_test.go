@@ -22,6 +22,7 @@ import (
 	"pelago/query"
 	"pelago/query/engine"
 	"pelago/replication/catalog"
+	"pelago/replication/catalog/catalogtest"
 )
 
 // federation is the instances of an archive spread over nodes, of which n0 is
@@ -48,7 +49,7 @@ func spread(t tester, tb testing.TB, a *archive, issuer map[string]string, hold 
 	f.whole.instances = a.instances
 	type held struct{ node, study, series string }
 	facts := map[held]*catalog.SeriesFact{}
-	var commands []catalog.Command
+	var changes []any
 	for _, x := range a.instances {
 		for _, node := range hold(x.Instance) {
 			n := f.nodes[node]
@@ -67,7 +68,7 @@ func spread(t tester, tb testing.TB, a *archive, issuer map[string]string, hold 
 					Attributes: catalog.Attributes(x.header),
 				}
 				facts[name] = fact
-				commands = append(commands, fact)
+				changes = append(changes, fact)
 			}
 			fact.Instances++
 			fact.Bytes += uint64(i.Bytes)
@@ -81,7 +82,7 @@ func spread(t tester, tb testing.TB, a *archive, issuer map[string]string, hold 
 			}
 		}
 	}
-	results, err := f.whole.catalog.Apply(1, commands)
+	results, err := catalogtest.Alone(f.whole.catalog).Do(changes...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -201,6 +201,19 @@ func parseOmitted(value []byte) []byte {
 	return slices.Compact(codes)
 }
 
+// bounded reports whether attributes that were read are no more than a fact may
+// have.
+func (as attrs) bounded() bool {
+	total := 0
+	for _, a := range as {
+		if len(a.value) > maxValue || len(a.value)%2 != 0 && a.code != codeOmitted {
+			return false
+		}
+		total += len(a.value)
+	}
+	return total <= maxAttributes
+}
+
 // get returns the padded value of a code, or nil.
 func (as attrs) get(code uint8) []byte {
 	i, ok := slices.BinarySearchFunc(as, code, func(a attr, c uint8) int { return cmp.Compare(a.code, c) })

@@ -124,7 +124,7 @@ func (a *applier) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return err
 	}
-	if at, _, _ := a.state(); at.Index >= want.Index {
+	if at, _, _ := a.state(); !behind(at, want) {
 		return nil
 	}
 	a.behind(want)

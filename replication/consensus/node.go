@@ -61,7 +61,7 @@ func New(o Options) (*Node, error) {
 	}
 	n := &Node{
 		o: o, settings: o.Settings.withDefaults(), log: o.Logger,
-		trans:  &transport{Transport: o.Transport, evidence: newEvidence(), now: time.Now},
+		trans:  newTransport(o.Transport),
 		wanted: make(chan replication.Position, 1), waiting: make(chan struct{}, maxWaiting),
 		subscribers: map[chan Status]struct{}{},
 	}
