@@ -60,21 +60,7 @@ func NewClient(o Options) *Client {
 func (c *Client) Nodes() []query.Node { return c.o.Nodes() }
 
 // Availability implements [query.Peers].
-func (c *Client) Availability(node string) query.Availability {
-	if node != "" {
-		return c.o.Reach(node)
-	}
-	least := query.Online
-	for _, n := range c.o.Nodes() {
-		switch a := c.o.Reach(n.ID); a {
-		case query.Unavailable:
-			return a
-		case query.Nearline:
-			least = a
-		}
-	}
-	return least
-}
+func (c *Client) Availability(node string) query.Availability { return c.o.Reach(node) }
 
 // Probe implements [query.Peers].
 func (c *Client) Probe(ctx context.Context, node string, p query.Probe, candidates []query.Candidate) iter.Seq2[query.Found, error] {

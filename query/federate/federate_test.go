@@ -376,21 +376,6 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 }
 
-func TestAvailabilityIsTheLeastOfAllNodes(t *testing.T) {
-	for _, tt := range []struct{ one, other, want query.Availability }{
-		{query.Online, query.Online, query.Online}, {query.Nearline, query.Online, query.Nearline},
-		{query.Nearline, query.Unavailable, query.Unavailable}, {query.Unavailable, query.Nearline, query.Unavailable},
-	} {
-		c := federate.NewClient(federate.Options{
-			Nodes: func() []query.Node { return []query.Node{{ID: "a"}, {ID: "b"}} },
-			Reach: func(n string) query.Availability { return map[string]query.Availability{"a": tt.one, "b": tt.other}[n] },
-		})
-		if got := c.Availability(""); got != tt.want || c.Availability("a") != tt.one {
-			t.Errorf("%v and %v: %v, want %v", tt.one, tt.other, got, tt.want)
-		}
-	}
-}
-
 func TestLocating(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newPair(t, &prober{sops: []string{"5", "6"}}, federate.Options{}, federate.HandlerOptions{})
