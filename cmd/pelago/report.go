@@ -113,17 +113,7 @@ func (n *node) gauges() {
 	m.Gauge("pelago_free_bytes", "Bytes free on the data directory's file system.", usage(func(u archive.Usage) int64 { return u.Free }))
 	m.Gauge("pelago_studies", "Studies in the catalogue.", func() float64 { return float64(n.archive.Catalog().Totals().Studies) })
 	m.Gauge("pelago_instances", "Instances in the catalogue.", func() float64 { return float64(n.archive.Catalog().Totals().Instances) })
-	m.Gauge("pelago_journal_pending", "Facts that the network does not have yet.", func() float64 { return float64(n.archive.Journal().Pending()) })
-	m.Gauge("pelago_journal_batches", "Logged batches that the network does not have yet.", func() float64 {
-		s := n.archive.Journal().Status()
-		return float64(s.Logged - s.Committed)
-	})
-	m.Gauge("pelago_journal_refused", "1 when the network takes nothing from this node.", func() float64 {
-		if n.archive.Journal().Status().Refused != nil {
-			return 1
-		}
-		return 0
-	})
+	m.Gauge("pelago_journal_pending", "Facts not yet in the catalogue.", func() float64 { return float64(n.archive.Journal().Pending()) })
 	m.Counter("pelago_journal_rejected_total", "Facts that the catalogue refused: their series are not found as they are.", func() float64 { return float64(n.archive.Journal().Rejected()) })
 	m.Gauge("pelago_associations", "Associations that are open.", func() float64 { return float64(n.dimse.Associations()) })
 	m.Gauge("pelago_commitments_pending", "Storage commitment requests without a delivered result.", func() float64 { return float64(n.face.Pending()) })
