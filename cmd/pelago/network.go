@@ -23,7 +23,6 @@ import (
 	"pelago/node/member"
 	"pelago/replication"
 	"pelago/replication/catalog"
-	"pelago/replication/consensus"
 	"pelago/replication/group"
 )
 
@@ -99,7 +98,7 @@ func (w *network) open(c config.Config) (err error) {
 		address = id
 	}
 	w.group, err = group.Open(group.Options{
-		ID: id, Address: address, FS: vfs.Default, Dir: c.Data, Catalogue: w.catalog, Directory: w.directory,
+		ID: id, Address: address, FS: vfs.Default, Dir: c.Data, Catalogue: w.catalog, Signer: w.self,
 		Peers: calls, Port: w.port, Locate: w.registry.Locate, Log: w.log,
 	})
 	if err != nil {
@@ -152,21 +151,9 @@ func (w *network) Propose(ctx context.Context, entry []byte) (index uint64, err 
 	return w.group.Propose(ctx, entry)
 }
 
-// Decide has the network decide, as [member.Decider] has it.
+// Decide has the network decide.
 func (w *network) Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
-	entry, err := catalog.EncodeDecision(w.self, w.self.ID(), conditions, commands)
-	if err != nil {
-		return nil, err
-	}
-	index, err := w.group.Propose(ctx, entry)
-	if err != nil {
-		return nil, err
-	}
-	results, ok := w.catalog.Results(index)
-	if !ok {
-		return nil, fault.New(fault.Unavailable, "the decision is committed, and what became of it is not known: %w", consensus.ErrUnknownOutcome)
-	}
-	return results, nil
+	return w.group.Decide(ctx, conditions, commands...)
 }
 
 // current returns once everything that was committed before is applied here.
@@ -186,25 +173,6 @@ func (w *network) voters() []string {
 		}
 	}
 	return voters
-}
-
-// directory is what the catalogue says of members.
-func (w *network) directory() ([]group.Record, error) {
-	all, err := w.registry.All()
-	if err != nil {
-		return nil, err
-	}
-	records := make([]group.Record, len(all))
-	for i, m := range all {
-		records[i] = group.Record{
-			ID: m.Node, Site: m.Site, Address: m.Address, Witness: m.Witness, Barred: m.Barred,
-			Founder: m.Founder, Drained: m.Drained, Revoked: m.Revoked,
-		}
-		if m.Address == "" {
-			records[i].Address = m.Node
-		}
-	}
-	return records, nil
 }
 
 // alive are the other nodes that gossip believes to be alive.

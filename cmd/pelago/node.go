@@ -22,6 +22,7 @@ import (
 	"pelago/node/audit"
 	"pelago/node/config"
 	"pelago/node/datadir"
+	"pelago/node/transfers"
 	"pelago/node/work"
 	"pelago/replication/catalog"
 	"pelago/shard/keys"
@@ -35,6 +36,8 @@ type node struct {
 	metrics *admin.Metrics
 	id      string
 	began   time.Time
+
+	transfers transfers.Registry
 
 	dir       *datadir.Dir
 	announced chan struct{} // closed once commands find the node by its data directory

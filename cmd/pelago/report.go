@@ -18,22 +18,20 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	totals := n.archive.Catalog().Totals()
-	staleness := -1.0 // not known
-	if d, known := n.network.group.Staleness(); known {
-		staleness = d.Seconds()
-	}
+	totals, journal := n.archive.Catalog().Totals(), n.archive.Journal()
+	from := n.network.vantage()
 	return &admin.Status{
-		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: n.network.group.Leader(),
-		AppliedIndex: n.catalog.Applied(), StalenessSeconds: staleness,
-		Sites:    n.network.sites(usage),
+		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: from.Leader,
+		AppliedIndex: from.AppliedIndex, CommitIndex: from.CommitIndex, StalenessSeconds: from.StalenessSeconds(),
+		Sites:    admin.SitesOf(n.members(usage), from),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
 		// In a network of one no site may be lost, and every study is committed
 		// as far as the network promises: fsynced.
 		ProtectedStudies: totals.Studies, SurvivesSites: 0,
-		PendingJournal: n.archive.Journal().Pending(),
-		Version:        version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
-		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, FreeBytes: usage.Free,
+		PendingJournal: journal.Pending(), RejectedFacts: journal.Rejected(),
+		Version: version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
+		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, HotBytes: usage.Hot, CachedBytes: usage.Cached, FreeBytes: usage.Free,
+		Transfers:   admin.TransfersOf(n.transfers.Running(), time.Now()),
 		Quarantined: quarantined, PendingCommitment: n.face.Pending(),
 		MendedKeyRanges: n.keys.Mended(), DamagedKeyRanges: n.keys.Damaged(),
 		Tasks: admin.TasksOf(n.tasks.Statuses()),
@@ -84,17 +82,7 @@ func (n *node) gauges() {
 	m.Gauge("pelago_free_bytes", "Bytes free on the data directory's file system.", usage(func(u archive.Usage) int64 { return u.Free }))
 	m.Gauge("pelago_studies", "Studies in the catalogue.", func() float64 { return float64(n.archive.Catalog().Totals().Studies) })
 	m.Gauge("pelago_instances", "Instances in the catalogue.", func() float64 { return float64(n.archive.Catalog().Totals().Instances) })
-	m.Gauge("pelago_journal_pending", "Facts that the network does not have yet.", func() float64 { return float64(n.archive.Journal().Pending()) })
-	m.Gauge("pelago_journal_batches", "Logged batches that the network does not have yet.", func() float64 {
-		s := n.archive.Journal().Status()
-		return float64(s.Logged - s.Committed)
-	})
-	m.Gauge("pelago_journal_refused", "1 when the network takes nothing from this node.", func() float64 {
-		if n.archive.Journal().Status().Refused != nil {
-			return 1
-		}
-		return 0
-	})
+	m.Gauge("pelago_journal_pending", "Facts not yet in the catalogue.", func() float64 { return float64(n.archive.Journal().Pending()) })
 	m.Counter("pelago_journal_rejected_total", "Facts that the catalogue refused: their series are not found as they are.", func() float64 { return float64(n.archive.Journal().Rejected()) })
 	m.Gauge("pelago_associations", "Associations that are open.", func() float64 { return float64(n.dimse.Associations()) })
 	m.Gauge("pelago_commitments_pending", "Storage commitment requests without a delivered result.", func() float64 { return float64(n.face.Pending()) })

@@ -57,40 +57,7 @@ func (s *sitesCommand) Run(e *env) error {
 	if s.JSON {
 		return printJSON(e.stdout, all)
 	}
-	var rows [][]string
-	for _, site := range all {
-		for _, n := range site.Nodes {
-			rows = append(rows, []string{site.Name, n.ID, n.Address, n.State, roles(n), used(n), rtt(n)})
-		}
-	}
-	return table(e.stdout, []string{"SITE", "NODE", "ADDRESS", "STATE", "ROLES", "USED", "RTT"}, rows)
-}
-
-func roles(n admin.Node) string {
-	var all []string
-	for _, role := range []struct {
-		has  bool
-		name string
-	}{{n.Self, "this"}, {n.Leader, "leader"}, {n.Votes, "votes"}, {n.Signs, "signs"}, {n.Witness, "witness"}, {n.Drained, "drained"}} {
-		if role.has {
-			all = append(all, role.name)
-		}
-	}
-	return strings.Join(all, ",")
-}
-
-func used(n admin.Node) string {
-	if n.CapacityBytes == 0 {
-		return ""
-	}
-	return size(n.UsedBytes) + " of " + size(n.CapacityBytes)
-}
-
-func rtt(n admin.Node) string {
-	if n.RTTSeconds == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%.1f ms", n.RTTSeconds*1000)
+	return printSites(e.stdout, all)
 }
 
 // drainCommand makes a node take nothing new in.
@@ -173,39 +140,42 @@ func (o operated) Remove(ctx context.Context, node, by string) error {
 	return o.n.network.office.Remove(ctx, node, by)
 }
 
-func (o operated) Sites() []admin.Site {
+func (o operated) Sites() ([]admin.Site, error) {
 	usage, err := o.n.archive.Usage()
 	if err != nil {
-		o.n.log.Warn("the disk's usage is not known", "error", err)
+		return nil, err
 	}
-	return o.n.network.sites(usage)
+	return admin.SitesOf(o.n.members(usage), o.n.network.vantage()), nil
 }
 
-// sites lists the network, with what this node's own disk holds.
-func (w *network) sites(usage archive.Usage) []admin.Site {
-	leader := w.group.Leader()
-	all := []admin.Site{}
-	for _, s := range w.office.Sites() {
-		site := admin.Site{Name: s.Name, State: string(s.State), Nodes: []admin.Node{}}
-		for _, m := range s.Nodes {
-			n := admin.Node{
-				ID: m.Node, Address: m.Address, State: string(m.State), Self: m.Self, Leader: m.Node == leader, Votes: m.Votes,
-				Signs: m.Signs, Witness: m.Witness, Drained: m.Drained, RTTSeconds: m.RTT.Seconds(),
-				CapacityBytes: int64(m.Heard.Capacity), UsedBytes: int64(m.Heard.Capacity - min(m.Heard.Free, m.Heard.Capacity)),
-				AppliedIndex: m.Heard.AppliedIndex,
-			}
-			if m.Self {
-				n.UsedBytes = usage.Staging + usage.Bulk
-				n.CapacityBytes, n.AppliedIndex = n.UsedBytes+usage.Free, w.catalog.Applied()
-				if w.office.Removed() {
-					n.State, site.State = string(member.Removed), string(member.Removed)
-				}
-			}
-			site.Nodes = append(site.Nodes, n)
+// members lists the network's nodes, with what this one's own disk holds.
+func (n *node) members(usage archive.Usage) []admin.Member {
+	var all []admin.Member
+	for _, m := range n.network.office.Nodes() {
+		one := admin.Member{
+			Node: m.Node, Site: m.Site, Address: m.Address, Self: m.Self, Alive: m.Alive, Voter: m.Votes, Witness: m.Witness,
+			Signs: m.Signs, Drained: m.Drained, Removed: m.Removed, Barred: m.Barred,
+			DICOM: m.Heard.DICOM, Web: m.Heard.Web, AppliedIndex: m.Heard.AppliedIndex,
+			Capacity: int64(m.Heard.Capacity), Used: int64(m.Heard.Capacity - min(m.Heard.Free, m.Heard.Capacity)), RoundTrip: m.RTT,
 		}
-		all = append(all, site)
+		if m.Self {
+			one.Used = usage.Staging + usage.Bulk
+			one.Capacity, one.AppliedIndex = one.Used+usage.Free, n.catalog.Applied()
+			one.DICOM, one.Web = n.dicomAddr, n.baseURL
+		}
+		all = append(all, one)
 	}
 	return all
+}
+
+// vantage is how far this node's catalogue is.
+func (w *network) vantage() admin.Vantage {
+	index := w.catalog.Applied()
+	staleness, known := w.group.Staleness()
+	return admin.Vantage{
+		Leader: w.group.Leader(), AppliedIndex: index, CommitIndex: max(index, w.group.Status().Commit),
+		Staleness: staleness, StalenessKnown: known,
+	}
 }
 
 // meta is what this node says of itself to others.

@@ -11,7 +11,7 @@ import (
 // Network is what operators do to the network.
 type Network interface {
 	// Sites lists all sites with their nodes, by name and id.
-	Sites() []Site
+	Sites() ([]Site, error)
 	// Token opens a join token; a lifetime of 0 is an hour.
 	Token(ctx context.Context, lifetime time.Duration) (text string, expires time.Time, err error)
 	// Drain makes a node take nothing new in, or again.
@@ -28,8 +28,11 @@ type Token struct {
 }
 
 func (a *api) sites(w http.ResponseWriter, _ *http.Request) error {
-	write(w, a.o.Network.Sites())
-	return nil
+	all, err := a.o.Network.Sites()
+	if err == nil {
+		write(w, all)
+	}
+	return err
 }
 
 // token opens a join token. Who has it can make a node a member: it goes into the
@@ -44,13 +47,17 @@ func (a *api) token(w http.ResponseWriter, r *http.Request, e *Event) error {
 	if limit := int64(365 * 24 * 3600); asked.Seconds < 0 || asked.Seconds > limit { // before it is multiplied
 		return fault.New(fault.Invalid, "ttl_seconds: 0 to %d", limit)
 	}
+	all, err := a.o.Network.Sites() // before there is a token that nobody gets
+	if err != nil {
+		return err
+	}
 	text, expires, err := a.o.Network.Token(r.Context(), time.Duration(asked.Seconds)*time.Second)
 	if err != nil {
 		return err
 	}
 	e.Object = "until " + expires.UTC().Format(time.RFC3339)
 	answer := Token{Token: text, Expires: expires.UTC().Truncate(time.Second)}
-	for _, s := range a.o.Network.Sites() {
+	for _, s := range all {
 		for _, n := range s.Nodes {
 			if n.Self {
 				answer.Address = n.Address

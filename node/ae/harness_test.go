@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -164,8 +165,10 @@ func (h held) Header() *dicom.Header {
 // answers is a query engine with a fixed answer.
 type answers struct {
 	matches []*dicom.Dataset
-	silent  []string
+	silent  []string // once the matches have ended
+	asks    bool     // other sites
 	ignored []dict.Tag
+	stale   time.Duration
 	failure error // of Find
 	breaks  error // of the matches, after the first
 
@@ -177,9 +180,11 @@ func (a *answers) Find(_ context.Context, q query.Query) (*query.Answer, error) 
 	if a.failure != nil {
 		return nil, a.failure
 	}
-	return &query.Answer{
-		Silent: a.silent, Ignored: a.ignored,
+	var silent []string
+	answer := &query.Answer{
+		Ignored: a.ignored, Staleness: a.stale,
 		Matches: func(yield func(*dicom.Dataset, error) bool) {
+			defer func() { silent = a.silent }()
 			for _, d := range a.matches {
 				if !yield(d, nil) {
 					return
@@ -190,7 +195,11 @@ func (a *answers) Find(_ context.Context, q query.Query) (*query.Answer, error) 
 				}
 			}
 		},
-	}, nil
+	}
+	if a.asks {
+		answer.Silent = func() []string { return silent }
+	}
+	return answer, nil
 }
 
 // ledger takes audit events down.

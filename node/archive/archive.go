@@ -19,6 +19,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/node/archive/archivepb"
+	"pelago/node/recent"
 	"pelago/node/staging"
 	"pelago/query/plan"
 	"pelago/replication/catalog"
@@ -129,10 +130,10 @@ type Archive struct {
 	catalog *catalog.Catalog
 	journal *journal.Journal
 
-	number    atomic.Uint64                // the last local number given out
-	visible   atomic.Uint64                // the highest whose arrival is durable and has its rows
-	arrival   inflight                     // SOP Instance UIDs on their way in
-	packs     recent[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
+	number    atomic.Uint64                       // the last local number given out
+	visible   atomic.Uint64                       // the highest whose arrival is durable and has its rows
+	arrival   inflight                            // SOP Instance UIDs on their way in
+	packs     recent.Values[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
 	headers   *headers
 	damage    damage
 	rot       rot
@@ -187,7 +188,7 @@ func Open(o Options) (_ *Archive, err error) {
 		stopped: make(chan struct{}),
 		fatal:   make(chan struct{}),
 	}
-	a.packs.limit = maxOpenPacks
+	a.packs.Limit = maxOpenPacks
 	a.hashers.New = func() any { return blake3.New() }
 	a.arrival.waiting = map[string]chan struct{}{}
 	defer func() {
@@ -421,7 +422,7 @@ func (a *Archive) Counters() *Stats { return &a.stats }
 // Usage is what the archive occupies, in bytes.
 type Usage struct {
 	Staging, StagingLive, StagingMost int64
-	Bulk                              int64
+	Bulk, Hot, Cached                 int64 // all that rests; of it what arrived here, and copies of others'
 	Free, Size                        int64 // of the file system
 	Ballast                           int64
 }
@@ -431,7 +432,7 @@ func (a *Archive) Usage() (Usage, error) {
 	var u Usage
 	u.Staging, u.StagingLive = a.staging.Bytes()
 	u.StagingMost = a.o.StagingBytes
-	u.Bulk = a.bulk.Bytes()
+	u.Bulk, u.Hot, u.Cached = a.bulk.Bytes(), a.bulk.BytesOf(bulk.Hot), a.bulk.BytesOf(bulk.Cached)
 	var err error
 	u.Free, u.Size, err = a.space.free()
 	u.Ballast = a.space.ballast(u.Size)

@@ -231,7 +231,7 @@ func TestAHeaderThatOthersReferToIsMended(t *testing.T) {
 		if err := b.Archive.store.Set(keyNumber(rowHeader, numbers[0]), []byte{headerWhole, 0xff}, nil); err != nil {
 			t.Fatal(err)
 		}
-		b.headers.read.drop()
+		b.headers.read.Drop()
 		for i, n := range numbers[1:] {
 			if _, err := b.Headers(t.Context(), Ref{Number: n}); err != nil {
 				t.Errorf("dropped %v: %v", dropped, err)

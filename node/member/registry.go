@@ -238,28 +238,6 @@ func compareMembers(a, b Member) int {
 	return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Node, b.Node))
 }
 
-// Standing is a member as the catalogue has it, and whether it was removed.
-type Standing struct {
-	Member
-	Revoked bool
-}
-
-// All reads every member from the catalogue as it is now, removed ones too, by
-// site and id; none while there are hints only.
-func (r *Registry) All() ([]Standing, error) {
-	v, err := r.read()
-	if err != nil || v.hinted {
-		return nil, err
-	}
-	all := make([]Standing, 0, len(v.members))
-	for node, m := range v.members {
-		_, revoked := v.revoked[node]
-		all = append(all, Standing{m, revoked})
-	}
-	slices.SortFunc(all, func(a, b Standing) int { return compareMembers(a.Member, b.Member) })
-	return all, nil
-}
-
 // Changed is closed when Revoked, Belongs or Members answer otherwise than now.
 func (r *Registry) Changed() <-chan struct{} { return r.now.Load().changed }
 
