@@ -73,14 +73,14 @@ func (t *frameTable) size(n int) (int64, error) {
 
 // runs returns where frame n lies, or nil when it starts or ends inside a byte.
 func (t *frameTable) runs(n int) []dicom.Extent {
-	f := t.frames
-	if !f.Native {
-		return f.Extents[n-1]
-	}
-	if f.Bits%8 != 0 {
+	if t.frames.Native && t.frames.Bits%8 != 0 {
 		return nil
 	}
-	return []dicom.Extent{{Offset: f.Offset + int64(n-1)*(f.Bits/8), Length: f.Bits / 8}}
+	runs, err := t.frames.Runs(n)
+	if err != nil {
+		return nil // and ReadFrame says why
+	}
+	return runs
 }
 
 // send writes frame n. swap asks for the other byte order than the stored one.
