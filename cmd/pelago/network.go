@@ -50,6 +50,8 @@ type network struct {
 
 	gossip atomic.Pointer[gossip.Gossip] // nil while it does not run
 	meta   func() gossip.Meta            // what this node says of itself
+	// replaced is told that the catalogue is a copy of another node's now.
+	replaced func()
 }
 
 // openPort opens the port between nodes. Nobody is answered yet.
@@ -99,7 +101,7 @@ func (w *network) open(c config.Config) (err error) {
 	}
 	w.group, err = group.Open(group.Options{
 		ID: id, Address: address, FS: vfs.Default, Dir: c.Data, Catalogue: w.catalog, Signer: w.self,
-		Peers: calls, Port: w.port, Locate: w.registry.Locate, Log: w.log,
+		Peers: calls, Port: w.port, Locate: w.registry.Locate, Replaced: w.replaced, Log: w.log,
 	})
 	if err != nil {
 		return err

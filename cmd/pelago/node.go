@@ -170,6 +170,7 @@ func (n *node) openStores() (err error) {
 		return err
 	}
 	n.network.catalog, n.network.meta = n.catalog, n.meta
+	n.network.replaced = func() { n.archive.Journal().Replaced() } // by a task, and they start later
 	if err = n.network.open(n.config); err != nil {
 		return err
 	}

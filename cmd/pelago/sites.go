@@ -12,7 +12,6 @@ import (
 	"pelago/cluster/gossip"
 	"pelago/node/admin"
 	"pelago/node/archive"
-	"pelago/node/member"
 )
 
 // tokenCommand opens a join token.
@@ -171,9 +170,13 @@ func (n *node) members(usage archive.Usage) []admin.Member {
 // vantage is how far this node's catalogue is.
 func (w *network) vantage() admin.Vantage {
 	index := w.catalog.Applied()
+	committed := index // at least, and what others say that they have applied
+	for _, m := range w.alive() {
+		committed = max(committed, m.Meta.AppliedIndex)
+	}
 	staleness, known := w.group.Staleness()
 	return admin.Vantage{
-		Leader: w.group.Leader(), AppliedIndex: index, CommitIndex: max(index, w.group.Status().Commit),
+		Leader: w.group.Leader(), AppliedIndex: index, CommitIndex: committed,
 		Staleness: staleness, StalenessKnown: known,
 	}
 }
