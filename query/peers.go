@@ -32,6 +32,7 @@ type Candidate struct {
 	Study, Series string
 	Return        []dict.Tag // besides those of the probe
 	First         bool       // the first instance that matches is enough
+	After         string     // only SOP Instance UIDs above it
 }
 
 // Found is an instance that a probe found. One that does not match may be among
@@ -69,8 +70,8 @@ type Peers interface {
 	Locate(ctx context.Context, node string, sops []string) ([]Instance, error)
 	// Nodes returns the nodes that may hold instances, but for this one.
 	Nodes() []Node
-	// Availability returns how what a node holds can be had now, or the least of
-	// all nodes for "". A hint that costs nothing.
+	// Availability returns how what a node holds can be had now. A hint that costs
+	// nothing.
 	Availability(node string) Availability
 }
 

@@ -132,8 +132,8 @@ type Instances interface {
 	// Header returns the header record.
 	Header(ctx context.Context, number uint64) (*dicom.Header, error)
 	// Availability returns how the instances of a study can be had now, or those
-	// of a series; with the local number of one of the series, how that one can.
-	// An empty study: everything that is here. It is the least of theirs. A hint:
+	// of a series, wherever they are; with the local number of one of the series,
+	// how that one can, which is here. An empty study: everything that is here. It is the least of theirs. A hint:
 	// what was not found lost yet is [Online]. Where nothing is lost it costs
 	// nothing.
 	Availability(ctx context.Context, study, series string, number uint64) Availability

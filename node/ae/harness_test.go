@@ -28,13 +28,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// records is a catalogue of registry records, and the journal that writes them.
+// records is a catalogue of registry records, and what decides on them.
 type records struct {
 	mu      sync.Mutex
 	rows    map[string][]byte
 	applied uint64
 	reads   int
-	failing error // of Append
+	failing error // of Decide
 	unread  error // of Registry
 }
 
@@ -53,7 +53,7 @@ func (r *records) Applied() uint64 {
 	return r.applied
 }
 
-func (r *records) Append(_ context.Context, commands ...catalog.Command) ([]error, error) {
+func (r *records) Decide(_ context.Context, _ []catalog.Condition, commands ...catalog.Command) ([]error, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.failing != nil {
@@ -221,9 +221,10 @@ func (l *ledger) of(a Action) []Event {
 	return slices.DeleteFunc(slices.Clone(l.events), func(e Event) bool { return e.Action != a })
 }
 
-type flushes struct{ n int }
+// endings are the studies of which associations have told that they ended.
+type endings struct{ studies []string }
 
-func (f *flushes) Flush() { f.n++ }
+func (e *endings) Ended(studies ...string) { e.studies = append(e.studies, studies...) }
 
 // from is a connection's far end.
 func from(ip string) net.Addr {

@@ -261,14 +261,14 @@ func TestRetrievesAreAudited(t *testing.T) {
 func TestStoresPassTheSenderOnAndAreAccountedForByStudy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l ledger
-		flushed := &flushes{}
+		ended := &endings{}
 		m := &memory{store: func(in archive.Incoming) (archive.Stored, error) {
 			if in.Instance == "bad" {
 				return archive.Stored{}, fault.New(fault.Invalid, "no data set")
 			}
 			return archive.Stored{Ref: archive.Ref{Study: "1." + in.Instance[:1]}, Patient: "P" + in.Instance[:1]}, nil
 		}}
-		f := New(Options{Archive: m, Audit: l.add, Arrivals: flushed, Registry: registry(t, AE{
+		f := New(Options{Archive: m, Audit: l.add, Arrivals: ended, Registry: registry(t, AE{
 			Title: "CT1", Hosts: []string{"127.0.0.1"}, Rights: Rights{Echo: true, Store: true}, Issuer: "NORTH", Charset: "ISO_IR 100",
 		})})
 		listener := serve(t, &scp.Server{Admit: f})
@@ -307,8 +307,8 @@ func TestStoresPassTheSenderOnAndAreAccountedForByStudy(t *testing.T) {
 			t.Fatal(err)
 		}
 		events := l.of(Stored)
-		if len(events) != 4 || flushed.n != 0 {
-			t.Fatalf("after a minute: %+v, %d flushes", events, flushed.n)
+		if len(events) != 4 || len(ended.studies) != 0 {
+			t.Fatalf("after a minute: %+v, ended %v", events, ended.studies)
 		}
 		if err := client.Release(t.Context()); err != nil {
 			t.Fatal(err)
@@ -324,8 +324,9 @@ func TestStoresPassTheSenderOnAndAreAccountedForByStudy(t *testing.T) {
 				t.Errorf("study %q is audited as %+v", e.Study, e)
 			}
 		}
-		if flushed.n != 1 {
-			t.Errorf("%d flushes at the end of the association", flushed.n)
+		slices.Sort(ended.studies)
+		if !slices.Equal(ended.studies, []string{"1.1", "1.2", "1.3"}) {
+			t.Errorf("told at the end of the association: %v", ended.studies)
 		}
 	})
 }

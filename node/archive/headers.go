@@ -50,7 +50,7 @@ type headers struct {
 	// an instance: after that, nobody begins to refer to it. Held over a batch
 	// that is not synced.
 	choosing sync.RWMutex
-	mending  sync.Mutex                     // one at a time reads an instance to remake its header; held over I/O, before changing
+	mending  sync.Mutex                            // one at a time reads an instance to remake its header; held over I/O, before changing
 	series   recent.Values[seriesName, *reference] // what arrivals of a series are written against
 	read     recent.Values[uint64, *reference]     // what rows were read with, by number
 }

@@ -211,6 +211,13 @@ func (s *Store) Run(ctx context.Context, progress *work.Progress) error {
 	}
 }
 
+// Flush makes what was given to [Store.Keep] before it readable, and durable.
+func (s *Store) Flush(ctx context.Context) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.commitLocked(ctx)
+}
+
 // commitDue closes the open table if it is time, else says when to look again.
 func (s *Store) commitDue(ctx context.Context) (again time.Duration, err error) {
 	s.writing.Lock()

@@ -27,6 +27,9 @@ const maxOpenings = 64
 // holds no such thing, fault.Unavailable if it does not answer, fault.Invalid if
 // its answer is none.
 func (c *Client) Open(ctx context.Context, node string, want Want) (*Opening, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	body, err := proto.Marshal(&farpb.Open{Study: want.Study, Series: want.Series, Sop: want.SOP, Frame: uint32(max(0, want.Frame))})
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "far: %w", err)

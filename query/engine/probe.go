@@ -100,6 +100,9 @@ func (q *probe) series(c query.Candidate) iter.Seq2[query.Found, error] {
 				yield(query.Found{}, err)
 				return
 			}
+			if i.SOP <= c.After {
+				continue
+			}
 			f := query.Found{Instance: i}
 			ok, err := q.instance(&f, c)
 			if err != nil {

@@ -173,7 +173,7 @@ func (t *scan) ofGroup(m *matched, group []catalog.Holder) iter.Seq2[query.Found
 	return func(yield func(query.Found, error) bool) {
 		after := ""
 		for _, node := range t.asks.order(group) {
-			err := t.ofNode(m, node, func(f query.Found) bool {
+			err := t.ofNode(m, node, after, func(f query.Found) bool {
 				if f.Instance.SOP <= after { // as the one before has told
 					return true
 				}
@@ -202,14 +202,16 @@ func (t *scan) ofGroup(m *matched, group []catalog.Holder) iter.Seq2[query.Found
 
 // ofNode passes on what a node has found of a series: by the window's inquiry,
 // or by one of its own if that is past it.
-func (t *scan) ofNode(m *matched, node string, yield func(query.Found) bool) error {
+func (t *scan) ofNode(m *matched, node, after string, yield func(query.Found) bool) error {
 	if t.at != nil {
 		p, ok := t.at.by[asked{node, m.study.UID(), m.series.UID()}]
 		if ok && p.inquiry.read <= p.candidate {
 			return p.inquiry.each(p.candidate, yield)
 		}
 	}
-	for f, err := range t.asks.peers.Probe(t.ctx, node, t.asks.probe, []query.Candidate{t.candidate(m)}) {
+	c := t.candidate(m)
+	c.After = after
+	for f, err := range t.asks.peers.Probe(t.ctx, node, t.asks.probe, []query.Candidate{c}) {
 		if err != nil {
 			return err
 		}
