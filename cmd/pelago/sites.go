@@ -175,9 +175,11 @@ func (w *network) vantage() admin.Vantage {
 		committed = max(committed, m.Meta.AppliedIndex)
 	}
 	staleness, known := w.group.Staleness()
+	now := time.Now()
 	return admin.Vantage{
 		Leader: w.group.Leader(), AppliedIndex: index, CommitIndex: committed,
 		Staleness: staleness, StalenessKnown: known,
+		Behind: func(index uint64) (time.Duration, bool) { return w.watch.history.Behind(now, index) },
 	}
 }
 
