@@ -21,7 +21,9 @@ import (
 	"pelago/node/audit"
 	"pelago/node/config"
 	"pelago/node/datadir"
+	"pelago/node/transfers"
 	"pelago/node/work"
+	"pelago/replication/catalog"
 	"pelago/shard/keys"
 )
 
@@ -34,10 +36,15 @@ type node struct {
 	id      string
 	began   time.Time
 
+	transfers transfers.Registry
+
 	dir       *datadir.Dir
 	announced chan struct{} // closed once commands find the node by its data directory
+	self      *identity.Node
 	keys      *keys.Ring
 	trail     *trail
+	catalog   *catalog.Catalog
+	network   network
 	archive   *archive.Archive
 
 	face  *ae.Face
@@ -116,9 +123,10 @@ func (n *node) ready() error {
 
 // openStores opens everything under the data directory.
 func (n *node) openStores() (err error) {
-	if n.id, n.keys, err = openKeys(n.config); err != nil {
+	if n.self, n.keys, err = openKeys(n.config); err != nil {
 		return err
 	}
+	n.id = n.self.ID()
 	if mended := n.keys.Mended(); mended > 0 {
 		n.log.Warn("one file of the ring of study keys was damaged and is made whole from the other: look at the disk", "rotten_ranges", mended)
 	}
@@ -128,9 +136,16 @@ func (n *node) openStores() (err error) {
 	if n.trail, err = openTrail(n.config, n.id, n.log); err != nil {
 		return err
 	}
-	o := archiveOptions(n.config, n.id, n.keys, n.log)
+	o := archiveOptions(n.config, n.self, n.keys, n.log)
 	o.Fatal = n.die
 	o.Observe = n.metrics.ObserveWork
+	if n.catalog, err = archive.OpenCatalog(o); err != nil {
+		return err
+	}
+	if n.network, err = openNetwork(n.catalog, n.self, n.config.Site); err != nil {
+		return err
+	}
+	o.Catalog, o.Propose, o.Decide = n.catalog, n.network, n.network
 	if n.archive, err = archive.Open(o); err != nil {
 		return err
 	}
@@ -149,20 +164,19 @@ func (n *node) patientOf(study string) audit.Patient {
 }
 
 // openKeys opens the node's identity and its ring of study keys.
-func openKeys(c config.Config) (id string, ring *keys.Ring, err error) {
+func openKeys(c config.Config) (self *identity.Node, ring *keys.Ring, err error) {
 	folder := vfs.Default.PathJoin(c.Data, "keys")
-	self, err := identity.Open(vfs.Default, folder)
-	if err != nil {
-		return "", nil, err
+	if self, err = identity.Open(vfs.Default, folder); err != nil {
+		return nil, nil, err
 	}
 	ring, err = keys.Open(vfs.Default, folder, self)
-	return self.ID(), ring, err
+	return self, ring, err
 }
 
 // archiveOptions are the archive's settings.
-func archiveOptions(c config.Config, id string, ring *keys.Ring, log *slog.Logger) archive.Options {
+func archiveOptions(c config.Config, self *identity.Node, ring *keys.Ring, log *slog.Logger) archive.Options {
 	return archive.Options{
-		FS: vfs.Default, Dir: c.Data, Node: id, Site: c.Site, Keys: ring, Log: log,
+		FS: vfs.Default, Dir: c.Data, Node: self.ID(), Site: c.Site, Keys: ring, Signer: self, Log: log,
 		StagingBytes: int64(c.Store.Staging), StagingAhead: int64(c.Store.Ahead), TableBytes: int64(c.Store.TableSize), Ballast: int64(c.Store.Ballast),
 		Quiet: time.Duration(c.Store.Quiet), Gather: time.Duration(c.Store.Gather), Grace: time.Duration(c.Store.Grace),
 		CacheBytes: int64(c.Store.Cache), ChunkBytes: int64(c.Store.Chunks),
@@ -240,6 +254,9 @@ func (n *node) stop() error {
 	}
 	if n.archive != nil {
 		errs = append(errs, n.slow("archive", n.archive.Close))
+	}
+	if n.catalog != nil {
+		errs = append(errs, n.slow("catalog", n.catalog.Close))
 	}
 	if n.trail != nil {
 		errs = append(errs, n.slow("audit", n.trail.Close))

@@ -8,7 +8,31 @@ import (
 	"pelago/node/archive"
 )
 
-// status answers GET /api/status for a network of one.
+// others is what the status tells of the other nodes.
+type others interface {
+	// Name is the network's id.
+	Name() string
+	// Members lists the nodes, this one among them.
+	Members() []admin.Member
+	// Vantage is how far this node's catalogue is.
+	Vantage() admin.Vantage
+}
+
+// nobody is a network of one: it leads itself, and nothing is ever missing.
+type nobody struct{ n *node }
+
+func (a nobody) Name() string { return a.n.id }
+
+func (a nobody) Members() []admin.Member {
+	return []admin.Member{{Node: a.n.id, Site: a.n.config.Site, Address: a.n.config.Peer.Listen, Self: true, Alive: true, Voter: true}}
+}
+
+func (a nobody) Vantage() admin.Vantage {
+	index := a.n.archive.Catalog().Applied()
+	return admin.Vantage{Leader: a.n.id, AppliedIndex: index, CommitIndex: index, StalenessKnown: true}
+}
+
+// status answers GET /api/status.
 func (n *node) status(context.Context) (*admin.Status, error) {
 	usage, err := n.archive.Usage()
 	if err != nil {
@@ -18,22 +42,27 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	totals := n.archive.Catalog().Totals()
-	used := usage.Staging + usage.Bulk
+	totals, journal := n.archive.Catalog().Totals(), n.archive.Journal()
+	var net others = nobody{n}
+	members, from := net.Members(), net.Vantage()
+	for i := range members {
+		if m := &members[i]; m.Self {
+			m.Capacity, m.Used = usage.Size, usage.Staging+usage.Bulk
+			m.AppliedIndex, m.DICOM, m.Web = from.AppliedIndex, n.dicomAddr, n.baseURL
+		}
+	}
 	return &admin.Status{
-		Network: n.id, Site: n.config.Site, Node: n.id, Leader: n.id,
-		AppliedIndex: n.archive.Catalog().Applied(),
-		Sites: []admin.Site{{Name: n.config.Site, State: "alive", Nodes: []admin.Node{{
-			ID: n.id, Address: n.config.Peer.Listen, State: "alive",
-			CapacityBytes: usage.Size, UsedBytes: used,
-		}}}},
+		Network: net.Name(), Site: n.config.Site, Node: n.id, Leader: from.Leader,
+		AppliedIndex: from.AppliedIndex, CommitIndex: from.CommitIndex, StalenessSeconds: from.StalenessSeconds(),
+		Sites:    admin.SitesOf(members, from),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
 		// In a network of one no site may be lost, and every study is committed
 		// as far as the network promises: fsynced.
 		ProtectedStudies: totals.Studies, SurvivesSites: 0,
-		PendingJournal: n.archive.Journal().Pending(),
-		Version:        version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
-		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, FreeBytes: usage.Free,
+		PendingJournal: journal.Pending(), RejectedFacts: journal.Rejected(),
+		Version: version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
+		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, HotBytes: usage.Hot, CachedBytes: usage.Cached, FreeBytes: usage.Free,
+		Transfers:   admin.TransfersOf(n.transfers.Running(), time.Now()),
 		Quarantined: quarantined, PendingCommitment: n.face.Pending(),
 		MendedKeyRanges: n.keys.Mended(), DamagedKeyRanges: n.keys.Damaged(),
 		Tasks: admin.TasksOf(n.tasks.Statuses()),

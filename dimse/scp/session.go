@@ -92,9 +92,10 @@ type Matches struct {
 	// with its status, after what was yielded before; fault.NotFound is a
 	// success. It is ranged over once.
 	Datasets iter.Seq2[*dicom.Dataset, error]
-	// Partial says that optional keys were not matched or that the answer may
-	// be stale or incomplete: pending responses are FF01 instead of FF00.
-	Partial bool
+	// Partial reports that optional keys were not matched or that the answer may
+	// be stale or incomplete, as far as is known by now: it is asked for each
+	// pending response, which is then FF01 instead of FF00. nil: never.
+	Partial func() bool
 }
 
 // Finder answers C-FIND. Its ctx ends when the peer cancels.

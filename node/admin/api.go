@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pelago/cluster/fault"
+	"pelago/node/admin/page"
 	"pelago/node/ae"
 	"pelago/node/archive"
 )
@@ -64,7 +65,7 @@ type Options struct {
 // maxBody bounds the body of an API request.
 const maxBody = 1 << 20
 
-// Handler serves /api/, /metrics, /healthz and /readyz.
+// Handler serves /api/, /metrics, /healthz, /readyz and, at /, the operators' page.
 func Handler(o Options) http.Handler {
 	if o.Audit == nil {
 		o.Audit = func(Event) {}
@@ -80,6 +81,12 @@ func Handler(o Options) http.Handler {
 		a.o.Metrics.ServeHTTP(w, r)
 		return nil
 	}))
+	for _, f := range page.Files() {
+		mux.HandleFunc(f.Pattern, a.reads(func(w http.ResponseWriter, r *http.Request) error {
+			f.Handler.ServeHTTP(w, r)
+			return nil
+		}))
+	}
 	mux.HandleFunc("GET /api/status", a.reads(a.status))
 	mux.HandleFunc("GET /api/studies/{uid}/protection", a.reads(a.protection))
 	mux.HandleFunc("GET /api/aes", a.reads(a.listAEs))

@@ -26,8 +26,9 @@ type Archive interface {
 	Prefetch(ctx context.Context, ref archive.Ref)
 }
 
-// Arrivals is told that an association that stored has ended.
-type Arrivals interface{ Flush() }
+// Arrivals is told of which studies an association has stored that has ended.
+// *journal.Journal is one.
+type Arrivals interface{ Ended(studies ...string) }
 
 // Options are what the face is made of.
 type Options struct {

@@ -24,9 +24,11 @@ type Catalog interface {
 	Applied() uint64
 }
 
-// Journal is where it writes. *journal.Journal is one.
-type Journal interface {
-	Append(ctx context.Context, commands ...catalog.Command) ([]error, error)
+// Decider has the network decide what the registry says.
+type Decider interface {
+	// Decide returns the results of the commands once they are decided and applied
+	// here.
+	Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) (results []error, err error)
 }
 
 // Registry is the list of AEs, kept as records of the catalogue under
@@ -35,7 +37,7 @@ type Journal interface {
 type Registry struct {
 	site    string
 	catalog Catalog
-	journal Journal
+	decide  Decider
 
 	// mu guards what is below. It is held while the records are read, so that
 	// of many associations at once one reads.
@@ -48,8 +50,8 @@ type Registry struct {
 }
 
 // NewRegistry returns the registry as seen from a site.
-func NewRegistry(site string, c Catalog, j Journal) *Registry {
-	return &Registry{site: site, catalog: c, journal: j}
+func NewRegistry(site string, c Catalog, d Decider) *Registry {
+	return &Registry{site: site, catalog: c, decide: d}
 }
 
 // record is the durable form of an AE; readers refuse versions above their own.
@@ -207,7 +209,7 @@ func (r *Registry) Delete(ctx context.Context, title string) error {
 }
 
 func (r *Registry) write(ctx context.Context, title string, value []byte) error {
-	results, err := r.journal.Append(ctx, &catalog.RegistryFact{
+	results, err := r.decide.Decide(ctx, nil, &catalog.RegistryFact{
 		Kind: registryKind, Name: r.site + "/" + title, Value: value,
 	})
 	return errors.Join(append(results, err)...)

@@ -51,8 +51,8 @@ func TestVerifyKnowsWhatIsLeftToBeTold(t *testing.T) {
 	m := serial(0)
 	b.store(m)
 	b.sound()
-	_, err := b.catalog.Apply(b.catalog.Applied()+1, []catalog.Command{&catalog.SeriesFact{
-		Origin: b.o.Node, Site: b.o.Site, AsOf: 1 << 40, Study: m.study, Series: m.series, Instances: 7, Arrived: time.Now().UnixMicro(),
+	err := b.catalog.Ahead([]*catalog.SeriesFact{{
+		Origin: b.o.Node, Site: b.o.Site, AsOf: 1 << 60, Study: m.study, Series: m.series, Instances: 7, Arrived: time.Now().UnixMicro(),
 	}})
 	if err != nil {
 		t.Fatal(err)

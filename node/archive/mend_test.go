@@ -102,7 +102,7 @@ func TestARottenBlockOfHeadersIsMadeAnewFromTheBytes(t *testing.T) {
 			bulktest.Rot(t, fs, name, at)
 			o := testOptions(fs, keys)
 			o.Fatal = func(err error) { t.Errorf("packed %v: the process ends: %v", packed, err) }
-			a, err := Open(o)
+			a, err := openAlone(o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -142,7 +142,7 @@ func TestARottenBlockOfHeadersIsMadeAnewFromTheBytes(t *testing.T) {
 			for _, f := range must(b.VerifyAlone(t.Context(), nil)).Findings {
 				t.Errorf("packed %v, after mending: %+v", packed, f)
 			}
-			if err := a.Close(); err != nil {
+			if err := closeAlone(a); err != nil {
 				t.Error(err)
 			}
 		}

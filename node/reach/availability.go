@@ -21,8 +21,11 @@ type available struct {
 // hint. While all nodes are alive it costs no more than that of this node's own.
 func (a available) Availability(ctx context.Context, study, series string, number uint64) query.Availability {
 	own := a.Instances.Availability(ctx, study, series, number)
-	if own != query.Online || study == "" || number != 0 || a.r.allAlive() {
+	if own != query.Online || number != 0 || a.r.allAlive() {
 		return own
+	}
+	if study == "" {
+		return query.Unavailable // something somewhere: who asks looks closer
 	}
 	holders, err := a.r.holders(study, series)
 	if err != nil {

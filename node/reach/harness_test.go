@@ -27,6 +27,8 @@ import (
 	"pelago/node/far"
 	"pelago/node/work"
 	"pelago/replication/catalog"
+	"pelago/replication/catalog/alone"
+	"pelago/replication/catalog/catalogtest"
 	"pelago/shard/keys"
 	"pelago/shard/pack"
 )
@@ -60,6 +62,7 @@ func (n *network) cut(node string, down bool) {
 
 // site is one node.
 type site struct {
+	solo    *alone.Solo // decides for the site's own catalogue
 	net     *network
 	node    string
 	fs      vfs.FS
@@ -109,12 +112,21 @@ func (s *site) start() {
 	if s.keys, err = keys.Open(s.fs, "data/keys", s.self); err != nil {
 		t.Fatal(err)
 	}
-	s.archive, err = archive.Open(archive.Options{
+	o := archive.Options{
 		FS: s.fs, Dir: "data", Node: s.node, Site: "site " + s.node, Keys: s.keys,
 		TableBytes: 1 << 20, PackBytes: 64 << 10, Ballast: 1, CacheBytes: 1 << 20,
 		Quiet: time.Hour, Age: time.Hour, Gather: time.Hour,
 		Free: func() (int64, int64, error) { return 1 << 40, 1 << 40, nil },
-	})
+	}
+	if o.Catalog, err = archive.OpenCatalog(o); err != nil {
+		t.Fatal(err)
+	}
+	s.solo = catalogtest.Alone(o.Catalog)
+	o.Propose, o.Decide, o.Signer = s.solo, s.solo, catalogtest.SignerOf(s.node)
+	if _, err := s.solo.Decide(context.Background(), nil, catalogtest.Member(s.node, o.Site)); err != nil {
+		t.Fatal(err)
+	}
+	s.archive, err = archive.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +147,7 @@ func (s *site) start() {
 		cancel()
 		err := errors.Join(<-ended, closeFar())
 		s.copies.Close()
-		if err := errors.Join(err, s.archive.Close(), s.keys.Close()); err != nil {
+		if err := errors.Join(err, s.archive.Close(), s.archive.Catalog().Close(), s.keys.Close()); err != nil {
 			t.Errorf("%s: %v", s.node, err)
 		}
 	}
@@ -182,7 +194,7 @@ func (s *site) announce(study, series string, to ...string) {
 		archive.AddUID(&fact.UIDHash, ref.SOP)
 	}
 	for _, node := range to {
-		results, err := s.net.sites[node].archive.Journal().Append(context.Background(), fact)
+		results, err := s.net.sites[node].solo.Do(fact)
 		if err := errors.Join(append(results, err)...); err != nil {
 			s.net.t.Fatal(err)
 		}
@@ -374,7 +386,7 @@ func (k *keeper) wait(t testing.TB, id pack.ID) {
 // delete writes a tombstone into a site's catalogue.
 func (s *site) delete(study, series, sop string) {
 	s.net.t.Helper()
-	results, err := s.archive.Journal().Append(context.Background(), &catalog.TombstoneFact{
+	results, err := s.solo.Do(&catalog.TombstoneFact{
 		Study: study, Series: series, Instance: sop, Tick: time.Now().Unix(), By: "test",
 	})
 	if err := errors.Join(append(results, err)...); err != nil {

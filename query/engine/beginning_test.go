@@ -16,13 +16,13 @@ import (
 func TestManyNamesThatBeginAlikeAreFoundAsFewAre(t *testing.T) {
 	const many, few = 4_100, 3 // more than are gathered
 	a := newArchive(t)
-	var commands []catalog.Command
+	var facts []any
 	for i := range many + few {
 		name := fmt.Sprintf("SMITH^A%d", i)
 		if i%2000 == 7 {
 			name = fmt.Sprintf("SMITH^B%d", i)
 		}
-		commands = append(commands, &catalog.SeriesFact{
+		facts = append(facts, &catalog.SeriesFact{
 			Origin: "n", Site: "s", AsOf: 1, Study: fmt.Sprintf("1.2.%05d", i), Series: fmt.Sprintf("1.2.%05d.1", i), Issuer: "NORTH",
 			Attributes: catalogtest.Dataset(map[dict.Tag]string{
 				dict.PatientName: name, dict.PatientID: fmt.Sprint("P", i), dict.Modality: "CT",
@@ -31,7 +31,7 @@ func TestManyNamesThatBeginAlikeAreFoundAsFewAre(t *testing.T) {
 			Instances: 1, Classes: []string{ctClass},
 		})
 	}
-	results, err := a.catalog.Apply(1, commands)
+	results, err := catalogtest.Alone(a.catalog).Do(facts...)
 	if i := slices.IndexFunc(results, func(err error) bool { return err != nil }); err != nil || i >= 0 {
 		t.Fatal(err, results[max(i, 0)])
 	}
@@ -59,14 +59,14 @@ func TestManyNamesThatBeginAlikeAreFoundAsFewAre(t *testing.T) {
 
 func TestAListOfUIDsIsLookedUpOnceEach(t *testing.T) {
 	a := newArchive(t)
-	var commands []catalog.Command
+	var facts []any
 	for i := range 20 {
-		commands = append(commands, &catalog.SeriesFact{
+		facts = append(facts, &catalog.SeriesFact{
 			Origin: "n", Site: "s", AsOf: 1, Study: fmt.Sprint("1.2.", 100+i), Series: fmt.Sprintf("1.2.%d.1", 100+i),
 			Attributes: catalogtest.Dataset(map[dict.Tag]string{dict.PatientName: "X", dict.Modality: "CT"}), Instances: 1,
 		})
 	}
-	if _, err := a.catalog.Apply(1, commands); err != nil {
+	if _, err := catalogtest.Alone(a.catalog).Do(facts...); err != nil {
 		t.Fatal(err)
 	}
 	v := a.catalog.View()

@@ -1,171 +1,140 @@
 package catalog
 
 import (
-	"strings"
+	"fmt"
 
 	"pelago/cluster/fault"
+	"pelago/replication"
 )
 
-// Limits of what a command may name.
-const (
-	maxUID     = 128 // the standard's 64, and what real files hold
-	maxName    = 256 // node, site, issuer, registry names
-	maxClasses = 1024
-)
+// maxTxnFacts bounds, roughly, the facts that are in memory at once while a
+// backlog is applied.
+const maxTxnFacts = 8192
 
-// Apply applies commands atomically together with the applied index; an index
-// at or below the applied one is skipped, with nil results. Results are per
-// command: nil or an error of a kind (Invalid, Conflict, NotFound) that every
-// node computes alike, which left nothing of that command behind. The error
-// means that nothing was applied and that nothing more may be: the store
-// failed, or a command is not understood (fault.Unsupported).
+// applied is an entry of a transaction and what became of it.
+type applied struct {
+	index   uint64
+	results []error
+}
+
+// Apply applies committed entries in order and makes at the position, which is
+// that of the last of them or later; entries at or below the position are
+// skipped, and there may be none. What an entry asks for and does not get is a
+// result, equal on every node (see [Catalog.Results]), and so are bytes that are
+// no entry. The error means that nothing of the last transaction was applied and
+// that nothing more may be: the store failed, or an entry is for a newer version
+// (fault.Unsupported).
 //
-// What is applied is durable after [Catalog.Sync].
-func (c *Catalog) Apply(index uint64, commands []Command) ([]error, error) {
+// Position and records change in one step. A long run is applied in several, each
+// of which leaves a position that is right. What is applied is durable after
+// [Catalog.Sync].
+func (c *Catalog) Apply(entries []replication.Entry, at replication.Position) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if index <= c.applied.Load() {
-		return nil, nil
+	known := c.Position()
+	if at.Index <= known.Index {
+		return nil
 	}
 	t := c.begin()
-	results := make([]error, len(commands))
-	for i, command := range commands {
-		result, err := t.apply(command)
-		if err != nil {
-			return nil, err
+	var done []applied
+	for _, e := range entries {
+		if e.Index <= known.Index {
+			continue
 		}
-		results[i] = result
+		if e.Index > at.Index {
+			return fault.New(fault.Invalid, "catalog: entry %d beyond position %d", e.Index, at.Index)
+		}
+		results, err := t.entry(e)
+		if err != nil {
+			return fmt.Errorf("catalog: entry %d: %w", e.Index, err)
+		}
+		done = append(done, applied{e.Index, results})
+		c.entries.Add(1)
+		c.entryBytes.Add(uint64(len(e.Data)))
+		// Between two changes of the members nobody knows who they were: there the
+		// position must move at once.
+		if changed := at.MembersIndex != known.MembersIndex; t.facts >= maxTxnFacts && (!changed || at.MembersIndex <= e.Index) {
+			part := at
+			part.Index, part.Term = e.Index, e.Term
+			if err := c.commit(t, part, done); err != nil {
+				return err
+			}
+			t, done = c.begin(), nil
+		}
 	}
-	if err := t.save(index); err != nil {
-		return nil, err
+	return c.commit(t, at, done)
+}
+
+// commit writes a transaction that ends at a position.
+func (c *Catalog) commit(t *txn, at replication.Position, done []applied) error {
+	if at.Index == c.Applied() && len(done) == 0 && len(t.touched) == 0 {
+		return nil
+	}
+	if err := t.save(at); err != nil {
+		return err
 	}
 	if t.stones {
 		c.stones.Store(true) // before the first can be seen
 	}
 	if err := t.rows.commit(c.db); err != nil {
-		return nil, err
-	}
-	c.next = t.next
-	c.totals.Store(&t.totals)
-	c.applied.Store(index)
-	return results, nil
-}
-
-// apply changes the transaction by one command. The first error is the
-// command's result, the second ends the transaction.
-func (t *txn) apply(command Command) (result, err error) {
-	switch k := command.(type) {
-	case *SeriesFact:
-		return t.seriesFact(k)
-	case *TombstoneFact:
-		return t.tombstoneFact(k)
-	case *RestoreFact:
-		return t.restoreFact(k)
-	case *RegistryFact:
-		return t.registryFact(k)
-	}
-	return nil, fault.New(fault.Unsupported, "catalog: a command of unknown type %T", command)
-}
-
-func (t *txn) seriesFact(f *SeriesFact) (result, err error) {
-	if !isUID(f.Study) || !isUID(f.Series) || f.Origin == "" || len(f.Origin) > maxName || len(f.Site) > maxName ||
-		len(f.Issuer) > maxName || len(f.Classes) > maxClasses {
-		return fault.New(fault.Invalid, "catalog: a series fact names what cannot be"), nil
-	}
-	for _, class := range f.Classes {
-		if !isUID(class) {
-			return fault.New(fault.Invalid, "catalog: a series fact has a SOP class of %d bytes", len(class)), nil
-		}
-	}
-	as, bad := parseAttributes(f.Attributes)
-	if bad != nil {
-		return bad, nil
-	}
-	st, err := t.study(f.Study, f.Instances > 0)
-	if err != nil || st == nil {
-		return nil, err
-	}
-	x, err := st.findSeries(f.Series)
-	if err != nil {
-		return nil, err
-	}
-	o := origin{
-		node: f.Origin, site: f.Site, asOf: f.AsOf, issuer: f.Issuer, attrs: as, instances: f.Instances,
-		bytes: f.Bytes, uidHash: [uidHashBytes]byte(f.UIDHash[:uidHashBytes]), classes: f.Classes, reserved: f.Reserved, arrived: f.Arrived,
-	}
-	if as.text(codePatientID) == "" {
-		o.issuer = ""
-	}
-	if x == nil {
-		if f.Instances == 0 {
-			return nil, nil
-		}
-		return nil, st.newSeries(f.Series, o)
-	}
-	return nil, st.changeSeries(x, o)
-}
-
-// newSeries adds a series to the study. It is the last in announcement, so
-// that the study's fold goes on where it was.
-func (st *studyState) newSeries(uid string, o origin) error {
-	deleted, err := st.t.covered(st.cur.uid, uid)
-	if err != nil {
 		return err
 	}
-	x := &series{uid: uid, sequence: st.cur.nextSeries, deleted: deleted, origins: []origin{o}}
-	st.cur.nextSeries++
-	st.loaded[uid] = &seriesState{cur: x, changed: true}
-	if x.visible() && !st.refold {
-		st.cur.add(x)
-	}
-	st.t.rows.set(seriesUIDKey(uid, st.cur.uid), nil)
+	t.publish()
+	c.next, c.founded = t.next, t.founded
+	c.totals.Store(&t.totals)
+	c.state.Store(&state{at, t.hash})
+	c.told.notify(done)
 	return nil
 }
 
-// changeSeries folds a fact of a known series in: by difference where only
-// counts rise, else the study is folded again.
-func (st *studyState) changeSeries(x *seriesState, o origin) error {
-	before := x.cur.counts()
-	change := x.cur.take(o)
-	if change == changedNothing {
-		return nil
+// entry changes the transaction by an entry. The error ends the transaction.
+func (t *txn) entry(e replication.Entry) ([]error, error) {
+	entry, bad := DecodeEntry(e.Data)
+	switch {
+	case fault.Is(bad, fault.Unsupported):
+		return nil, bad
+	case bad != nil:
+		return []error{bad}, nil
+	case entry.Batch != nil:
+		return t.batch(entry, e.Index)
 	}
-	x.changed = true
-	after := x.cur.counts()
-	if change == changedAll || before.approx || after.approx || after.arrived < before.arrived {
-		st.refold = true
-	}
-	if st.refold || !x.cur.visible() {
-		return nil
-	}
-	st.cur.instances -= before.instances
-	st.cur.bytes -= before.bytes
-	st.cur.addCounts(x.cur)
-	return nil
+	t.facts++
+	return t.decide(entry, e.Index)
 }
 
-// isUID reports whether a string may be a UID as real files have them.
-func isUID(s string) bool {
-	if s == "" || len(s) > maxUID {
-		return false
+// batch applies the facts of a batch, if it is the next of its journal.
+func (t *txn) batch(e *Entry, index uint64) ([]error, error) {
+	facts := e.Batch.Facts
+	next, isNew, result, err := t.follows(e, index)
+	if err != nil {
+		return nil, err
 	}
-	for _, c := range []byte(s) {
-		if c < 0x20 || c > 0x7E {
-			return false
+	if result != nil || !isNew {
+		return all(len(facts), result), nil
+	}
+	results := make([]error, len(facts))
+	for i, f := range facts {
+		if results[i], err = t.fact(f, place{index, uint32(i)}); err != nil {
+			return nil, err
 		}
 	}
-	return true
+	t.facts += 1 + len(facts)
+	return results, t.agree(cursorKey(e.Batch.Node), next.encode())
 }
 
-func (t *txn) registryFact(f *RegistryFact) (result, err error) {
-	if f.Kind == "" || f.Name == "" || len(f.Kind) > maxName || len(f.Name) > maxName ||
-		strings.IndexByte(f.Kind, 0) >= 0 || strings.IndexByte(f.Name, 0) >= 0 {
-		return fault.New(fault.Invalid, "catalog: a registry record has no proper name"), nil
+// Ahead lets queries here see facts of this node that are not committed yet. They
+// are in no state hash and count for nothing that is committed; one is replaced
+// once a later one of the same series is committed, or itself. Facts that name
+// what cannot be are left out. It is as durable as what Apply writes: the caller
+// says them again after a crash, in the order of its journal.
+func (c *Catalog) Ahead(facts []*SeriesFact) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.begin()
+	for _, f := range facts {
+		if _, err := t.fact(f, place{index: uncommitted}); err != nil {
+			return err
+		}
 	}
-	if len(f.Value) == 0 {
-		t.rows.drop(registryKey(f.Kind, f.Name))
-	} else {
-		t.rows.set(registryKey(f.Kind, f.Name), f.Value)
-	}
-	return nil, nil
+	return c.commit(t, c.Position(), nil)
 }

@@ -201,13 +201,31 @@ func parseOmitted(value []byte) []byte {
 	return slices.Compact(codes)
 }
 
+// bounded reports whether attributes that were read are no more than a fact may
+// have.
+func (as attrs) bounded() bool {
+	total := 0
+	for _, a := range as {
+		if len(a.value) > maxValue || len(a.value)%2 != 0 && a.code != codeOmitted {
+			return false
+		}
+		total += len(a.value)
+	}
+	return total <= maxAttributes
+}
+
 // get returns the padded value of a code, or nil.
 func (as attrs) get(code uint8) []byte {
-	i, ok := slices.BinarySearchFunc(as, code, func(a attr, c uint8) int { return cmp.Compare(a.code, c) })
+	i, ok := as.find(code)
 	if !ok {
 		return nil
 	}
 	return as[i].value
+}
+
+// find returns where a code is, or would be.
+func (as attrs) find(code uint8) (int, bool) {
+	return slices.BinarySearchFunc(as, code, func(a attr, c uint8) int { return cmp.Compare(a.code, c) })
 }
 
 // text returns the value of a code without padding.
@@ -218,7 +236,7 @@ func (as attrs) text(code uint8) string { return strings.TrimRight(string(as.get
 func (as *attrs) fill(more attrs) bool {
 	filled, changed := slices.Clone(*as), false
 	for _, m := range more {
-		i, ok := slices.BinarySearchFunc(filled, m.code, func(a attr, c uint8) int { return cmp.Compare(a.code, c) })
+		i, ok := filled.find(m.code)
 		switch {
 		case !ok:
 			filled, changed = slices.Insert(filled, i, m), true

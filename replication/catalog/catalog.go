@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -12,8 +11,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
+	"pelago/replication"
 )
 
 // Options are where and how a catalogue rests.
@@ -41,17 +40,33 @@ type Catalog struct {
 	indexer Indexer
 	utf8    func() *dicom.Charset // of all attributes
 
-	totals  atomic.Pointer[Totals]
-	applied atomic.Uint64
-	stones  atomic.Bool // there is, or was, any tombstone
+	totals atomic.Pointer[Totals]
+	state  atomic.Pointer[state]
+	stones atomic.Bool // there is, or was, any tombstone
+	names  atomic.Pointer[[]name]
+	told   told
 
-	mu   sync.Mutex // held by Apply throughout: one writer
-	next uint32     // dense number of the next study
-	rows rows       // of the Apply under way; kept for its room
+	entries, entryBytes atomic.Uint64 // applied since it was opened
+
+	mu      sync.Mutex // held by Apply and Ahead throughout: one writer
+	next    uint32     // dense number of the next study
+	founded bool       // there was a member
+	nameOf  map[name]int
+	rows    rows // of the Apply under way; kept for its room
 
 	vocabulary remembered // word rows that are written
 	patients   remembered // prefixes of patients that have a posting
 }
+
+// state is what all nodes have alike at one index.
+type state struct {
+	position replication.Position
+	hash     sum
+}
+
+// Entries returns how many entries were applied since the catalogue was opened,
+// and their bytes.
+func (c *Catalog) Entries() (count, bytes uint64) { return c.entries.Load(), c.entryBytes.Load() }
 
 // Totals are the numbers of patients, studies, series and instances that
 // queries see.
@@ -76,7 +91,7 @@ func Open(o Options) (*Catalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("catalog: open: %w", err)
 	}
-	c := &Catalog{db: db, indexer: o.Indexer, vocabulary: remembered{}, patients: remembered{}, utf8: sync.OnceValue(func() *dicom.Charset {
+	c := &Catalog{db: db, told: newTold(), indexer: o.Indexer, vocabulary: remembered{}, patients: remembered{}, utf8: sync.OnceValue(func() *dicom.Charset {
 		utf8, _ := dicom.NewCharset([]string{"ISO_IR 192"}) // a registered term
 		return utf8
 	})}
@@ -139,7 +154,18 @@ func (c *Catalog) Close() error {
 }
 
 // Applied returns the highest applied index.
-func (c *Catalog) Applied() uint64 { return c.applied.Load() }
+func (c *Catalog) Applied() uint64 { return c.state.Load().position.Index }
+
+// Position returns where the catalogue stands in the order of entries. The
+// caller must not change its members.
+func (c *Catalog) Position() replication.Position { return c.state.Load().position }
+
+// StateHash returns the hash of all committed records and the index that it is
+// of: at equal indexes it is equal on every node, whatever was said ahead there.
+func (c *Catalog) StateHash() (hash [32]byte, index uint64) {
+	s := c.state.Load()
+	return s.hash.bytes(), s.position.Index
+}
 
 // IndexerVersion is the version of the Indexer that the postings are of.
 func (c *Catalog) IndexerVersion() uint32 { return c.indexer.Version() }
@@ -158,35 +184,6 @@ func (c *Catalog) Sync() error {
 // Bytes is what the catalogue occupies on disk.
 func (c *Catalog) Bytes() uint64 { return c.db.Metrics().DiskSpaceUsage() }
 
-const metaVersion = 2
-
-// meta is the one row that changes with every Apply.
-type meta struct {
-	applied uint64
-	next    uint32
-	indexer uint32
-	totals  Totals
-}
-
-func (m meta) encode() []byte {
-	b := []byte{metaVersion}
-	for _, v := range []uint64{m.applied, uint64(m.next), uint64(m.indexer),
-		m.totals.Patients, m.totals.Studies, m.totals.Series, m.totals.Instances, m.totals.Bytes} {
-		b = binary.AppendUvarint(b, v)
-	}
-	return b
-}
-
-func decodeMeta(b []byte) (meta, error) {
-	d := &decoder{b: b}
-	if v := d.byte(); !d.bad && v != metaVersion {
-		return meta{}, fault.New(fault.Unsupported, "catalog: meta row of version %d", v)
-	}
-	m := meta{applied: d.uvarint(), next: uint32(d.uvarint()), indexer: uint32(d.uvarint())}
-	m.totals = Totals{d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint()}
-	return m, d.done("meta")
-}
-
 // load reads the meta row, and writes the postings anew if another indexer
 // wrote them.
 func (c *Catalog) load() error {
@@ -200,8 +197,12 @@ func (c *Catalog) load() error {
 			return err
 		}
 	}
-	c.applied.Store(m.applied)
-	c.next = m.next
+	position, err := c.loadPosition(m)
+	if err != nil {
+		return err
+	}
+	c.state.Store(&state{position, m.hash})
+	c.next, c.founded = m.next, m.founded
 	c.totals.Store(&m.totals)
 	for _, err := range c.Tombstones(context.Background()) {
 		if err != nil {
@@ -210,10 +211,31 @@ func (c *Catalog) load() error {
 		c.stones.Store(true)
 		break
 	}
-	if m.indexer != c.indexer.Version() {
-		return c.reindex(m)
+	if err := c.loadNames(); err != nil {
+		return err
 	}
-	return nil
+	if m.indexer != c.indexer.Version() {
+		if err := c.reindex(m); err != nil {
+			return err
+		}
+	}
+	return c.adopt()
+}
+
+// loadPosition returns where the catalogue stands, by its two rows.
+func (c *Catalog) loadPosition(m meta) (replication.Position, error) {
+	var p replication.Position
+	row, err := get(c.db, []byte{rowPosition})
+	if err != nil {
+		return p, err
+	}
+	if row != nil {
+		if p, err = replication.DecodePosition(row); err != nil {
+			return p, fmt.Errorf("catalog: %w", err)
+		}
+	}
+	p.Index, p.Term = m.index, m.term
+	return p, nil
 }
 
 // reindex drops all postings of the Indexer and writes them again. The meta row

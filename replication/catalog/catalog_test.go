@@ -3,7 +3,6 @@ package catalog_test
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +20,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dict"
+	"pelago/replication"
 	"pelago/replication/catalog"
 	"pelago/replication/catalog/catalogtest"
 )
@@ -63,9 +64,9 @@ type tester interface {
 	Fatal(args ...any)
 }
 
-func apply(t tester, c *catalog.Catalog, commands ...catalog.Command) []error {
+func apply(t tester, c *catalog.Catalog, changes ...any) []error {
 	t.Helper()
-	results, err := c.Apply(c.Applied()+1, commands)
+	results, err := catalogtest.Alone(c).Do(changes...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,8 +294,11 @@ func TestInvalidFactsAreResultsNotErrors(t *testing.T) {
 	defer c.Close()
 	broken := fact("a", "1.1", "1.1.1", 1, 1, values{})
 	broken.Attributes = []byte{8, 0, 0x20, 0, 'D', 'A', 200, 0, 'x'}
+	if _, err := catalogtest.Alone(c).Do(broken); !fault.Is(err, fault.Invalid) {
+		t.Errorf("attributes that cannot be told: %v, want invalid", err)
+	}
 	unnamed := fact("a", "", "1.1.1", 1, 1, values{})
-	for i, r := range apply(t, c, broken, unnamed, &catalog.TombstoneFact{Study: "1.1", Instance: "1"}, &catalog.RegistryFact{Kind: "ae"}) {
+	for i, r := range apply(t, c, unnamed, &catalog.TombstoneFact{Study: "1.1", Instance: "1"}, &catalog.RegistryFact{Kind: "ae"}) {
 		if !fault.Is(r, fault.Invalid) {
 			t.Errorf("command %d: %v, want invalid", i, r)
 		}
@@ -321,25 +325,38 @@ func TestRegistryHoldsTheRecordsOfOneKind(t *testing.T) {
 func TestAppliedIndexIsNotAppliedTwice(t *testing.T) {
 	fs := vfs.NewMem()
 	c := openMem(t, fs)
-	f := fact("a", "1.1", "1.1.1", 1, 3, values{})
-	if _, err := c.Apply(7, []catalog.Command{f}); err != nil {
+	var entries []replication.Entry
+	a := catalogtest.Alone(c)
+	a.Keep = func(e replication.Entry) { entries = append(entries, e) }
+	if _, err := a.Do(fact("a", "1.1", "1.1.1", 1, 3, values{}), &catalog.TombstoneFact{Study: "1.2"}); err != nil {
 		t.Fatal(err)
 	}
-	if results, err := c.Apply(7, []catalog.Command{&catalog.TombstoneFact{Study: "1.1"}}); results != nil || err != nil {
-		t.Errorf("second apply: %v, %v", results, err)
+	at := c.Position()
+	at.Index, at.Term, at.MembersIndex = at.Index+5, 7, 3
+	at.Members = []replication.Member{{ID: "a", Address: "host:1"}}
+	if err := c.Apply(entries, at); err != nil {
+		t.Fatal(err)
+	}
+	hash, index := c.StateHash()
+	if err := c.Apply(entries, replication.Position{Index: at.Index}); err != nil {
+		t.Errorf("second apply: %v", err)
 	}
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
 	c = openMem(t, fs)
 	defer c.Close()
-	if c.Applied() != 7 || c.Totals().Instances != 3 {
-		t.Errorf("after reopening: applied %d, %+v", c.Applied(), c.Totals())
+	if got := c.Position(); !reflect.DeepEqual(got, at) || c.Totals().Instances != 3 {
+		t.Errorf("after reopening: %+v, %+v; want %+v", got, c.Totals(), at)
 	}
+	if h, i := c.StateHash(); h != hash || i != index || i != at.Index {
+		t.Errorf("after reopening: hash %x of %d, was %x of %d", h, i, hash, index)
+	}
+	verify(t, c)
 }
 
-// randomCommand draws a command over few names, so that they meet.
-func randomCommand(t *rapid.T) catalog.Command {
+// randomChange draws a fact or a command over few names, so that they meet.
+func randomChange(t *rapid.T) any {
 	study := fmt.Sprintf("1.%d", rapid.IntRange(1, 4).Draw(t, "study"))
 	series := fmt.Sprintf("%s.%d", study, rapid.IntRange(1, 3).Draw(t, "series"))
 	pick := func(name string, from ...string) string { return rapid.SampledFrom(from).Draw(t, name) }
@@ -377,20 +394,27 @@ func randomCommand(t *rapid.T) catalog.Command {
 // Whatever comes in whatever grouping, the records are the same, and hang together.
 func TestAnyHistoryLeavesWholeRecords(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		commands := rapid.SliceOfN(rapid.Custom(randomCommand), 1, 25).Draw(rt, "commands")
+		changes := rapid.SliceOfN(rapid.Custom(randomChange), 1, 25).Draw(rt, "changes")
 		one, many := openMem(t, vfs.NewMem()), openMem(t, vfs.NewMem())
 		defer one.Close()
 		defer many.Close()
-		apply(rt, one, commands...)
-		for rest := commands; len(rest) > 0; {
-			n := rapid.IntRange(1, len(rest)).Draw(rt, "batch")
-			apply(rt, many, rest[:n]...)
+		var entries []replication.Entry
+		a := catalogtest.Alone(one)
+		a.Keep = func(e replication.Entry) { entries = append(entries, e) }
+		if _, err := a.Do(changes...); err != nil {
+			rt.Fatal(err)
+		}
+		for rest := entries; len(rest) > 0; {
+			n := rapid.IntRange(1, len(rest)).Draw(rt, "run")
+			if err := many.Apply(rest[:n], replication.Position{Index: rest[n-1].Index, Term: 1}); err != nil {
+				rt.Fatal(err)
+			}
 			rest = rest[n:]
 		}
 		verify(rt, one)
 		verify(rt, many)
 		if a, b := catalog.Dump(one), catalog.Dump(many); !slices.Equal(a, b) {
-			rt.Fatalf("the grouping of commands shows:\n%v\n%v", a, b)
+			rt.Fatalf("the grouping of entries shows:\n%v\n%v", a, b)
 		}
 	})
 }
@@ -426,8 +450,10 @@ func TestCrashLeavesAPrefixOfWhatWasApplied(t *testing.T) {
 		fs := vfs.NewCrashableMem()
 		c := openMem(t, fs)
 		synced, crash := uint64(0), 1+r.IntN(30)
+		studies := map[uint64]uint64{}
 		for i := range crash {
 			apply(t, c, catalogtest.Make(seed, uint64(i)).Fact(uint64(i+1)))
+			studies[c.Applied()] = uint64(i + 1)
 			if r.IntN(5) == 0 {
 				if err := c.Sync(); err != nil {
 					t.Fatal(err)
@@ -438,45 +464,65 @@ func TestCrashLeavesAPrefixOfWhatWasApplied(t *testing.T) {
 		copied := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: r.IntN(101), RNG: r})
 		c.Close()
 		c = openMem(t, copied)
-		if c.Applied() < synced || c.Applied() > uint64(crash) || c.Totals().Studies != c.Applied() {
-			t.Fatalf("seed %d: applied %d of %d, synced %d, totals %+v", seed, c.Applied(), crash, synced, c.Totals())
+		if c.Applied() < synced || c.Totals().Studies != studies[c.Applied()] {
+			t.Fatalf("seed %d: applied %d, synced %d, totals %+v", seed, c.Applied(), synced, c.Totals())
 		}
 		verify(t, c)
 		c.Close()
 	}
 }
 
+func factsForGolden() []*catalog.SeriesFact {
+	v := values{dict.PatientID: "P1", dict.PatientName: "Müller^Jürgen", dict.StudyDate: "20240229", dict.Modality: "CT"}
+	first := fact("3f9a", "1.2.3", "1.2.3.4", 42, 7, v)
+	first.Reserved = true
+	other := fact("3f9a", "1.2.4", "1.9", 44, 1, values{dict.AccessionNumber: "A-1"})
+	other.Arrived = 5
+	return []*catalog.SeriesFact{first, fact("3f9a", "1.2.3", "1.2.3.51", 43, 2, v), other}
+}
+
 func commandsForGolden() []catalog.Command {
-	f := fact("3f9a", "1.2.3", "1.2.3.4", 42, 7, values{dict.PatientID: "P1", dict.PatientName: "Müller^Jürgen", dict.Modality: "CT"})
-	f.Reserved = true
 	return []catalog.Command{
-		f,
 		&catalog.TombstoneFact{Study: "1.2.3", Series: "1.2.3.4", Instance: "1.2.3.4.5", Tick: 1700000000, By: "operator"},
 		&catalog.RestoreFact{Study: "1.2.3", Series: "1.2.3.4", Tick: 1700000001, By: "operator"},
 		&catalog.RegistryFact{Kind: "ae", Name: "NORTH/CT1", Value: []byte{1, 2, 3}},
 	}
 }
 
-func TestEncodedCommandsAreGolden(t *testing.T) {
-	b, err := catalog.EncodeEntry(commandsForGolden())
+func TestEntriesAreGolden(t *testing.T) {
+	batch, hash, err := catalog.EncodeBatch(catalogtest.SignerOf("3f9a"), catalog.Batch{
+		Node: "3f9a", Site: "site-3f9a", Incarnation: 2, Number: 3, Facts: factsForGolden(),
+	}, [32]byte{1, 2, 3})
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "entry.hex", b)
-	back, err := catalog.DecodeEntry(b)
+	decision, err := catalog.EncodeDecisionUnder([16]byte{9}, catalogtest.SignerOf("3f9a"), "3f9a",
+		[]catalog.Condition{catalog.If("ae", "NORTH/CT1", nil), catalog.If("ae", "NORTH/CT2", []byte{4})}, commandsForGolden())
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := catalog.EncodeEntry(back)
-	if err != nil || !bytes.Equal(b, again) {
-		t.Errorf("decoding and encoding again gives other bytes (%v)", err)
+	goldenText(t, "entries.hex", fmt.Sprintf("%x\n%x\n%x\n", batch, hash, decision))
+	if e, err := catalog.DecodeEntry(batch); err != nil {
+		t.Error(err)
+	} else if again, _, err := catalog.EncodeBatch(catalogtest.SignerOf("3f9a"), *e.Batch, [32]byte{1, 2, 3}); err != nil || !bytes.Equal(again, batch) {
+		t.Errorf("decoding and encoding a batch again gives other bytes (%v)", err)
+	}
+	e, err := catalog.DecodeEntry(decision)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := catalog.EncodeDecisionUnder(e.Decision.Nonce, catalogtest.SignerOf("3f9a"), "3f9a", e.Decision.Conditions, e.Decision.Commands)
+	if err != nil || !bytes.Equal(again, decision) {
+		t.Errorf("decoding and encoding a decision again gives other bytes (%v)", err)
 	}
 }
 
 func TestRowsAreGolden(t *testing.T) {
 	c := openMem(t, vfs.NewMem())
 	defer c.Close()
-	apply(t, c, commandsForGolden()[1:]...)
+	if _, err := catalogtest.Alone(c).Decide(t.Context(), nil, commandsForGolden()...); err != nil {
+		t.Fatal(err)
+	}
 	apply(t, c,
 		fact("3f9a", "1.2.3", "1.2.3.4", 42, 7, values{dict.PatientID: "P1", dict.PatientName: "Müller^Jürgen", dict.StudyDate: "20240229", dict.StudyTime: "235959.5", dict.Modality: "CT"}),
 		fact("3f9a", "1.2.3", "1.2.3.5", 43, 1, values{dict.PatientID: "P2", dict.AccessionNumber: "A-1", dict.Modality: "SR"}))
@@ -485,11 +531,6 @@ func TestRowsAreGolden(t *testing.T) {
 		fmt.Fprintln(&b, row)
 	}
 	goldenText(t, "rows.txt", b.String())
-}
-
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	goldenText(t, name, hex.EncodeToString(got)+"\n")
 }
 
 func goldenText(t *testing.T, name, got string) {
@@ -513,39 +554,63 @@ func goldenText(t *testing.T, name, got string) {
 }
 
 func TestNewerEntriesStopTheReader(t *testing.T) {
+	decision := func(command ...byte) []byte { // of node n, with a command as given
+		body := append([]byte{0x0A, 1, 'n', 0x12, 16}, make([]byte, 16)...)
+		body = append(append(body, 0x22, byte(len(command))), command...)
+		return append([]byte{0x08, 2, 0x10, 2, 0x22, byte(len(body))}, body...)
+	}
 	for name, b := range map[string][]byte{
-		"newer reader":    {0x08, 2, 0x10, 2},
-		"unknown command": {0x08, 1, 0x10, 1, 0x1A, 3, 0xF2, 0x3F, 0},
+		"newer reader":    {0x08, 3, 0x10, 3},
+		"unknown body":    {0x08, 2, 0x10, 2, 0xF2, 0x3F, 1, 0},
+		"unknown command": decision(0xF2, 0x3F, 0),
 	} {
-		if _, err := catalog.DecodeEntry(b); !fault.Is(err, fault.Unsupported) {
-			t.Errorf("%s: %v, want unsupported", name, err)
+		c := openMem(t, vfs.NewMem())
+		before := catalog.Dump(c)
+		err := c.Apply([]replication.Entry{{Index: 1, Data: b}}, replication.Position{Index: 1})
+		if !fault.Is(err, fault.Unsupported) || c.Applied() != 0 || !slices.Equal(catalog.Dump(c), before) {
+			t.Errorf("%s: %v, at %d; want unsupported, and nothing applied", name, err, c.Applied())
 		}
-	}
-	c := openMem(t, vfs.NewMem())
-	defer c.Close()
-	if _, err := c.Apply(1, []catalog.Command{nil}); !fault.Is(err, fault.Unsupported) {
-		t.Errorf("applying an unknown command: %v", err)
-	}
-	if c.Applied() != 0 {
-		t.Error("the index moved over an unknown command")
+		c.Close()
 	}
 }
 
-func FuzzDecodeEntry(f *testing.F) {
-	b, err := catalog.EncodeEntry(commandsForGolden())
+func FuzzApply(f *testing.F) {
+	batch, _, err := catalog.EncodeBatch(catalogtest.SignerOf("3f9a"), catalog.Batch{
+		Node: "3f9a", Site: "site-3f9a", Incarnation: 1, Number: 1, Facts: factsForGolden(),
+	}, [32]byte{})
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(b)
-	f.Add([]byte{0x08, 1, 0x10, 1})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		commands, err := catalog.DecodeEntry(b)
-		if err != nil {
-			return
-		}
+	decision, err := catalog.EncodeDecision(catalogtest.SignerOf("3f9a"), "3f9a", nil, append(commandsForGolden(), catalogtest.Member("3f9a", "s")))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(batch, true)
+	f.Add(decision, true)
+	f.Add([]byte{0x08, 2, 0x10, 2}, false)
+	f.Fuzz(func(t *testing.T, b []byte, signed bool) {
 		c := openMem(t, vfs.NewMem())
 		defer c.Close()
-		if _, err := c.Apply(1, commands); err != nil {
+		if signed {
+			apply(t, c, fact("3f9a", "1.2.3", "1.2.3.4", 1, 1, values{}))
+			if e, err := catalog.DecodeEntry(b); err == nil && e.Batch != nil {
+				// Nobody else could have the signature: sign what was made up.
+				e.Batch.Node, e.Batch.Incarnation, e.Batch.Number = "3f9a", 1, 2
+				for _, f := range e.Batch.Facts {
+					f.Origin = "3f9a"
+				}
+				at, _, err := c.Cursor("3f9a")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if b, _, err = catalog.EncodeBatch(catalogtest.SignerOf("3f9a"), *e.Batch, at.Hash); err != nil {
+					t.Skip()
+				}
+			}
+		}
+		at := c.Applied() + 1
+		err := c.Apply([]replication.Entry{{Index: at, Data: b}}, replication.Position{Index: at})
+		if err != nil && !fault.Is(err, fault.Unsupported) {
 			t.Errorf("apply: %v", err)
 		}
 		verify(t, c)

@@ -3,69 +3,163 @@ package catalog
 import (
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
 	"pelago/cluster/fault"
 	"pelago/replication/catalog/catalogpb"
 )
 
-// The version of what this code writes, and the least version of a reader that
-// understands it. A command that an older reader must not skip raises both.
-const (
-	entryVersion   = 1
-	entryMinReader = 1
-)
-
-// EncodeEntry returns the durable form of commands.
-func EncodeEntry(commands []Command) ([]byte, error) {
-	e := &catalogpb.Entry{Version: entryVersion, MinReader: entryMinReader, Commands: make([]*catalogpb.Command, len(commands))}
-	for i, c := range commands {
-		pb, err := toProto(c)
-		if err != nil {
+// batchToProto groups facts of one study that stand together.
+func batchToProto(b Batch, previous [32]byte) (*catalogpb.Batch, error) {
+	if !isName(b.Node) || len(b.Site) > maxName || b.Incarnation == 0 || b.Number == 0 || len(b.Facts) > MaxBatchFacts {
+		return nil, fault.New(fault.Invalid, "catalog: batch %d of incarnation %d with %d facts is none", b.Number, b.Incarnation, len(b.Facts))
+	}
+	pb := &catalogpb.Batch{Node: b.Node, Site: valid(b.Site), Incarnation: b.Incarnation, Number: b.Number}
+	if b.Number > 1 {
+		pb.After = previous[:hashPrefixBytes]
+	} else if previous != ([32]byte{}) {
+		return nil, fault.New(fault.Invalid, "catalog: nothing precedes the first batch")
+	}
+	w := factWriter{batch: pb}
+	for _, f := range b.Facts {
+		if f.Origin != b.Node || f.Site != b.Site {
+			return nil, fault.New(fault.Invalid, "catalog: a fact of another node")
+		}
+		if err := w.add(f); err != nil {
 			return nil, err
 		}
-		e.Commands[i] = pb
 	}
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(e)
+	return pb, nil
+}
+
+// factWriter encodes facts one after the other.
+type factWriter struct {
+	batch   *catalogpb.Batch
+	study   *catalogpb.StudyFacts
+	uid     string  // before the next
+	said    *saying // by the fact before in the study, if a reader of the batch alone knows it
+	arrived int64
+}
+
+func (w *factWriter) add(f *SeriesFact) error {
+	if w.study == nil || w.study.Study != f.Study {
+		w.study = &catalogpb.StudyFacts{Study: f.Study}
+		w.batch.Studies = append(w.batch.Studies, w.study)
+		w.uid, w.said = f.Study, nil
+	}
+	as, err := f.attrs()
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "catalog: encode entry: %w", err)
+		return err
+	}
+	s := &saying{issuer: valid(f.Issuer), attrs: as, classes: f.Classes, reserved: f.Reserved}
+	shared := commonPrefix(w.uid, f.Series)
+	pb := &catalogpb.SeriesFact{
+		Shared: uint32(shared), Series: f.Series[shared:], AsOf: f.AsOf, Instances: f.Instances, Bytes: f.Bytes,
+		UidHash: f.UIDHash[:uidHashBytes], Arrived: f.Arrived - w.arrived,
+	}
+	var more attrs
+	switch {
+	case f.leans != nil: // it was told so, and is told again
+		more, pb.Base, pb.Dropped, pb.Classes = as, f.leans.hash[:], f.leans.dropped, f.Classes
+		s = nil
+	case f.support != nil:
+		hash := f.support.description()
+		s.anonymous()
+		more, pb.Dropped, pb.Classes = s.leaned(f.support)
+		pb.Base, s = hash[:], nil
+	case w.said != nil && s.mayLean(w.said):
+		pb.Follows = true
+		more, pb.Dropped, pb.Classes = s.leaned(w.said)
+	default:
+		more, pb.Issuer, pb.Classes, pb.Reserved = as, s.issuer, s.classes, s.reserved
+	}
+	if len(more) > 0 {
+		pb.Attributes = appendAttrs(nil, more)
+	}
+	w.study.Series = append(w.study.Series, pb)
+	w.uid, w.said, w.arrived = f.Series, s, f.Arrived
+	return nil
+}
+
+func commonPrefix(a, b string) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}
+
+func batchFromProto(pb *catalogpb.Batch) (*Batch, error) {
+	bad := func() (*Batch, error) {
+		return nil, fault.New(fault.Invalid, "catalog: batch %d of incarnation %d cannot be read", pb.Number, pb.Incarnation)
+	}
+	if !isName(pb.Node) || len(pb.Site) > maxName || pb.Incarnation == 0 || pb.Number == 0 {
+		return bad()
+	}
+	if pb.Number == 1 && len(pb.After) != 0 || pb.Number > 1 && len(pb.After) != hashPrefixBytes {
+		return bad()
+	}
+	b := &Batch{Node: pb.Node, Site: pb.Site, Incarnation: pb.Incarnation, Number: pb.Number}
+	arrived := int64(0)
+	for _, study := range pb.Studies {
+		uid, before := study.GetStudy(), (*SeriesFact)(nil)
+		for _, s := range study.GetSeries() {
+			if len(b.Facts) == MaxBatchFacts || int(s.GetShared()) > len(uid) {
+				return bad()
+			}
+			f, ok := factFromProto(s, before)
+			if !ok {
+				return bad()
+			}
+			arrived += s.Arrived
+			f.Origin, f.Site, f.Study, f.Series, f.Arrived = b.Node, b.Site, study.Study, uid[:s.Shared]+s.Series, arrived
+			b.Facts = append(b.Facts, f)
+			uid, before = f.Series, f
+			if len(uid) > maxUID { // else a few bytes could name gigabytes
+				return bad()
+			}
+		}
 	}
 	return b, nil
 }
 
-// DecodeEntry reads an entry. An entry for a newer reader, and a command of an
-// unknown type, are fault.Unsupported: the caller stops applying and never
-// skips. Bytes that are no entry are fault.Corrupt.
-func DecodeEntry(b []byte) ([]Command, error) {
-	var e catalogpb.Entry
-	if err := proto.Unmarshal(b, &e); err != nil {
-		return nil, fault.New(fault.Corrupt, "catalog: an entry cannot be read: %w", err)
-	}
-	if e.MinReader > entryVersion {
-		return nil, fault.New(fault.Unsupported, "catalog: an entry needs version %d of pelago's catalogue, this is %d", e.MinReader, entryVersion)
-	}
-	if e.Version == 0 {
-		return nil, fault.New(fault.Corrupt, "catalog: an entry has no version")
-	}
-	commands := make([]Command, len(e.Commands))
-	for i, pb := range e.Commands {
-		c, err := fromProto(pb)
-		if err != nil {
-			return nil, err
+// factFromProto reads a fact, all but its names, beside the one before it in its
+// study.
+func factFromProto(s *catalogpb.SeriesFact, before *SeriesFact) (*SeriesFact, bool) {
+	var as attrs
+	if len(s.Attributes) > 0 {
+		d := &decoder{b: s.Attributes}
+		if as = d.attrs(); d.done("fact") != nil {
+			return nil, false
 		}
-		commands[i] = c
 	}
-	return commands, nil
+	f := &SeriesFact{
+		AsOf: s.AsOf, Instances: s.Instances, Bytes: s.Bytes, Issuer: s.Issuer, Classes: s.Classes, Reserved: s.Reserved, isParsed: true,
+	}
+	switch {
+	case len(s.Base) == leanBytes && !s.Follows:
+		f.leans = &lean{hash: [leanBytes]byte(s.Base), dropped: s.Dropped}
+	case len(s.Base) != 0 || s.Follows && (before == nil || before.leans != nil):
+		return nil, false
+	case s.Follows:
+		told := saying{attrs: as, classes: s.Classes}
+		told.restore(&saying{issuer: before.Issuer, attrs: before.parsed, classes: before.Classes, reserved: before.Reserved}, s.Dropped)
+		as, f.Issuer, f.Classes, f.Reserved = told.attrs, told.issuer, told.classes, told.reserved
+	}
+	f.parsed = as
+	return f, copy(f.UIDHash[:], s.UidHash) == len(s.UidHash) && len(s.UidHash) == uidHashBytes && as.bounded()
 }
 
-func toProto(c Command) (*catalogpb.Command, error) {
+// attrs returns the attributes of a fact.
+func (f *SeriesFact) attrs() (attrs, error) {
+	if f.isParsed {
+		return f.parsed, nil
+	}
+	return parseAttributes(f.Attributes)
+}
+
+func commandToProto(c Command) (*catalogpb.Command, error) {
 	switch c := c.(type) {
-	case *SeriesFact:
-		return &catalogpb.Command{Kind: &catalogpb.Command_Series{Series: &catalogpb.SeriesFact{
-			Origin: c.Origin, Site: valid(c.Site), AsOf: c.AsOf, Study: c.Study, Series: c.Series, Issuer: valid(c.Issuer),
-			Attributes: c.Attributes, Instances: c.Instances, Bytes: c.Bytes, UidHash: c.UIDHash[:],
-			Classes: c.Classes, Reserved: c.Reserved, Arrived: c.Arrived,
-		}}}, nil
 	case *TombstoneFact:
 		return &catalogpb.Command{Kind: &catalogpb.Command_Tombstone{Tombstone: &catalogpb.TombstoneFact{
 			Study: c.Study, Series: c.Series, Instance: c.Instance, Tick: c.Tick, By: valid(c.By),
@@ -85,18 +179,8 @@ func toProto(c Command) (*catalogpb.Command, error) {
 // valid returns text as protobuf takes it: what is no UTF-8 as U+FFFD.
 func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
-func fromProto(pb *catalogpb.Command) (Command, error) {
+func commandFromProto(pb *catalogpb.Command) (Command, error) {
 	switch k := pb.GetKind().(type) {
-	case *catalogpb.Command_Series:
-		s := k.Series
-		if len(s.GetUidHash()) != 32 {
-			return nil, fault.New(fault.Corrupt, "catalog: a series fact has a hash of %d bytes", len(s.GetUidHash()))
-		}
-		return &SeriesFact{
-			Origin: s.Origin, Site: s.Site, AsOf: s.AsOf, Study: s.Study, Series: s.Series, Issuer: s.Issuer,
-			Attributes: s.Attributes, Instances: s.Instances, Bytes: s.Bytes, UIDHash: [32]byte(s.UidHash),
-			Classes: s.Classes, Reserved: s.Reserved, Arrived: s.Arrived,
-		}, nil
 	case *catalogpb.Command_Tombstone:
 		t := k.Tombstone
 		return &TombstoneFact{t.GetStudy(), t.GetSeries(), t.GetInstance(), t.GetTick(), t.GetBy()}, nil

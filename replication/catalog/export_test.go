@@ -1,8 +1,19 @@
 package catalog
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
 
-// Dump returns all rows but meta and vocabularies, which tell of the past, as text.
+	"pelago/replication/catalog/catalogpb"
+)
+
+// EncodeDecisionUnder encodes a decision under a given nonce.
+func EncodeDecisionUnder(nonce [16]byte, s Signer, node string, conditions []Condition, commands []Command) ([]byte, error) {
+	return encodeDecision(s, &catalogpb.Decision{Node: node, Nonce: nonce[:]}, conditions, commands)
+}
+
+// Dump returns all rows but meta and vocabularies, which tell of the past, and
+// decisions, whose names are random, as text.
 func Dump(c *Catalog) []string {
 	it, err := c.db.NewIter(nil)
 	if err != nil {
@@ -11,9 +22,24 @@ func Dump(c *Catalog) []string {
 	defer it.Close()
 	var rows []string
 	for it.First(); it.Valid(); it.Next() {
-		if it.Key()[0] != rowMeta && it.Key()[0] != rowWord {
+		if !bytes.Contains([]byte{rowMeta, rowPosition, rowDecision}, it.Key()[:1]) && it.Key()[0] != rowWord {
 			rows = append(rows, fmt.Sprintf("%q %q", it.Key(), it.Value()))
 		}
 	}
 	return rows
+}
+
+// Marks is the number of series that have sayings that are not committed yet.
+func Marks(c *Catalog) int {
+	marks, err := c.marks([]byte{rowAhead})
+	if err != nil {
+		panic(err)
+	}
+	return len(marks)
+}
+
+// IsBatch reports whether an entry is a batch.
+func IsBatch(entry []byte) bool {
+	e, err := DecodeEntry(entry)
+	return err == nil && e.Batch != nil
 }

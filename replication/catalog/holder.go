@@ -35,7 +35,7 @@ func (v *View) Holders(study, series string) ([]Holder, error) {
 		if s == nil {
 			continue
 		}
-		for x, err := range allSeries(v.at, s) {
+		for x, err := range allSeries(v.at, s, v.c) {
 			if err != nil {
 				return nil, err
 			}
@@ -48,11 +48,15 @@ func (v *View) Holders(study, series string) ([]Holder, error) {
 	return all, nil
 }
 
+// Holders is as [View.Holders], of this series; Study is left empty.
+func (r SeriesRow) Holders() []Holder { return r.x.appendHolders(nil, "") }
+
 func (x *series) appendHolders(all []Holder, study string) []Holder {
 	for i := range x.origins {
-		if o := &x.origins[i]; o.instances > 0 {
+		o := &x.origins[i]
+		if s := o.now(); s.instances > 0 {
 			all = append(all, Holder{
-				Study: study, Series: x.uid, Node: o.node, Site: o.site, AsOf: o.asOf, Instances: o.instances, UIDHash: o.uidHash,
+				Study: study, Series: x.uid, Node: o.node, Site: s.site, AsOf: s.asOf, Instances: s.instances, UIDHash: s.uidHash,
 			})
 		}
 	}

@@ -9,6 +9,12 @@ import (
 // Rows of catalog/, by the first byte of their keys (docs/formats.md):
 //
 //	M                                  meta
+//	m                                  position, as of the last change of its members
+//	n number(4)                        a node and its site
+//	c node                             cursor of a node's journal
+//	d hash(16) of a decision           that it was taken
+//	a number(4) series                 mark of a series that has sayings that are not committed yet
+//	o                                  adoption under way
 //	g kind 00 name                     registry
 //	t study 00 series 00 instance      tombstone
 //	r order                            study record
@@ -20,6 +26,12 @@ import (
 //	y index(1) word                    vocabulary: the Indexer's
 const (
 	rowMeta      = 'M'
+	rowPosition  = 'm'
+	rowName      = 'n'
+	rowCursor    = 'c'
+	rowDecision  = 'd'
+	rowAhead     = 'a'
+	rowAdoption  = 'o'
 	rowRegistry  = 'g'
 	rowTombstone = 't'
 	rowStudy     = 'r'
@@ -85,6 +97,16 @@ func tombstoneKey(study, series, instance string) []byte {
 func registryKey(kind, name string) []byte {
 	b := append([]byte{rowRegistry}, kind...)
 	return append(append(b, 0), name...)
+}
+
+func cursorKey(node string) []byte { return append([]byte{rowCursor}, node...) }
+
+// decisionKey is of the hash of what the decision's node signed.
+func decisionKey(hash [32]byte) []byte { return append([]byte{rowDecision}, hash[:16]...) }
+
+// aheadKey marks a series record.
+func aheadKey(number uint32, uid string) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{rowAhead}, number), uid...)
 }
 
 // indexPrefix is the prefix of the postings of a term.

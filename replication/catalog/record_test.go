@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"pelago/dimse/dict"
@@ -65,9 +66,9 @@ func TestOmittedAttributesAreNamed(t *testing.T) {
 }
 
 func seedStudy() *study {
-	s := &study{uid: "1.2.3", number: 7, nextSeries: 2}
-	x := &series{uid: "1.2.3.4", origins: []origin{{node: "n", site: "s", asOf: 9, issuer: "I", instances: 3, classes: []string{"1.2"},
-		attrs: attrs{{codePatientName, []byte("DOE^JANE")}, {codePatientID, []byte("P1")}, {codeStudyDate, []byte("20240101")}, {codeModality, []byte("CT")}}}}}
+	s := &study{uid: "1.2.3", number: 7}
+	x := &series{uid: "1.2.3.4", origins: []origin{{node: "n", said: &saying{site: "s", asOf: 9, issuer: "I", instances: 3, classes: []string{"1.2"},
+		attrs: attrs{{codePatientName, []byte("DOE^JANE")}, {codePatientID, []byte("P1")}, {codeStudyDate, []byte("20240101")}, {codeModality, []byte("CT")}}}}}}
 	s.add(x)
 	return s
 }
@@ -90,17 +91,26 @@ func FuzzDecodeStudy(f *testing.F) {
 func FuzzDecodeSeries(f *testing.F) {
 	s := seedStudy()
 	x := &series{uid: "1.2.3.4", origins: []origin{
-		{node: "n", issuer: "I", attrs: attrs{{codePatientName, []byte("DOE^JANE")}, {codePatientID, []byte("P1")}, {codeStudyDate, []byte("20240101")}}, instances: 1},
-		{node: "m", instances: 2},
+		{node: "n", first: place{7, 1}, said: &saying{issuer: "I", attrs: attrs{{codePatientName, []byte("DOE^JANE")}, {codePatientID, []byte("P1")}, {codeStudyDate, []byte("20240101")}}, instances: 1}},
+		{node: "m", first: place{index: uncommitted}, ahead: &saying{instances: 2}},
+		{node: "o", first: place{9, 0}, said: &saying{instances: 2}, ahead: &saying{instances: 3, site: "s"}},
 	}}
-	f.Add(x.encode(s))
+	var names []name
+	number := func(n name) int {
+		if i := slices.Index(names, n); i >= 0 {
+			return i
+		}
+		names = append(names, n)
+		return len(names) - 1
+	}
+	f.Add(x.encode(s, number))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		x, err := decodeSeries(b, "1.2.3.4", s)
+		x, err := decodeSeries(b, "1.2.3.4", s, names)
 		if err != nil {
 			return
 		}
-		again, err := decodeSeries(x.encode(s), x.uid, s)
-		if err != nil || !bytes.Equal(again.encode(s), x.encode(s)) {
+		again, err := decodeSeries(x.encode(s, number), x.uid, s, names)
+		if err != nil || !bytes.Equal(again.encode(s, number), x.encode(s, number)) {
 			t.Errorf("a record that was read cannot be written and read again: %v", err)
 		}
 		x.counts()

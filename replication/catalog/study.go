@@ -96,7 +96,7 @@ func (c *Catalog) Series(ctx context.Context, study string) iter.Seq2[*Series, e
 		if s == nil {
 			return
 		}
-		for x, err := range allSeries(snapshot, s) {
+		for x, err := range allSeries(snapshot, s, c) {
 			if err == nil {
 				err = ctx.Err()
 			}

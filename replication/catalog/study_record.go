@@ -8,7 +8,7 @@ import (
 	"pelago/cluster/fault"
 )
 
-const studyVersion = 1
+const studyVersion = 2
 
 // PatientKey is a Patient ID under its issuer.
 type PatientKey struct{ Issuer, ID string }
@@ -32,7 +32,8 @@ func (p *patient) key() PatientKey {
 type study struct {
 	uid        string
 	number     uint32
-	nextSeries uint32 // sequence number of the next series that is announced
+	ahead      uint32 // how many of its series are not committed yet
+	nextAhead  uint32 // ordinal of the place of the next such
 	attrs      attrs  // of level study
 	patients   []patient
 	series     uint32
@@ -55,7 +56,7 @@ func (s *study) order() Order {
 
 // reset makes the record the fold of nothing.
 func (s *study) reset() {
-	*s = study{uid: s.uid, number: s.number, nextSeries: s.nextSeries}
+	*s = study{uid: s.uid, number: s.number, ahead: s.ahead, nextAhead: s.nextAhead}
 }
 
 // add folds one more visible series in.
@@ -141,7 +142,8 @@ func (s *study) encode() []byte {
 	b := []byte{studyVersion}
 	b = appendString(b, s.uid)
 	b = binary.AppendUvarint(b, uint64(s.number))
-	b = binary.AppendUvarint(b, uint64(s.nextSeries))
+	b = binary.AppendUvarint(b, uint64(s.ahead))
+	b = binary.AppendUvarint(b, uint64(s.nextAhead))
 	b = appendAttrs(b, s.attrs)
 	b = binary.AppendUvarint(b, uint64(len(s.patients)))
 	for _, p := range s.patients {
@@ -164,7 +166,7 @@ func decodeStudy(b []byte) (*study, error) {
 	if v := d.byte(); !d.bad && v != studyVersion {
 		return nil, fault.New(fault.Unsupported, "catalog: study record of version %d", v)
 	}
-	s := &study{uid: d.string(), number: uint32(d.uvarint()), nextSeries: uint32(d.uvarint()), attrs: d.attrs()}
+	s := &study{uid: d.string(), number: uint32(d.uvarint()), ahead: uint32(d.uvarint()), nextAhead: uint32(d.uvarint()), attrs: d.attrs()}
 	for n := d.count(); n > 0 && !d.bad; n-- {
 		s.patients = append(s.patients, patient{d.string(), d.attrs()})
 	}

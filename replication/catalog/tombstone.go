@@ -51,7 +51,10 @@ func (t *txn) tombstoneFact(f *TombstoneFact) (result, err error) {
 	if err != nil || row != nil {
 		return nil, err
 	}
-	t.small[string(key)], t.stones = encodeTombstone(f), true
+	t.stones = true
+	if err := t.agree(key, encodeTombstone(f)); err != nil {
+		return nil, err
+	}
 	return nil, t.cover(f.Study, f.Series, f.Instance)
 }
 
@@ -74,7 +77,9 @@ func (t *txn) restoreFact(f *RestoreFact) (result, err error) {
 	if f.Tick-stone.Tick > DeleteGraceSeconds {
 		return fault.New(fault.Conflict, "catalog: deleted too long ago to be restored"), nil
 	}
-	t.small[string(key)] = nil
+	if err := t.agree(key, nil); err != nil {
+		return nil, err
+	}
 	return nil, t.cover(f.Study, f.Series, f.Instance)
 }
 
@@ -96,7 +101,7 @@ func (t *txn) cover(study, series, instance string) error {
 		return err
 	}
 	for uid, x := range st.loaded {
-		if series != "" && series != uid {
+		if series != "" && series != uid || x.cur == nil {
 			continue
 		}
 		deleted, err := t.covered(study, uid)
@@ -177,24 +182,4 @@ func (c *Catalog) Tombstones(ctx context.Context) iter.Seq2[*TombstoneFact, erro
 			yield(nil, fmt.Errorf("catalog: read tombstones: %w", err))
 		}
 	}
-}
-
-// Registry returns the values of all records of a kind by name. Records are few
-// and written by operators. A read error returns none of them: who is not in
-// half a registry would pass for a stranger.
-func (c *Catalog) Registry(kind string) (map[string][]byte, error) {
-	prefix := registryKey(kind, "")
-	it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-	if err != nil {
-		return nil, fmt.Errorf("catalog: read registry: %w", err)
-	}
-	defer it.Close()
-	all := map[string][]byte{}
-	for it.First(); it.Valid(); it.Next() {
-		all[string(it.Key()[len(prefix):])] = append([]byte(nil), it.Value()...)
-	}
-	if err := it.Error(); err != nil {
-		return nil, fmt.Errorf("catalog: read registry: %w", err)
-	}
-	return all, nil
 }

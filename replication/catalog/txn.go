@@ -2,12 +2,13 @@ package catalog
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"pelago/replication"
 )
 
 // txn is one Apply under way: what it has read and changed, in memory, and the
@@ -18,11 +19,16 @@ type txn struct {
 	rows    *rows
 	studies map[string]*studyState
 	touched []*studyState     // the same, in the order in which commands named them
-	small   map[string][]byte // tombstone and study UID rows as this txn leaves them; nil: absent
+	small   map[string][]byte // small records and study UID rows as this txn leaves them; nil: absent
 	patient map[string]*patientDelta
+	names   []name // that have no number yet, in the order of those that they get
 	next    uint32
 	totals  Totals
+	hash    sum
+	founded bool
 	stones  bool // there is, or was, any tombstone: most catalogues are spared the look-ups
+	facts   int
+	scratch []byte
 }
 
 // studyState is a study that a txn touches.
@@ -35,12 +41,14 @@ type studyState struct {
 	loaded map[string]*seriesState
 	all    bool // every stored series is loaded
 	refold bool // the fold must be made anew from all series
+	gone   bool // nothing is said of any series any more
 }
 
 // seriesState is a series that a txn touches.
 type seriesState struct {
-	oldRow  []byte // nil when new
-	cur     *series
+	oldRow  []byte  // nil when new
+	marked  bool    // that it has sayings that are not committed yet
+	cur     *series // nil: nothing is said of it any more
 	changed bool
 }
 
@@ -55,6 +63,7 @@ func (c *Catalog) begin() *txn {
 	return &txn{
 		c: c, rows: &c.rows, studies: map[string]*studyState{}, small: map[string][]byte{},
 		patient: map[string]*patientDelta{}, next: c.next, totals: c.Totals(), stones: c.stones.Load(),
+		hash: c.state.Load().hash, founded: c.founded,
 	}
 }
 
@@ -129,11 +138,16 @@ func (st *studyState) findSeries(uid string) (*seriesState, error) {
 	if err != nil || row == nil {
 		return nil, err
 	}
-	x, err := decodeSeries(row, uid, st.old)
+	return st.load(uid, row)
+}
+
+// load decodes a stored series.
+func (st *studyState) load(uid string, row []byte) (*seriesState, error) {
+	x, err := decodeSeries(row, uid, st.old, *st.t.c.names.Load())
 	if err != nil {
 		return nil, err
 	}
-	st.loaded[uid] = &seriesState{oldRow: row, cur: x}
+	st.loaded[uid] = &seriesState{oldRow: row, cur: x, marked: x.isAhead()}
 	return st.loaded[uid], nil
 }
 
@@ -153,12 +167,9 @@ func (st *studyState) loadAll() error {
 		if st.loaded[uid] != nil {
 			continue
 		}
-		row := bytes.Clone(it.Value())
-		x, err := decodeSeries(row, uid, st.old)
-		if err != nil {
+		if _, err := st.load(uid, bytes.Clone(it.Value())); err != nil {
 			return err
 		}
-		st.loaded[uid] = &seriesState{oldRow: row, cur: x}
 	}
 	if err := it.Error(); err != nil {
 		return fmt.Errorf("catalog: read series: %w", err)
@@ -172,20 +183,30 @@ func (st *studyState) fold() error {
 	if err := st.loadAll(); err != nil {
 		return err
 	}
-	st.cur.reset()
-	inOrder := slices.SortedFunc(maps.Values(st.loaded), func(a, b *seriesState) int {
-		return cmp.Compare(a.cur.sequence, b.cur.sequence)
-	})
-	for _, x := range inOrder {
-		if x.cur.visible() {
-			st.cur.add(x.cur)
+	var all []*series
+	for _, x := range st.loaded {
+		if x.cur != nil {
+			all = append(all, x.cur)
 		}
 	}
+	st.cur.fold(all)
+	st.gone = len(all) == 0
 	return nil
 }
 
+// fold makes the record the fold of series, which it sorts.
+func (s *study) fold(all []*series) {
+	s.reset()
+	slices.SortFunc(all, func(a, b *series) int { return a.place().compare(b.place()) })
+	for _, x := range all {
+		if x.visible() {
+			s.add(x)
+		}
+	}
+}
+
 // save gathers the rows of what the transaction changed.
-func (t *txn) save(index uint64) error {
+func (t *txn) save(at replication.Position) error {
 	for _, st := range t.touched {
 		if err := st.save(); err != nil {
 			return err
@@ -197,8 +218,14 @@ func (t *txn) save(index uint64) error {
 	if err := t.countPatients(); err != nil {
 		return err
 	}
-	m := meta{applied: index, next: t.next, indexer: t.c.indexer.Version(), totals: t.totals}
+	m := meta{
+		index: at.Index, term: at.Term, next: t.next, indexer: t.c.indexer.Version(), founded: t.founded, totals: t.totals, hash: t.hash,
+	}
 	t.rows.set([]byte{rowMeta}, m.encode())
+	// Members are many and seldom change.
+	if known := t.c.state.Load().position; at.MembersIndex != known.MembersIndex || !slices.Equal(at.Members, known.Members) {
+		t.rows.set([]byte{rowPosition}, at.Encode())
+	}
 	return nil
 }
 
@@ -224,11 +251,8 @@ func (st *studyState) save() error {
 		}
 	}
 	for uid, x := range st.loaded {
-		if !x.changed && shared {
-			continue
-		}
-		if row := x.cur.encode(st.cur); !bytes.Equal(row, x.oldRow) {
-			st.t.rows.set(seriesKey(st.cur.number, uid), row)
+		if x.changed || !shared {
+			st.saveSeries(uid, x)
 		}
 	}
 	st.saveRow()
@@ -241,10 +265,30 @@ func (st *studyState) save() error {
 	return nil
 }
 
+// saveSeries writes a series' row, and the mark that Adopt goes by.
+func (st *studyState) saveSeries(uid string, x *seriesState) {
+	key, rows := seriesKey(st.cur.number, uid), st.t.rows
+	if x.cur == nil {
+		if x.oldRow != nil {
+			rows.drop(key)
+		}
+		rows.drop(seriesUIDKey(uid, st.cur.uid))
+	} else if row := x.cur.encode(st.cur, st.t.number); !bytes.Equal(row, x.oldRow) {
+		rows.set(key, row)
+	}
+	marked := x.cur != nil && x.cur.isAhead()
+	switch mark := aheadKey(st.cur.number, uid); {
+	case marked && !x.marked:
+		rows.set(mark, []byte(st.cur.uid))
+	case x.marked && !marked:
+		rows.drop(mark)
+	}
+}
+
 func (st *studyState) saveRow() {
 	order := st.cur.order()
 	row := st.cur.encode()
-	if st.old != nil && st.old.order() == order {
+	if !st.gone && st.old != nil && st.old.order() == order {
 		if !bytes.Equal(row, st.oldRow) {
 			st.t.rows.set(studyKey(order), row)
 		}
@@ -261,11 +305,14 @@ func (st *studyState) saveRow() {
 			kept = append(kept, orders[:OrderBytes]...)
 		}
 	}
-	st.t.small[string(key)] = append(kept, order[:]...)
 	if st.old != nil {
 		st.t.rows.drop(studyKey(st.old.order()))
 	}
-	st.t.rows.set(studyKey(order), row)
+	if !st.gone {
+		kept = append(kept, order[:]...)
+		st.t.rows.set(studyKey(order), row)
+	}
+	st.t.small[string(key)] = kept
 }
 
 // total adds a study to the totals, or takes it out.

@@ -2,10 +2,8 @@ package catalog
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -41,6 +39,9 @@ func (c *Catalog) Verify(ctx context.Context, bad func(error)) error {
 			bad(fault.New(fault.Corrupt, "catalog: %d postings of kind %c, %d expected", found, kind, v.postings[kind]))
 		}
 	}
+	if err := v.agreed(ctx, m); err != nil {
+		return err
+	}
 	v.totals.Patients = uint64(len(v.patients))
 	if m.totals != v.totals {
 		bad(fault.New(fault.Corrupt, "catalog: totals are %+v, the records add up to %+v", m.totals, v.totals))
@@ -48,8 +49,59 @@ func (c *Catalog) Verify(ctx context.Context, bad func(error)) error {
 	return nil
 }
 
+// agreed checks the state hash, to which the studies have been added, and that
+// no mark stands for nothing.
+func (v *verifier) agreed(ctx context.Context, m meta) error {
+	for _, kind := range []byte{rowTombstone, rowRegistry, rowCursor, rowDecision} {
+		err := v.each(ctx, []byte{kind}, func(key, value []byte) error {
+			v.hash.add(appendAgreed(nil, key, value))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if v.hash != m.hash {
+		v.bad(fault.New(fault.Corrupt, "catalog: the state hash is %x, the records add up to %x", m.hash.bytes(), v.hash.bytes()))
+	}
+	marks := 0
+	if err := v.each(ctx, []byte{rowAhead}, func(_, _ []byte) error { marks++; return nil }); err != nil {
+		return err
+	}
+	if marks != v.marks {
+		v.bad(fault.New(fault.Corrupt, "catalog: %d series are marked, %d have sayings that are not committed", marks, v.marks))
+	}
+	return nil
+}
+
+// series adds what is committed of a series to the hash, and checks the mark of
+// what is not.
+func (v *verifier) series(s *study, x *series, ahead *uint32) error {
+	for i := range x.origins {
+		if x.origins[i].said != nil {
+			v.hash.add(appendSaying(nil, s.uid, x.uid, &x.origins[i]))
+		}
+	}
+	if !x.place().committed() {
+		*ahead++
+	}
+	mark, err := get(v.snapshot, aheadKey(s.number, x.uid))
+	if err != nil {
+		return err
+	}
+	if (mark != nil) != x.isAhead() {
+		v.bad(fault.New(fault.Corrupt, "catalog: a series of study %d is marked %t", s.number, mark != nil))
+	}
+	if x.isAhead() {
+		v.marks++
+	}
+	return nil
+}
+
 type verifier struct {
 	c        *Catalog
+	hash     sum
+	marks    int
 	bad      func(error)
 	snapshot *pebble.Snapshot
 	totals   Totals
@@ -92,16 +144,15 @@ func (v *verifier) study(key, value []byte) error {
 		v.bad(fault.New(fault.Corrupt, "catalog: study %d is not found by its UID: %w", s.number, err))
 	}
 	again := s.clone()
-	again.reset()
 	var list []*series
-	for x, err := range allSeries(v.snapshot, s) {
+	for x, err := range allSeries(v.snapshot, s, v.c) {
 		if err != nil {
 			v.bad(fmt.Errorf("catalog: study %d: %w", s.number, err))
 			return nil
 		}
 		list = append(list, x)
 	}
-	slices.SortFunc(list, func(a, b *series) int { return cmp.Compare(a.sequence, b.sequence) })
+	again.ahead = 0
 	for _, x := range list {
 		covered := false
 		for _, uid := range [...]string{"", x.uid} {
@@ -114,9 +165,13 @@ func (v *verifier) study(key, value []byte) error {
 		if x.deleted != covered {
 			v.bad(fault.New(fault.Corrupt, "catalog: a series of study %d is hidden %t, tombstones say %t", s.number, x.deleted, covered))
 		}
-		if x.visible() {
-			again.add(x)
+		if err := v.series(s, x, &again.ahead); err != nil {
+			return err
 		}
+	}
+	again.fold(list)
+	if len(list) == 0 {
+		v.bad(fault.New(fault.Corrupt, "catalog: study %d has no series", s.number))
 	}
 	if !bytes.Equal(again.encode(), value) {
 		v.bad(fault.New(fault.Corrupt, "catalog: study %d is not the fold of its series", s.number))

@@ -340,7 +340,7 @@ func (v *View) Words(index byte, prefix string, limit int) ([]string, bool, erro
 // Series yields the series of a study that queries may see, by ascending UID.
 func (v *View) Series(r StudyRow) iter.Seq2[SeriesRow, error] {
 	return func(yield func(SeriesRow, error) bool) {
-		for x, err := range allSeries(v.at, r.s) {
+		for x, err := range allSeries(v.at, r.s, v.c) {
 			if err != nil {
 				yield(SeriesRow{}, err)
 				return
@@ -353,7 +353,7 @@ func (v *View) Series(r StudyRow) iter.Seq2[SeriesRow, error] {
 }
 
 // allSeries yields every series record of a study by ascending UID.
-func allSeries(r pebble.Reader, s *study) iter.Seq2[*series, error] {
+func allSeries(r pebble.Reader, s *study, c *Catalog) iter.Seq2[*series, error] {
 	return func(yield func(*series, error) bool) {
 		prefix := seriesPrefix(s.number)
 		it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
@@ -363,7 +363,7 @@ func allSeries(r pebble.Reader, s *study) iter.Seq2[*series, error] {
 		}
 		defer it.Close()
 		for it.First(); it.Valid(); it.Next() {
-			x, err := decodeSeries(bytes.Clone(it.Value()), string(it.Key()[len(prefix):]), s)
+			x, err := decodeSeries(bytes.Clone(it.Value()), string(it.Key()[len(prefix):]), s, *c.names.Load())
 			if !yield(x, err) || err != nil {
 				return
 			}

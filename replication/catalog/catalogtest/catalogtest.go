@@ -77,14 +77,13 @@ func (s Study) Fact(asOf uint64) *catalog.SeriesFact {
 // them, in batches.
 func Load(c *catalog.Catalog, seed uint64, n int) error {
 	const batch = 1000
-	index := c.Applied()
+	a := Alone(c)
 	for from := int(c.Totals().Studies); from < n; from += batch {
-		commands := make([]catalog.Command, 0, batch)
+		facts := make([]any, 0, batch)
 		for i := from; i < min(from+batch, n); i++ {
-			commands = append(commands, Make(seed, uint64(i)).Fact(uint64(i+1)))
+			facts = append(facts, Make(seed, uint64(i)).Fact(uint64(i+1)))
 		}
-		index++
-		results, err := c.Apply(index, commands)
+		results, err := a.Do(facts...)
 		if err != nil {
 			return fmt.Errorf("load synthetic studies: %w", err)
 		}

@@ -1,0 +1,68 @@
+package catalog
+
+import (
+	"crypto/ed25519"
+
+	"google.golang.org/protobuf/proto"
+
+	"pelago/cluster/fault"
+	"pelago/replication/catalog/catalogpb"
+)
+
+// The registry kinds that the catalogue itself reads, both by node id. The value
+// of a member is a catalogpb.Member; that of a revocation is opaque.
+const (
+	KindMember  = "member"
+	KindRevoked = "revoked"
+)
+
+// DecodeMember reads a member record: fault.Invalid unless it has a public key.
+func DecodeMember(value []byte) (*catalogpb.Member, error) {
+	var m catalogpb.Member
+	if err := proto.Unmarshal(value, &m); err != nil {
+		return nil, fault.New(fault.Invalid, "catalog: a member record cannot be read: %w", err)
+	}
+	if len(m.PublicKey) != ed25519.PublicKeySize {
+		return nil, fault.New(fault.Invalid, "catalog: a member record with a key of %d bytes", len(m.PublicKey))
+	}
+	return &m, nil
+}
+
+// memberKey returns the key by which a node signs: the result is fault.Denied
+// for who is no member, or none any more.
+func (t *txn) memberKey(node string) (key ed25519.PublicKey, result, err error) {
+	revoked, err := t.read(registryKey(KindRevoked, node))
+	if err != nil {
+		return nil, nil, err
+	}
+	if revoked != nil {
+		return nil, fault.New(fault.Denied, "catalog: node %s is revoked", node), nil
+	}
+	row, err := t.read(registryKey(KindMember, node))
+	if err != nil {
+		return nil, nil, err
+	}
+	if row == nil {
+		return nil, fault.New(fault.Denied, "catalog: node %s is no member", node), nil
+	}
+	m, err := DecodeMember(row)
+	if err != nil {
+		return nil, nil, err
+	}
+	return m.PublicKey, nil, nil
+}
+
+// founder returns the key by which a decision is signed that founds the network:
+// the one that it makes its own node a member with.
+func founder(d *Decision) (ed25519.PublicKey, bool) {
+	for _, c := range d.Commands {
+		f, ok := c.(*RegistryFact)
+		if !ok || f.Kind != KindMember || f.Name != d.Node {
+			continue
+		}
+		if m, err := DecodeMember(f.Value); err == nil {
+			return m.PublicKey, true
+		}
+	}
+	return nil, false
+}

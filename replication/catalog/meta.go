@@ -1,0 +1,43 @@
+package catalog
+
+import (
+	"encoding/binary"
+
+	"pelago/cluster/fault"
+)
+
+const metaVersion = 3
+
+// meta is the one row that changes with every Apply.
+type meta struct {
+	index, term uint64 // of the position
+	next        uint32
+	indexer     uint32
+	founded     bool
+	totals      Totals
+	hash        sum
+}
+
+func (m meta) encode() []byte {
+	b := []byte{metaVersion}
+	for _, v := range []uint64{m.index, m.term, uint64(m.next), uint64(m.indexer),
+		m.totals.Patients, m.totals.Studies, m.totals.Series, m.totals.Instances, m.totals.Bytes} {
+		b = binary.AppendUvarint(b, v)
+	}
+	hash := m.hash.bytes()
+	return append(append(b, flag(m.founded)), hash[:]...)
+}
+
+func decodeMeta(b []byte) (meta, error) {
+	d := &decoder{b: b}
+	if v := d.byte(); !d.bad && v != metaVersion {
+		return meta{}, fault.New(fault.Unsupported, "catalog: meta row of version %d", v)
+	}
+	m := meta{index: d.uvarint(), term: d.uvarint(), next: uint32(d.uvarint()), indexer: uint32(d.uvarint())}
+	m.totals = Totals{d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint()}
+	m.founded = d.byte() != 0
+	var hash [32]byte
+	copy(hash[:], d.take(uint64(len(hash))))
+	m.hash = sumOf(hash)
+	return m, d.done("meta")
+}
