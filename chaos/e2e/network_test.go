@@ -82,7 +82,7 @@ func (n *node) sees(state string, others ...*node) {
 	n.t.Helper()
 	for _, o := range others {
 		id := o.id()
-		until(n.t.(*testing.T), id+" is "+state, func() bool { return n.members()[id].State == state })
+		until(n.t.(*testing.T), id+" is "+state, func() bool { return string(n.members()[id].State) == state })
 	}
 }
 
@@ -222,7 +222,7 @@ func TestTheThirdSiteJoinsBySecondAndTheFounderMayBeLost(t *testing.T) {
 	until(t, "three sites vote and sign", func() bool {
 		votes := 0
 		for _, m := range c.members() {
-			if m.Votes && m.Signs {
+			if m.Voter && m.Signs {
 				votes++
 			}
 		}
