@@ -1,0 +1,371 @@
+package catalog_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"pelago/cluster/fault"
+	"pelago/dimse/dict"
+	"pelago/replication"
+	"pelago/replication/catalog"
+	"pelago/replication/catalog/catalogtest"
+)
+
+// scene is a network of nodes a and b, of which a has told two batches.
+type scene struct {
+	t      *testing.T
+	log    []replication.Entry
+	hashes [][32]byte // of the chain of a, by number
+}
+
+func newScene(t *testing.T) *scene {
+	s := &scene{t: t, hashes: make([][32]byte, 1)}
+	s.put(s.decision("a", "a", catalogtest.Member("a", "north")))
+	s.put(s.decision("a", "a", catalogtest.Member("b", "south")))
+	for range 2 {
+		s.put(s.batch("a", "a", 1, uint64(len(s.hashes)), s.hashes[len(s.hashes)-1], 1, true))
+	}
+	return s
+}
+
+func (s *scene) put(data []byte) {
+	s.log = append(s.log, replication.Entry{Index: uint64(len(s.log) + 1), Data: data})
+}
+
+// batch returns a batch with one fact of so many instances; by signs it.
+func (s *scene) batch(node, by string, incarnation, number uint64, previous [32]byte, instances uint64, keep bool) []byte {
+	s.t.Helper()
+	f := fact(node, "1.1", "1.1.1", number, instances, values{})
+	entry, hash, err := catalog.EncodeBatch(catalogtest.SignerOf(by), catalog.Batch{
+		Node: node, Site: f.Site, Incarnation: incarnation, Number: number, Facts: []*catalog.SeriesFact{f},
+	}, previous)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if keep {
+		s.hashes = append(s.hashes, hash)
+	}
+	return entry
+}
+
+func (s *scene) decision(node, by string, commands ...catalog.Command) []byte {
+	return s.decisionIf(node, by, nil, commands...)
+}
+
+func (s *scene) decisionIf(node, by string, conditions []catalog.Condition, commands ...catalog.Command) []byte {
+	s.t.Helper()
+	entry, err := catalog.EncodeDecision(catalogtest.SignerOf(by), node, conditions, commands)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return entry
+}
+
+// anonymous is a key that no member has.
+type anonymous struct{ ed25519.PrivateKey }
+
+func (a anonymous) Sign(b []byte) []byte { return ed25519.Sign(a.PrivateKey, b) }
+
+func TestWhatNoMemberMaySayIsRefusedEverywhereAlike(t *testing.T) {
+	const none = fault.Kind(255)
+	var zero [32]byte
+	ae := func(name string) *catalog.RegistryFact {
+		return &catalog.RegistryFact{Kind: "ae", Name: name, Value: []byte("v")}
+	}
+	flipped := func(b []byte, at int) []byte {
+		b = bytes.Clone(b)
+		b[(at+len(b))%len(b)] ^= 1
+		return b
+	}
+	for _, test := range []struct {
+		name string
+		last func(s *scene) []byte // the entry that is judged; it may put others before
+		want fault.Kind
+	}{
+		{"the next batch", func(s *scene) []byte { return s.batch("a", "a", 1, 3, s.hashes[2], 5, false) }, none},
+		{"a batch of who is no member", func(s *scene) []byte { return s.batch("c", "c", 1, 1, zero, 5, false) }, fault.Denied},
+		{"a batch signed by another member", func(s *scene) []byte { return s.batch("a", "b", 1, 3, s.hashes[2], 5, false) }, fault.Denied},
+		{"a batch whose signature has a wrong bit", func(s *scene) []byte { return flipped(s.batch("a", "a", 1, 3, s.hashes[2], 5, false), -1) }, fault.Denied},
+		{"a batch whose counts were changed", func(s *scene) []byte {
+			a, b := s.batch("a", "a", 1, 3, s.hashes[2], 5, false), s.batch("a", "a", 1, 3, s.hashes[2], 6, false)
+			return append(bytes.Clone(a[:len(a)-ed25519.SignatureSize]), b[len(b)-ed25519.SignatureSize:]...)
+		}, fault.Denied},
+		{"a known batch again", func(s *scene) []byte { return s.log[3].Data }, none},
+		{"a batch before it again", func(s *scene) []byte { return s.log[2].Data }, none},
+		{"another batch of a known number", func(s *scene) []byte { return s.batch("a", "a", 1, 2, s.hashes[1], 9, false) }, fault.Conflict},
+		{"a batch after one that is missing", func(s *scene) []byte { return s.batch("a", "a", 1, 4, s.hashes[2], 9, false) }, fault.Mismatch},
+		{"a batch after another one than is known", func(s *scene) []byte { return s.batch("a", "a", 1, 3, s.hashes[1], 9, false) }, fault.Conflict},
+		{"a new incarnation", func(s *scene) []byte { return s.batch("a", "a", 2, 1, zero, 9, false) }, none},
+		{"a new incarnation without its beginning", func(s *scene) []byte { return s.batch("a", "a", 2, 2, s.hashes[1], 9, false) }, fault.Mismatch},
+		{"an incarnation that is over", func(s *scene) []byte {
+			s.put(s.batch("a", "a", 2, 1, zero, 9, false))
+			return s.batch("a", "a", 1, 3, s.hashes[2], 9, false)
+		}, fault.Conflict},
+		{"a batch of who is revoked", func(s *scene) []byte {
+			s.put(s.decision("b", "b", &catalog.RegistryFact{Kind: catalog.KindRevoked, Name: "a", Value: []byte("x")}))
+			return s.batch("a", "a", 1, 3, s.hashes[2], 9, false)
+		}, fault.Denied},
+		{"a batch of who left", func(s *scene) []byte {
+			s.put(s.decision("b", "b", &catalog.RegistryFact{Kind: catalog.KindMember, Name: "a"}))
+			return s.batch("a", "a", 1, 3, s.hashes[2], 9, false)
+		}, fault.Denied},
+		{"a decision", func(s *scene) []byte { return s.decision("b", "b", ae("x")) }, none},
+		{"a decision of who is no member", func(s *scene) []byte { return s.decision("c", "c", ae("x")) }, fault.Denied},
+		{"a second founding", func(s *scene) []byte { return s.decision("c", "c", catalogtest.Member("c", "east")) }, fault.Denied},
+		{"a second founding when all have left", func(s *scene) []byte {
+			s.put(s.decision("a", "a", &catalog.RegistryFact{Kind: catalog.KindMember, Name: "b"}, &catalog.RegistryFact{Kind: catalog.KindMember, Name: "a"}))
+			return s.decision("c", "c", catalogtest.Member("c", "east"))
+		}, fault.Denied},
+		{"a decision signed by another member", func(s *scene) []byte { return s.decision("b", "a", ae("x")) }, fault.Denied},
+		{"a decision of who is revoked", func(s *scene) []byte {
+			s.put(s.decision("b", "b", &catalog.RegistryFact{Kind: catalog.KindRevoked, Name: "a", Value: []byte("x")}))
+			return s.decision("a", "a", ae("x"))
+		}, fault.Denied},
+		{"a decision under a key that was made up", func(s *scene) []byte {
+			entry, err := catalog.EncodeDecision(anonymous{ed25519.NewKeyFromSeed(make([]byte, 32))}, "a", nil, []catalog.Command{ae("x")})
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			return entry
+		}, fault.Denied},
+		{"a decision whose condition holds", func(s *scene) []byte {
+			s.put(s.decision("a", "a", ae("x")))
+			return s.decisionIf("a", "a", []catalog.Condition{catalog.If("ae", "x", []byte("v")), catalog.If("ae", "y", nil)}, ae("y"))
+		}, none},
+		{"a decision whose record has another value", func(s *scene) []byte {
+			return s.decisionIf("a", "a", []catalog.Condition{catalog.If("ae", "x", []byte("v"))}, ae("y"))
+		}, fault.Conflict},
+		{"a decision whose record is there", func(s *scene) []byte {
+			s.put(s.decision("a", "a", ae("x")))
+			return s.decisionIf("a", "a", []catalog.Condition{catalog.If("ae", "x", nil)}, ae("x"))
+		}, fault.Conflict},
+		{"a member without a key", func(s *scene) []byte {
+			return s.decision("a", "a", &catalog.RegistryFact{Kind: catalog.KindMember, Name: "c", Value: []byte{10, 1, 's'}})
+		}, fault.Invalid},
+		{"bytes that are no entry", func(*scene) []byte { return []byte("garbage") }, fault.Invalid},
+		{"no bytes", func(*scene) []byte { return nil }, fault.Invalid},
+		{"an entry of the first version", func(*scene) []byte { return []byte{0x08, 1, 0x10, 1} }, fault.Invalid},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newScene(t)
+			s.put(test.last(s))
+			last := uint64(len(s.log))
+			var states []string
+			for _, together := range []bool{true, false} {
+				c := openMem(t, vfs.NewMem())
+				defer c.Close()
+				if together {
+					if err := c.Apply(s.log[:last-1], replication.Position{Index: last - 1}); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					for i := uint64(1); i < last; i++ {
+						if err := c.Apply(s.log[i-1:i], replication.Position{Index: i}); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				for i := uint64(1); i < last; i++ {
+					if results, ok := c.Results(i); !ok || slices.ContainsFunc(results, func(err error) bool { return err != nil }) {
+						t.Fatalf("entry %d: %v, %t", i, results, ok)
+					}
+				}
+				before, _ := c.StateHash()
+				if err := c.Apply(s.log[last-1:], replication.Position{Index: last}); err != nil {
+					t.Fatal(err)
+				}
+				results, ok := c.Results(last)
+				if !ok || len(results) == 0 {
+					t.Fatal("no results")
+				}
+				for _, err := range results {
+					if test.want == none && err != nil || test.want != none && !fault.Is(err, test.want) {
+						t.Errorf("result %v, want %v", err, test.want)
+					}
+				}
+				after, _ := c.StateHash()
+				if test.want == fault.Denied && after != before {
+					t.Error("what was denied left something behind")
+				}
+				verify(t, c)
+				states = append(states, fmt.Sprint(catalog.Dump(c), after))
+			}
+			if states[0] != states[1] {
+				t.Error("two nodes make different things of it")
+			}
+		})
+	}
+}
+
+// A proposer that has no answer proposes again: what was taken is not taken
+// twice, and has the results it had.
+func TestADecisionTakenTwiceIsTakenOnce(t *testing.T) {
+	s := newScene(t)
+	stone := s.decision("a", "a", &catalog.TombstoneFact{Study: "1.1", Tick: 1}, &catalog.RestoreFact{Study: "1.7", Tick: 1})
+	for _, entry := range [][]byte{
+		stone, s.decision("a", "a", &catalog.RestoreFact{Study: "1.1", Tick: 2}), stone,
+	} {
+		s.put(entry)
+	}
+	c := openMem(t, vfs.NewMem())
+	defer c.Close()
+	if err := c.Apply(s.log, replication.Position{Index: uint64(len(s.log))}); err != nil {
+		t.Fatal(err)
+	}
+	for _, index := range []uint64{5, 7} {
+		results, ok := c.Results(index)
+		if !ok || len(results) != 2 || results[0] != nil || !fault.Is(results[1], fault.NotFound) {
+			t.Errorf("entry %d: %v, %t", index, results, ok)
+		}
+	}
+	if _, deleted := c.Deleted("1.1", "", ""); deleted {
+		t.Error("a decision proposed again undid a later one")
+	}
+	verify(t, c)
+}
+
+func TestCursorTellsWhereAJournalGoesOn(t *testing.T) {
+	s := newScene(t)
+	fs := vfs.NewMem()
+	c := openMem(t, fs)
+	if err := c.Apply(s.log, replication.Position{Index: 4}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c = openMem(t, fs)
+	defer c.Close()
+	want := catalog.Cursor{Incarnation: 1, Number: 2, Hash: s.hashes[2], Index: 4}
+	if got, ok, err := c.Cursor("a"); got != want || !ok || err != nil {
+		t.Errorf("cursor %+v, %t, %v, want %+v", got, ok, err, want)
+	}
+	if got, ok, err := c.Cursor("b"); ok || err != nil {
+		t.Errorf("cursor of a silent node: %+v, %t, %v", got, ok, err)
+	}
+}
+
+func TestOversizedBatchIsFullAndForeignFactsAreInvalid(t *testing.T) {
+	b := catalog.Batch{Node: "a", Site: "site-a", Incarnation: 1, Number: 1}
+	for i := range 3000 {
+		b.Facts = append(b.Facts, fact("a", fmt.Sprintf("1.%d", i), fmt.Sprintf("1.%d.1", i), 1, 1, values{}))
+	}
+	if _, _, err := catalog.EncodeBatch(catalogtest.SignerOf("a"), b, [32]byte{}); !fault.Is(err, fault.Full) {
+		t.Errorf("a large batch: %v, want full", err)
+	}
+	b.Facts = []*catalog.SeriesFact{fact("b", "1.1", "1.1.1", 1, 1, values{})}
+	if _, _, err := catalog.EncodeBatch(catalogtest.SignerOf("a"), b, [32]byte{}); !fault.Is(err, fault.Invalid) {
+		t.Errorf("another node's fact: %v, want invalid", err)
+	}
+}
+
+// The results of old entries make room for those of new ones.
+func TestResultsAreKeptForAWhile(t *testing.T) {
+	c := openMem(t, vfs.NewMem())
+	defer c.Close()
+	entries := make([]replication.Entry, 5000)
+	for i := range entries {
+		entries[i] = replication.Entry{Index: uint64(i + 1)}
+	}
+	if err := c.Apply(entries, replication.Position{Index: 5000}); err != nil {
+		t.Fatal(err)
+	}
+	for index, want := range map[uint64]bool{0: false, 1: false, 904: false, 905: true, 5000: true, 5001: false} {
+		if _, ok := c.Results(index); ok != want {
+			t.Errorf("entry %d is kept: %t", index, ok)
+		}
+	}
+}
+
+// Nodes that were never at the same index at the same moment compare hashes all
+// the same, whatever runs they applied the log in.
+func TestHashesOfPassedIndexesAreKept(t *testing.T) {
+	s := newScene(t)
+	for uint64(len(s.log)) < 3*catalog.HashEvery {
+		s.put(nil)
+		if len(s.log)%700 == 0 {
+			s.put(s.decision("a", "a", &catalog.TombstoneFact{Study: fmt.Sprint("1.", len(s.log)), Tick: 1}))
+		}
+	}
+	end := uint64(len(s.log))
+	one, many := openMem(t, vfs.NewMem()), openMem(t, vfs.NewMem())
+	defer one.Close()
+	defer many.Close()
+	if err := one.Apply(s.log, replication.Position{Index: end + 5}); err != nil {
+		t.Fatal(err)
+	}
+	for i := uint64(0); i < end; {
+		run := min(i%97+1, end-i)
+		i += run
+		if err := many.Apply(s.log[i-run:i], replication.Position{Index: i}); err != nil {
+			t.Fatal(err)
+		}
+		if hash, index := many.StateHash(); index%catalog.HashEvery == 0 {
+			if at, ok := many.HashAt(index); !ok || at != hash {
+				t.Errorf("the hash at %d is %x, %t, was %x", index, at, ok, hash)
+			}
+		}
+	}
+	seen := map[[32]byte]bool{}
+	for i := uint64(1); i <= 3; i++ {
+		a, ok := one.HashAt(i * catalog.HashEvery)
+		b, ok2 := many.HashAt(i * catalog.HashEvery)
+		if a != b || !ok || !ok2 {
+			t.Errorf("at %d: %x, %t and %x, %t", i*catalog.HashEvery, a, ok, b, ok2)
+		}
+		seen[a] = true
+	}
+	if _, ok := one.HashAt(4 * catalog.HashEvery); ok || len(seen) != 3 {
+		t.Errorf("%d different hashes; one that is not reached is known: %t", len(seen), ok)
+	}
+}
+
+// Who has not what a fact leans on says so, and nothing is made up.
+func TestAFactThatLeansOnNothingIsNotFound(t *testing.T) {
+	n := newNetwork(t, "a")
+	defer n.close()
+	m := n.members[0]
+	n.say(m, fact("a", "1.1", "1.1.1", 1, 1, values{dict.PatientID: "P1", dict.StudyDescription: "a long description"}))
+	n.say(m, fact("a", "1.1", "1.1.1", 2, 2, values{dict.PatientID: "P1", dict.StudyDescription: "a long description"}),
+		fact("a", "1.1", "1.1.2", 2, 2, values{dict.PatientID: "P1", dict.StudyDescription: "a long description"}))
+	short, full := m.queued[1], m.full[1]
+	for _, other := range []bool{false, true} { // another series of the study is known, and does not help
+		s := newScene(t)
+		c := openMem(t, vfs.NewMem())
+		defer c.Close()
+		number, previous := uint64(3), s.hashes[2]
+		if !other {
+			s.log, number, previous = s.log[:2], 1, [32]byte{}
+		}
+		b := catalog.Batch{Node: "a", Site: "site-a", Incarnation: 1, Number: number, Facts: short}
+		entry, hash, err := catalog.EncodeBatch(catalogtest.SignerOf("a"), b, previous)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.put(entry)
+		b.Number, b.Facts = number+1, full
+		if entry, _, err = catalog.EncodeBatch(catalogtest.SignerOf("a"), b, hash); err != nil {
+			t.Fatal(err)
+		}
+		s.put(entry)
+		last := uint64(len(s.log))
+		if err := c.Apply(s.log, replication.Position{Index: last}); err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []bool{true, false} {
+			results, ok := c.Results(last - 1 + uint64(i))
+			if !ok || len(results) != 2 || fault.Is(results[0], fault.NotFound) != want || fault.Is(results[1], fault.NotFound) != want {
+				t.Errorf("entry %d: %v", i, results)
+			}
+		}
+		if study, err := c.Study("1.1"); err != nil || study.Instances != 4 {
+			t.Errorf("told in full: %+v, %v", study, err)
+		}
+		verify(t, c)
+	}
+}
