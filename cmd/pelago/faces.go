@@ -97,7 +97,7 @@ func hostsOf(c config.HTTP) []string {
 func (n *node) operators(guard *admin.Guard, registry *ae.Registry) http.Handler {
 	o := admin.Options{
 		Guard: guard, Archive: n.archive, Registry: registry, Echo: n.face.Echo,
-		Status: n.status, Protection: n.protection, Backup: n.backup,
+		Status: n.status, Network: operated{n}, Protection: n.protection, Backup: n.backup,
 		Ready:   n.ready,
 		Metrics: n.metrics.Handler(), Audit: n.trail.operator, Log: n.log,
 	}

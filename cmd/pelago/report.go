@@ -8,30 +8,6 @@ import (
 	"pelago/node/archive"
 )
 
-// others is what the status tells of the other nodes.
-type others interface {
-	// Name is the network's id.
-	Name() string
-	// Members lists the nodes, this one among them.
-	Members() []admin.Member
-	// Vantage is how far this node's catalogue is.
-	Vantage() admin.Vantage
-}
-
-// nobody is a network of one: it leads itself, and nothing is ever missing.
-type nobody struct{ n *node }
-
-func (a nobody) Name() string { return a.n.id }
-
-func (a nobody) Members() []admin.Member {
-	return []admin.Member{{Node: a.n.id, Site: a.n.config.Site, Address: a.n.config.Peer.Listen, Self: true, Alive: true, Voter: true}}
-}
-
-func (a nobody) Vantage() admin.Vantage {
-	index := a.n.archive.Catalog().Applied()
-	return admin.Vantage{Leader: a.n.id, AppliedIndex: index, CommitIndex: index, StalenessKnown: true}
-}
-
 // status answers GET /api/status.
 func (n *node) status(context.Context) (*admin.Status, error) {
 	usage, err := n.archive.Usage()
@@ -43,18 +19,11 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		return nil, err
 	}
 	totals, journal := n.archive.Catalog().Totals(), n.archive.Journal()
-	var net others = nobody{n}
-	members, from := net.Members(), net.Vantage()
-	for i := range members {
-		if m := &members[i]; m.Self {
-			m.Capacity, m.Used = usage.Size, usage.Staging+usage.Bulk
-			m.AppliedIndex, m.DICOM, m.Web = from.AppliedIndex, n.dicomAddr, n.baseURL
-		}
-	}
+	from := n.network.vantage()
 	return &admin.Status{
-		Network: net.Name(), Site: n.config.Site, Node: n.id, Leader: from.Leader,
+		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: from.Leader,
 		AppliedIndex: from.AppliedIndex, CommitIndex: from.CommitIndex, StalenessSeconds: from.StalenessSeconds(),
-		Sites:    admin.SitesOf(members, from),
+		Sites:    admin.SitesOf(n.members(usage), from),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
 		// In a network of one no site may be lost, and every study is committed
 		// as far as the network promises: fsynced.
