@@ -72,9 +72,9 @@ func (b *bench) storeTurns(ctx context.Context, s *sheet, single *fleet.Node, f 
 			return err
 		}
 		s.add("connected", "/s", pelago, connected)
-		s.add("connected", "/s", alone, lonely)
+		s.add("connected", "/s", networkOfOne, lonely)
 		s.add("cut off", "/s", pelago, cut)
-		s.add("cut off", "/s", alone, lonely)
+		s.add("cut off", "/s", networkOfOne, lonely)
 		b.say("  round %d: alone %s/s, connected %s/s, cut off %s/s", round+1, number(lonely), number(connected), number(cut))
 	}
 	return nil

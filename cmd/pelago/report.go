@@ -8,8 +8,8 @@ import (
 	"pelago/node/archive"
 )
 
-// network is what the status tells of the other nodes.
-type network interface {
+// others is what the status tells of the other nodes.
+type others interface {
 	// Name is the network's id.
 	Name() string
 	// Members lists the nodes, this one among them.
@@ -18,16 +18,16 @@ type network interface {
 	Vantage() admin.Vantage
 }
 
-// alone is a network of one: it leads itself, and nothing is ever missing.
-type alone struct{ n *node }
+// nobody is a network of one: it leads itself, and nothing is ever missing.
+type nobody struct{ n *node }
 
-func (a alone) Name() string { return a.n.id }
+func (a nobody) Name() string { return a.n.id }
 
-func (a alone) Members() []admin.Member {
+func (a nobody) Members() []admin.Member {
 	return []admin.Member{{Node: a.n.id, Site: a.n.config.Site, Address: a.n.config.Peer.Listen, Self: true, Alive: true, Voter: true}}
 }
 
-func (a alone) Vantage() admin.Vantage {
+func (a nobody) Vantage() admin.Vantage {
 	index := a.n.archive.Catalog().Applied()
 	return admin.Vantage{Leader: a.n.id, AppliedIndex: index, CommitIndex: index, StalenessKnown: true}
 }
@@ -43,7 +43,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		return nil, err
 	}
 	totals, journal := n.archive.Catalog().Totals(), n.archive.Journal()
-	var net network = alone{n}
+	var net others = nobody{n}
 	members, from := net.Members(), net.Vantage()
 	for i := range members {
 		if m := &members[i]; m.Self {

@@ -104,19 +104,19 @@ func printSites(w io.Writer, sites []admin.Site) error {
 			if n.CapacityBytes > 0 {
 				disk = size(n.UsedBytes) + " of " + size(n.CapacityBytes)
 			}
-			rows = append(rows, []string{s.Name, n.ID, n.Address, string(n.State), roles(n), entries(n), seconds(n.LagSeconds), disk})
+			rows = append(rows, []string{s.Name, n.ID, n.Address, string(n.State), rolesOf(n), entries(n), seconds(n.LagSeconds), disk})
 		}
 	}
 	return table(w, []string{"SITE", "NODE", "ADDRESS", "STATE", "ROLE", "LAG", "BEHIND", "DISK"}, rows)
 }
 
-// roles is what a node does for the others.
-func roles(n admin.Node) string {
+// rolesOf is what a node does for the others.
+func rolesOf(n admin.Node) string {
 	var words []string
 	for _, role := range []struct {
 		has  bool
 		name string
-	}{{n.Self, "this"}, {n.Leader, "leader"}, {n.Voter && !n.Leader, "voter"}, {n.Witness, "witness"}, {n.Barred, "barred"}} {
+	}{{n.Self, "this"}, {n.Leader, "leader"}, {n.Voter && !n.Leader, "voter"}, {n.Witness, "witness"}, {n.Signs, "signs"}, {n.Barred, "barred"}} {
 		if role.has {
 			words = append(words, role.name)
 		}

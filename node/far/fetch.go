@@ -32,6 +32,7 @@ type fetch struct {
 	from, to int
 	ahead    bool // nobody waited for it when it began
 
+	series  *Series       // that reads ahead by it; nil: none
 	demand  bool          // somebody waits for it
 	next    int           // units before it are here
 	changed chan struct{} // closed, and made anew, when next grows; closed at the end
@@ -107,6 +108,9 @@ func (c *Client) end(f *fetch, err error) {
 	}
 	f.done, f.err = true, err
 	close(f.changed)
+	if f.series != nil {
+		f.series.flying -= f.bytes()
+	}
 	c.letGoLocked(o, f.from/unitsAtOnce, (f.to-1)/unitsAtOnce+1)
 	o.fetches--
 	if f.ahead {
@@ -115,6 +119,9 @@ func (c *Client) end(f *fetch, err error) {
 	c.completeLocked(o)
 	c.offerLocked(o)
 	c.forgetLocked(o)
+	if f.series != nil && err == nil {
+		f.series.aheadLocked()
+	}
 }
 
 // lost draws the consequences of a node's failure.
@@ -424,6 +431,9 @@ func (c *Client) arrived(f *fetch, end int) error {
 		}
 	}
 	c.fetched += int64(end-f.next) * o.unit
+	if f.series != nil {
+		f.series.flying -= int64(end-f.next) * o.unit
+	}
 	for u := f.next; u < end; u++ {
 		b := o.blocks[u/unitsAtOnce]
 		b.have |= 1 << (u % unitsAtOnce)

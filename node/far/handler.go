@@ -34,7 +34,7 @@ type HandlerOptions struct {
 	// Peer names the caller of a request; nil: by its certificate (port.PeerOf).
 	Peer func(*http.Request) (authority.Name, error)
 	// Streams and StreamsPerPeer bound the answers under way at one time, in all
-	// and to one node; 128 and 32. Who comes on top waits a little, and is then
+	// and to one node; 128 and 64. Who comes on top waits a little, and is then
 	// refused as fault.Unavailable.
 	Streams, StreamsPerPeer int
 }
@@ -69,7 +69,7 @@ func NewHandler(o HandlerOptions) *Handler {
 		o.Streams = 128
 	}
 	if o.StreamsPerPeer == 0 {
-		o.StreamsPerPeer = 32
+		o.StreamsPerPeer = 64
 	}
 	h := &Handler{o: o, mux: http.NewServeMux(), slots: newSlots(o.Streams, o.StreamsPerPeer), spread: newSpread()}
 	h.encoders.New = func() any {

@@ -12,7 +12,12 @@ import (
 // completeLocked asks for the rest of a pack of which most has come, so that it
 // can be kept: its own manifest, say, that nobody reads.
 func (c *Client) completeLocked(o *object) {
-	if c.o.Keep == nil || o.verifier == nil || o.completing || o.size > maxResident || o.here*4 < o.units*3 {
+	if c.o.Keep == nil || o.verifier == nil || o.completing || o.size > maxResident {
+		return
+	}
+	// The manifest is most of a small pack.
+	instances := int((o.pack.Manifest + seal.SegmentBytes - 1) / seal.SegmentBytes)
+	if o.here*4 < max(1, instances)*3 {
 		return
 	}
 	o.completing = true

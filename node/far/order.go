@@ -140,8 +140,12 @@ func (p *pace) step(rank int) {
 }
 
 const (
-	// maxWindow is read ahead at most: 1 Gb/s over a round trip of 100 ms is 12.5 MB.
+	// maxWindow is on its way at most: 1 Gb/s over a round trip of 100 ms is 12.5 MB.
 	maxWindow = 16 << 20
+	// maxReach is how far ahead of the reader that may lie. It is more than the
+	// window because streams share a link: all that is on its way comes at about the
+	// same time, and while its first bytes are waited for more must be asked for.
+	maxReach = 3 * maxWindow
 	// minWindow is what the first step reads ahead; each further one four times as
 	// much. Who reads single images loses little by it.
 	minWindow = 512 << 10

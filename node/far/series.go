@@ -11,8 +11,11 @@ type Series struct {
 	pieces   *pieces
 	staged   []int // instances, in the order of their objects
 
-	whole bool         // guarded by Client.mu
-	paces [orders]pace // guarded by Client.mu
+	// Guarded by Client.mu:
+	whole  bool
+	paces  [orders]pace
+	last   int   // piece that was read last
+	flying int64 // bytes that were asked for ahead and are not here yet
 }
 
 // Read returns the readers of a manifest's packs and staged instances. nodes are
@@ -109,10 +112,18 @@ func (s *Series) readLocked(index, unit int) {
 	if i < 0 {
 		return
 	}
-	order := byManifest
 	for o := range s.paces {
 		s.paces[o].step(s.pieces.rank[o][i])
 	}
+	s.last = i
+	s.aheadLocked()
+}
+
+// aheadLocked keeps a window of bytes on their way, of those that come after the
+// piece read last, as far as maxReach. It asks for runs of several MiB: not before
+// there is room for one, unless the end is in sight.
+func (s *Series) aheadLocked() {
+	order := byManifest
 	if s.paces[byPlace].streak > s.paces[byManifest].streak {
 		order = byPlace
 	}
@@ -120,53 +131,81 @@ func (s *Series) readLocked(index, unit int) {
 	if s.whole {
 		window = maxWindow
 	}
-	if window > 0 {
-		s.aheadLocked(order, i, window)
+	reach := window
+	if window == maxWindow {
+		reach = max(window, min(maxReach, s.client.mem.limit/4)) // others read too
 	}
-}
-
-// aheadLocked fetches what is missing of the next window bytes after a piece, in
-// runs of several MiB: not before there is a run's worth, or the end is in sight.
-func (s *Series) aheadLocked(order, i int, window int64) {
-	c, p := s.client, s.pieces
-	var runs []run
-	var touched []*object
-	missing, seen := int64(0), int64(0)
-	rank := p.rank[order][i]
-	from := p.all[i].to // what is left between the piece and the next, then the others
-	for ; seen < window && rank < len(p.all); rank++ {
-		one := &p.all[p.at[order][rank]]
-		if one != &p.all[i] {
-			from = one.from
-		}
-		o, err := s.objectLocked(one.object)
-		if err != nil {
-			return
-		}
-		touched = append(touched, o)
-		to := min(one.next, o.units, from+int((window-seen+o.unit-1)/o.unit))
-		o.gaps(from, to, func(a, b int) bool {
-			missing += int64(b-a) * o.unit
-			runs = join(runs, run{o, a, b})
-			return true
-		})
-		seen += int64(max(0, to-from)) * o.unit
+	room := window - s.flying
+	if room < min(window/4, maxFetch) || window == 0 {
+		return
 	}
-	if missing >= min(window/4, maxFetch) || rank == len(p.all) {
+	runs, touched, end := s.nextLocked(order, reach, room)
+	missing := int64(0)
+	for _, r := range runs {
+		missing += int64(r.to-r.from) * r.o.unit
+	}
+	if missing >= min(window/4, maxFetch) || end {
 		for _, r := range runs {
 			r.o.gaps(r.from, r.to, func(a, b int) bool { // again: runs may share units
-				return c.ahead < maxAhead && c.startLocked(r.o, a, b, false) != nil
+				return s.startLocked(r.o, a, b)
 			})
 		}
 	}
 	for _, o := range touched {
-		c.forgetLocked(o)
+		s.client.forgetLocked(o)
 	}
 }
 
+// startLocked begins to read units ahead.
+func (s *Series) startLocked(o *object, from, to int) bool {
+	if s.client.ahead == maxAhead {
+		return false
+	}
+	f := s.client.startLocked(o, from, to, false)
+	if f == nil {
+		return false
+	}
+	f.series = s
+	s.flying += f.bytes()
+	return true
+}
+
+// nextLocked returns what is missing, room bytes at most, of the next reach bytes
+// after the piece read last, the objects it has looked at, and whether it has seen
+// the end.
+func (s *Series) nextLocked(order int, reach, room int64) (runs []run, touched []*object, end bool) {
+	p := s.pieces
+	rank := p.rank[order][s.last]
+	from := p.all[s.last].to // what is left between the piece and the next, then the others
+	for seen := int64(0); rank < len(p.all); rank++ {
+		if seen >= reach || room <= 0 {
+			return runs, touched, false
+		}
+		i := p.at[order][rank]
+		one := &p.all[i]
+		if i != s.last {
+			from = one.from
+		}
+		o, err := s.objectLocked(one.object)
+		if err != nil {
+			return nil, touched, false
+		}
+		touched = append(touched, o)
+		to := min(one.next, o.units, from+int((reach-seen+o.unit-1)/o.unit))
+		o.gaps(from, to, func(a, b int) bool {
+			b = min(b, a+int((room+o.unit-1)/o.unit))
+			room -= int64(b-a) * o.unit
+			runs = join(runs, run{o, a, b})
+			return room > 0
+		})
+		seen += int64(max(0, to-from)) * o.unit
+	}
+	return runs, touched, true
+}
+
 // maxAhead bounds the fetches under way that nobody waited for when they began:
-// half of what a node answers at a time.
-const maxAhead = 16
+// three quarters of what a node answers to another at a time.
+const maxAhead = 48
 
 // run is units of an object.
 type run struct {

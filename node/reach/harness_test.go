@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,19 +16,21 @@ import (
 	"github.com/zeebo/blake3"
 	"go.uber.org/goleak"
 
+	"pelago/cluster/authority"
+	"pelago/cluster/call"
 	"pelago/cluster/fault"
 	"pelago/cluster/identity"
 	"pelago/dimse/dict"
 	"pelago/dimse/dimsetest"
 	"pelago/node/archive"
-	"pelago/node/archive/archivepb"
 	"pelago/node/cached"
 	"pelago/node/far"
 	"pelago/node/work"
 	"pelago/replication/catalog"
+	"pelago/replication/catalog/alone"
+	"pelago/replication/catalog/catalogtest"
 	"pelago/shard/keys"
 	"pelago/shard/pack"
-	"pelago/shard/seal"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -36,8 +40,9 @@ type network struct {
 	t     testing.TB
 	sites map[string]*site
 
-	mu   sync.Mutex // guards what follows
-	down map[string]bool
+	mu      sync.Mutex // guards what follows
+	down    map[string]bool
+	sealing map[string][32]byte
 
 	asked, ranges atomic.Int64 // manifests and reads of packs that crossed between sites
 }
@@ -57,21 +62,29 @@ func (n *network) cut(node string, down bool) {
 
 // site is one node.
 type site struct {
+	solo    *alone.Solo // decides for the site's own catalogue
 	net     *network
 	node    string
 	fs      vfs.FS
+	self    *identity.Node
 	keys    *keys.Ring
 	archive *archive.Archive
 	copies  *cached.Store
 	reader  *Reader
 	limit   int64
+	keeper  *keeper
+	far     *far.Client
 	stop    func()
-	unsure  atomic.Bool // gossip tells nothing here: all are taken to be alive
+
+	listener *dimsetest.Listener
+	dialer   *http.Transport
+
+	unsure atomic.Bool // gossip tells nothing here: all are taken to be alive
 }
 
 // newNetwork starts sites. None knows of what the others store before it is told.
 func newNetwork(t testing.TB, nodes ...string) *network {
-	n := &network{t: t, sites: map[string]*site{}, down: map[string]bool{}}
+	n := &network{t: t, sites: map[string]*site{}, down: map[string]bool{}, sealing: map[string][32]byte{}}
 	for _, node := range nodes {
 		s := &site{net: n, node: node, fs: vfs.NewMem(), limit: 64 << 20}
 		n.sites[node] = s
@@ -89,19 +102,31 @@ func newNetwork(t testing.TB, nodes ...string) *network {
 func (s *site) start() {
 	t := s.net.t
 	t.Helper()
-	self, err := identity.Open(s.fs, "data/keys")
-	if err != nil {
+	var err error
+	if s.self, err = identity.Open(s.fs, "data/keys"); err != nil {
 		t.Fatal(err)
 	}
-	if s.keys, err = keys.Open(s.fs, "data/keys", self); err != nil {
+	s.net.mu.Lock()
+	s.net.sealing[s.node] = s.self.Sealing()
+	s.net.mu.Unlock()
+	if s.keys, err = keys.Open(s.fs, "data/keys", s.self); err != nil {
 		t.Fatal(err)
 	}
-	s.archive, err = archive.Open(archive.Options{
+	o := archive.Options{
 		FS: s.fs, Dir: "data", Node: s.node, Site: "site " + s.node, Keys: s.keys,
 		TableBytes: 1 << 20, PackBytes: 64 << 10, Ballast: 1, CacheBytes: 1 << 20,
 		Quiet: time.Hour, Age: time.Hour, Gather: time.Hour,
 		Free: func() (int64, int64, error) { return 1 << 40, 1 << 40, nil },
-	})
+	}
+	if o.Catalog, err = archive.OpenCatalog(o); err != nil {
+		t.Fatal(err)
+	}
+	s.solo = catalogtest.Alone(o.Catalog)
+	o.Propose, o.Decide, o.Signer = s.solo, s.solo, catalogtest.SignerOf(s.node)
+	if _, err := s.solo.Decide(context.Background(), nil, catalogtest.Member(s.node, o.Site)); err != nil {
+		t.Fatal(err)
+	}
+	s.archive, err = archive.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,15 +137,17 @@ func (s *site) start() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.reader = New(Options{Node: s.node, Archive: s.archive, Copies: s.copies, Client: client{s}, Nodes: hints{s}})
+	s.keeper = &keeper{copies: s.copies, kept: map[pack.ID]bool{}, moved: make(chan struct{})}
+	closeFar := s.serve()
+	s.reader = New(Options{Node: s.node, Archive: s.archive, Copies: s.copies, Client: Far(s.far), Nodes: hints{s}})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- work.New(nil, append(s.archive.Tasks(), s.reader.Tasks()...)...).Run(ctx) }()
 	s.stop = func() {
 		cancel()
-		err := <-ended
+		err := errors.Join(<-ended, closeFar())
 		s.copies.Close()
-		if err := errors.Join(err, s.archive.Close(), s.keys.Close()); err != nil {
+		if err := errors.Join(err, s.archive.Close(), s.archive.Catalog().Close(), s.keys.Close()); err != nil {
 			t.Errorf("%s: %v", s.node, err)
 		}
 	}
@@ -167,7 +194,7 @@ func (s *site) announce(study, series string, to ...string) {
 		archive.AddUID(&fact.UIDHash, ref.SOP)
 	}
 	for _, node := range to {
-		results, err := s.net.sites[node].archive.Journal().Append(context.Background(), fact)
+		results, err := s.net.sites[node].solo.Do(fact)
 		if err := errors.Join(append(results, err)...); err != nil {
 			s.net.t.Fatal(err)
 		}
@@ -184,173 +211,59 @@ func images(seed uint64, from, n int) []dimsetest.Instance {
 	return all
 }
 
-// client reads other sites as node/far does: whole packs are offered to be kept.
-type client struct{ at *site }
+// serve opens a site's peer service, and returns the client of the others'.
+func (s *site) serve() (done func() error) {
+	s.far = far.NewClient(far.Options{Calls: call.NewClient(transport{s}), Self: named{s.self, s.node}, Keep: s.keeper, Memory: 16 << 20})
+	handler := far.NewHandler(far.HandlerOptions{
+		Source: Source{s.archive, s.copies}, Members: s.net,
+		Peer: func(r *http.Request) (authority.Name, error) { return authority.Name{Node: r.Header.Get("From")}, nil },
+	})
+	s.listener = dimsetest.Listen()
+	server := &http.Server{Handler: handler}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(s.listener) }()
+	s.dialer = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.listener.Dial(ctx) }}
+	return func() error {
+		err := errors.Join(s.far.Close(), server.Close())
+		<-ended
+		s.dialer.CloseIdleConnections()
+		return err
+	}
+}
 
-func (c client) peer(node string) (*site, error) {
-	if c.at.net.isDown(node) || c.at.net.isDown(c.at.node) {
+// named is a node's key under the name that a test has for it.
+type named struct {
+	*identity.Node
+	name string
+}
+
+func (n named) ID() string { return n.name }
+
+// SealingKey implements [far.Members].
+func (n *network) SealingKey(node string) ([32]byte, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sealing[node], nil
+}
+
+// transport carries a site's calls to the others.
+type transport struct{ from *site }
+
+func (c transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	n := c.from.net
+	node := r.URL.Host
+	if n.isDown(node) || n.isDown(c.from.node) {
 		return nil, fault.New(fault.Unavailable, "%s does not answer", node)
 	}
-	return c.at.net.sites[node], nil
-}
-
-func (c client) Series(ctx context.Context, node, study, series string) (*far.Manifest, error) {
-	return c.manifest(ctx, node, study, series, "")
-}
-
-func (c client) Find(ctx context.Context, node, sop string) (*far.Manifest, error) {
-	peer, err := c.peer(node)
-	if err != nil {
-		return nil, err
+	if r.URL.Path == "/archive/open" {
+		n.asked.Add(1)
+	} else {
+		n.ranges.Add(1)
 	}
-	for h, err := range peer.archive.Holdings(ctx, "", "", sop) {
-		if err != nil {
-			return nil, err
-		}
-		return c.manifest(ctx, node, h.Record.Study, h.Record.Series, "")
-	}
-	return nil, fault.New(fault.NotFound, "nothing")
-}
-
-func (c client) manifest(ctx context.Context, node, study, series, sop string) (*far.Manifest, error) {
-	c.at.net.asked.Add(1)
-	peer, err := c.peer(node)
-	if err != nil {
-		return nil, err
-	}
-	m := &far.Manifest{Node: node, Study: study, Series: series}
-	at := map[string]int{}
-	for h, err := range peer.archive.Holdings(ctx, study, series, sop) {
-		if err != nil {
-			return nil, err
-		}
-		in := far.Instance{Record: h.Record, Header: h.Header, Pack: -1}
-		if len(h.Location.Pack) > 0 {
-			i, ok := at[string(h.Location.Pack)]
-			if !ok {
-				i = len(m.Packs)
-				at[string(h.Location.Pack)] = i
-				p, err := peer.packOf(pack.ID(h.Location.Pack))
-				if err != nil {
-					return nil, err
-				}
-				m.Packs = append(m.Packs, p)
-			}
-			in.Pack, in.Chunks = i, archivepb.PackChunks(h.Location.Chunks)
-		}
-		m.Instances = append(m.Instances, in)
-	}
-	return m, nil
-}
-
-func (s *site) packOf(id pack.ID) (far.Pack, error) {
-	p, _, err := s.archive.Ciphertext(id)
-	if err != nil {
-		return far.Pack{}, err
-	}
-	key, err := s.keys.Key([16]byte(p.Key))
-	return far.Pack{
-		ID: id, Study: p.Study, Series: p.Series, Bytes: p.BlobBytes, Plaintext: p.Plaintext, Manifest: p.Manifest,
-		Root: [32]byte(p.Root), KeyID: [16]byte(p.Key), Key: key, Instances: p.Instances,
-	}, err
-}
-
-func (c client) Read(m *far.Manifest, nodes ...string) Bytes {
-	return &remote{client: c, m: m, nodes: append(nodes, m.Node), got: map[int]map[int64]bool{}}
-}
-
-// remote reads one manifest's bytes.
-type remote struct {
-	client client
-	m      *far.Manifest
-	nodes  []string
-
-	mu  sync.Mutex
-	got map[int]map[int64]bool // segments of packs
-}
-
-func (b *remote) Whole() {}
-
-func (b *remote) Plaintext(i int) io.ReaderAt {
-	p := b.m.Packs[i]
-	return seal.Reader(remotePack{b, i}, p.Bytes, seal.PackKey(p.Key, p.ID))
-}
-
-// remotePack is a pack's ciphertext at whoever has it.
-type remotePack struct {
-	b *remote
-	i int
-}
-
-func (r remotePack) ReadAt(p []byte, off int64) (int, error) {
-	var failed error
-	for _, node := range r.b.nodes {
-		ciphertext, err := r.at(node)
-		if err != nil {
-			failed = errors.Join(failed, err)
-			continue
-		}
-		r.b.client.at.net.ranges.Add(1)
-		n, err := ciphertext.ReadAt(p, off)
-		if err == nil || errors.Is(err, io.EOF) {
-			r.note(ciphertext, off, int64(n))
-		}
-		return n, err
-	}
-	return 0, fault.New(fault.Unavailable, "no node has the pack: %w", failed)
-}
-
-func (r remotePack) at(node string) (io.ReaderAt, error) {
-	peer, err := r.b.client.peer(node)
-	if err != nil {
-		return nil, err
-	}
-	id := r.b.m.Packs[r.i].ID
-	if _, ciphertext, err := peer.copies.Ciphertext(id); err == nil {
-		return ciphertext, nil
-	}
-	_, ciphertext, err := peer.archive.Ciphertext(id)
-	return ciphertext, err
-}
-
-// note offers the pack to be kept once all of it was read.
-func (r remotePack) note(ciphertext io.ReaderAt, off, n int64) {
-	r.b.mu.Lock()
-	defer r.b.mu.Unlock()
-	if r.b.got[r.i] == nil {
-		r.b.got[r.i] = map[int64]bool{}
-	}
-	for at := off / seal.LeafBytes; at*seal.LeafBytes < off+n; at++ {
-		r.b.got[r.i][at] = true
-	}
-	p := r.b.m.Packs[r.i]
-	if int64(len(r.b.got[r.i])) < (p.Bytes+seal.LeafBytes-1)/seal.LeafBytes {
-		return
-	}
-	if err := r.b.client.at.copies.Keep(context.Background(), p, ciphertext); err != nil && !fault.Is(err, fault.Full) {
-		r.b.client.at.net.t.Errorf("keep: %v", err)
-	}
-}
-
-func (b *remote) Staged(_ context.Context, i int) io.ReaderAt { return remoteStaged{b, i} }
-
-type remoteStaged struct {
-	b *remote
-	i int
-}
-
-func (r remoteStaged) ReadAt(p []byte, off int64) (int, error) {
-	peer, err := r.b.client.peer(r.b.m.Node)
-	if err != nil {
-		return 0, err
-	}
-	record := r.b.m.Instances[r.i].Record
-	_, stored, done, err := peer.archive.Stored(context.Background(), record.Number, record.Sop)
-	if err != nil {
-		return 0, err
-	}
-	defer done()
-	return stored.ReadAt(p, off)
+	r = r.Clone(r.Context())
+	r.URL.Scheme = "http"
+	r.Header.Set("From", c.from.node)
+	return n.sites[node].dialer.RoundTrip(r)
 }
 
 // hints is gossip as a site sees it.
@@ -418,18 +331,62 @@ func (s *site) same(study, series, sop string, want ...dimsetest.Instance) {
 	}
 }
 
-// settle writes the copies that are waiting for others.
-func (s *site) settle() {
+// settle waits until the packs of what another site holds of a series are kept.
+func (s *site) settle(study, series, node string) {
 	s.net.t.Helper()
+	k := s.reader.recall(seriesAt{study, series, node})
+	if k == nil || len(k.Packs) == 0 {
+		s.net.t.Fatal("no packs to be kept")
+	}
+	for _, p := range k.Packs {
+		s.keeper.wait(s.net.t, p.ID)
+	}
 	if err := s.copies.Flush(context.Background()); err != nil {
 		s.net.t.Fatal(err)
+	}
+}
+
+// keeper tells when packs were kept.
+type keeper struct {
+	copies *cached.Store
+
+	mu    sync.Mutex // guards what follows
+	kept  map[pack.ID]bool
+	moved chan struct{} // closed with every pack
+}
+
+func (k *keeper) Keep(ctx context.Context, p far.Pack, ciphertext io.ReaderAt) error {
+	err := k.copies.Keep(ctx, p, ciphertext)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.kept[p.ID] = err == nil
+	close(k.moved)
+	k.moved = make(chan struct{})
+	return err
+}
+
+func (k *keeper) wait(t testing.TB, id pack.ID) {
+	t.Helper()
+	late := time.After(time.Minute)
+	for {
+		k.mu.Lock()
+		kept, moved := k.kept[id], k.moved
+		k.mu.Unlock()
+		if kept {
+			return
+		}
+		select {
+		case <-moved:
+		case <-late:
+			t.Fatal("a pack is not kept")
+		}
 	}
 }
 
 // delete writes a tombstone into a site's catalogue.
 func (s *site) delete(study, series, sop string) {
 	s.net.t.Helper()
-	results, err := s.archive.Journal().Append(context.Background(), &catalog.TombstoneFact{
+	results, err := s.solo.Do(&catalog.TombstoneFact{
 		Study: study, Series: series, Instance: sop, Tick: time.Now().Unix(), By: "test",
 	})
 	if err := errors.Join(append(results, err)...); err != nil {

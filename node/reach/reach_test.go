@@ -125,7 +125,7 @@ func TestWhatWasOpenedOpensWithoutItsSite(t *testing.T) {
 	a.pack()
 	a.announce(study, series, "b")
 	b.same(study, "", "", all...)
-	b.settle()
+	b.settle(study, series, "a")
 	n.cut("a", true)
 	b.same(study, "", "", all...)
 	b.restart()
@@ -243,7 +243,7 @@ func TestACopyAtAnotherSiteServesWhenTheOriginIsAway(t *testing.T) {
 	a.pack()
 	a.announce(study, series, "b", "c")
 	c.same(study, "", "", all...)
-	c.settle()
+	c.settle(study, series, "a")
 	for range b.reader.Select(context.Background(), study, "", "") { // the manifest is here, no bytes are
 	}
 	n.cut("a", true)
@@ -262,7 +262,8 @@ func TestWhatIsDeletedIsNotOpenedAndItsCopiesGo(t *testing.T) {
 	a.announce(others[0].StudyInstanceUID, others[0].SeriesInstanceUID, "b")
 	b.same(study, "", "", all...)
 	b.same(others[0].StudyInstanceUID, "", "", others...)
-	b.settle()
+	b.settle(study, series, "a")
+	b.settle(others[0].StudyInstanceUID, others[0].SeriesInstanceUID, "a")
 	both := b.copies.Bytes()
 	b.delete(study, series, all[2].SOPInstanceUID)
 	b.same(study, "", "", append(slices.Clone(all[:2]), all[3:]...)...)
@@ -340,7 +341,7 @@ func TestReadersAtOnceShareManifests(t *testing.T) {
 	if got := n.asked.Load(); got > 8 {
 		t.Errorf("%d manifests were asked for", got)
 	}
-	b.settle()
+	b.settle(study, series, "a")
 	before := n.ranges.Load()
 	b.same(study, "", "", all...)
 	if n.ranges.Load() != before {

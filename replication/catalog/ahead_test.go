@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -71,6 +72,8 @@ type member struct {
 	queued [][]*catalog.SeriesFact // batches that are not in the log yet
 	number uint64
 	hash   [32]byte
+	full   [][]*catalog.SeriesFact // queued, as they would be told in full
+	whole  [32]byte                // hash of the chain that tells them so
 }
 
 // network is members and the log that they share.
@@ -78,6 +81,7 @@ type network struct {
 	t       tester
 	members []*member
 	log     []replication.Entry
+	full    []replication.Entry // the same, every fact told in full
 }
 
 func newNetwork(t tester, names ...string) *network {
@@ -118,8 +122,9 @@ func (n *network) close() {
 	}
 }
 
-func (n *network) append(data []byte) {
+func (n *network) append(data, full []byte) {
 	n.log = append(n.log, replication.Entry{Index: uint64(len(n.log) + 1), Term: 1, Data: data})
+	n.full = append(n.full, replication.Entry{Index: uint64(len(n.log)), Term: 1, Data: full})
 }
 
 func (n *network) decide(by string, commands ...catalog.Command) {
@@ -127,13 +132,18 @@ func (n *network) decide(by string, commands ...catalog.Command) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	n.append(entry)
+	n.append(entry, entry)
 }
 
 // say lets a member see facts of its own ahead of the log.
 func (n *network) say(m *member, facts ...*catalog.SeriesFact) {
-	m.queued = append(m.queued, facts)
-	if err := m.c.Ahead(facts); err != nil {
+	n.t.Helper()
+	short, err := m.c.Shorten(facts)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	m.queued, m.full = append(m.queued, short), append(m.full, facts)
+	if err := m.c.Ahead(short); err != nil {
 		n.t.Fatal(err)
 	}
 }
@@ -144,14 +154,19 @@ func (n *network) commit(m *member) {
 		return
 	}
 	m.number++
-	entry, hash, err := catalog.EncodeBatch(catalogtest.SignerOf(m.name), catalog.Batch{
-		Node: m.name, Site: "site-" + m.name, Incarnation: 1, Number: m.number, Facts: m.queued[0],
-	}, m.hash)
+	b := catalog.Batch{Node: m.name, Site: "site-" + m.name, Incarnation: 1, Number: m.number, Facts: m.queued[0]}
+	entry, hash, err := catalog.EncodeBatch(catalogtest.SignerOf(m.name), b, m.hash)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	b.Facts = m.full[0]
+	full, whole, err := catalog.EncodeBatch(catalogtest.SignerOf(m.name), b, m.whole)
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	m.hash, m.queued = hash, m.queued[1:]
-	n.append(entry)
+	m.whole, m.full = whole, m.full[1:]
+	n.append(entry, full)
 }
 
 // catchUp applies at most so many entries.
@@ -166,14 +181,15 @@ func (n *network) catchUp(m *member, most int) {
 	}
 }
 
-// plain returns a catalogue that has applied the log up to an index, and was
-// never told anything else.
-func (n *network) plain(index uint64) *catalog.Catalog {
+// plain returns a catalogue that has applied a log up to an index, and was never
+// told anything else.
+func (n *network) plain(log []replication.Entry, index uint64) *catalog.Catalog {
 	m := &member{fs: vfs.NewMem()}
 	m.open(n.t)
-	n.catchUp(m, 0)
-	for m.c.Applied() < index {
-		n.catchUp(m, int(index-m.c.Applied()))
+	if index > 0 {
+		if err := m.c.Apply(log[:index], replication.Position{Index: index, Term: 1}); err != nil {
+			n.t.Fatal(err)
+		}
 	}
 	return m.c
 }
@@ -185,16 +201,23 @@ func TestWhatIsSaidAheadNeverShowsElsewhere(t *testing.T) {
 		n := newNetwork(rt, "a", "b")
 		defer n.close()
 		hashes := map[uint64][32]byte{}
+		facts := rapid.SliceOfN(rapid.Custom(randomChange), 1, 3)
 		for range rapid.IntRange(1, 40).Draw(rt, "steps") {
 			m := n.members[rapid.IntRange(0, 1).Draw(rt, "member")]
 			switch rapid.IntRange(0, 7).Draw(rt, "step") {
 			case 0, 1, 2:
-				switch change := randomChange(rt).(type) {
-				case *catalog.SeriesFact:
-					change.Origin, change.Site = m.name, "site-"+m.name
-					n.say(m, change)
-				case catalog.Command:
-					n.decide(m.name, change)
+				var batch []*catalog.SeriesFact
+				for _, change := range facts.Draw(rt, "changes") {
+					switch change := change.(type) {
+					case *catalog.SeriesFact:
+						change.Origin, change.Site = m.name, "site-"+m.name
+						batch = append(batch, change)
+					case catalog.Command:
+						n.decide(m.name, change)
+					}
+				}
+				if len(batch) > 0 {
+					n.say(m, batch...)
 				}
 			case 3, 4:
 				n.commit(m)
@@ -217,13 +240,32 @@ func TestWhatIsSaidAheadNeverShowsElsewhere(t *testing.T) {
 				n.commit(m)
 			}
 		}
-		plain := n.plain(uint64(len(n.log)))
+		plain := n.plain(n.log, uint64(len(n.log)))
 		defer plain.Close()
 		want := answers(rt, plain)
 		wantHash, _ := plain.StateHash()
+		full := n.plain(n.full, uint64(len(n.full)))
+		defer full.Close()
+		if got := answers(rt, full); got != want {
+			rt.Errorf("facts told in full give\n%s\nin short\n%s", got, want)
+		}
+		for _, m := range n.members {
+			if at, _, err := plain.Cursor(m.name); err != nil || at.Number != m.number {
+				rt.Errorf("%s stands at %+v (%v), told %d batches", m.name, at, err, m.number)
+			}
+		}
+		for _, e := range n.log {
+			results, ok := plain.Results(e.Index)
+			if !ok || slices.ContainsFunc(results, func(err error) bool { return fault.Is(err, fault.NotFound) }) && catalog.IsBatch(e.Data) {
+				rt.Errorf("entry %d: %v, %t", e.Index, results, ok)
+			}
+		}
 		for _, m := range n.members {
 			n.catchUp(m, len(n.log))
 			verify(rt, m.c)
+			if marks := catalog.Marks(m.c); marks != 0 {
+				rt.Errorf("%d series of %s are still ahead of the log", marks, m.name)
+			}
 			if got := answers(rt, m.c); got != want {
 				rt.Errorf("%s answers\n%s\nwho only read the log\n%s", m.name, got, want)
 			}
@@ -270,7 +312,7 @@ func TestAdoptedCopyHasWhatIsCommitted(t *testing.T) {
 		verify(rt, c)
 		want := answers(rt, donor.c)
 		if self == "b" {
-			plain := n.plain(donor.c.Applied())
+			plain := n.plain(n.log, donor.c.Applied())
 			defer plain.Close()
 			want = answers(rt, plain)
 		}
@@ -345,7 +387,7 @@ func TestCrashAtEveryOperationKeepsPositionAndRecordsTogether(t *testing.T) {
 		}
 	}
 	want := map[uint64][2]string{}
-	plain := n.plain(0)
+	plain := n.plain(nil, 0)
 	defer plain.Close()
 	note := func() {
 		hash, index := plain.StateHash()

@@ -216,11 +216,16 @@ func (as attrs) bounded() bool {
 
 // get returns the padded value of a code, or nil.
 func (as attrs) get(code uint8) []byte {
-	i, ok := slices.BinarySearchFunc(as, code, func(a attr, c uint8) int { return cmp.Compare(a.code, c) })
+	i, ok := as.find(code)
 	if !ok {
 		return nil
 	}
 	return as[i].value
+}
+
+// find returns where a code is, or would be.
+func (as attrs) find(code uint8) (int, bool) {
+	return slices.BinarySearchFunc(as, code, func(a attr, c uint8) int { return cmp.Compare(a.code, c) })
 }
 
 // text returns the value of a code without padding.
@@ -231,7 +236,7 @@ func (as attrs) text(code uint8) string { return strings.TrimRight(string(as.get
 func (as *attrs) fill(more attrs) bool {
 	filled, changed := slices.Clone(*as), false
 	for _, m := range more {
-		i, ok := slices.BinarySearchFunc(filled, m.code, func(a attr, c uint8) int { return cmp.Compare(a.code, c) })
+		i, ok := filled.find(m.code)
 		switch {
 		case !ok:
 			filled, changed = slices.Insert(filled, i, m), true

@@ -48,6 +48,8 @@ type Catalog struct {
 	names  atomic.Pointer[[]name]
 	told   told
 
+	entries, entryBytes atomic.Uint64 // applied since it was opened
+
 	mu      sync.Mutex // held by Apply and Ahead throughout: one writer
 	next    uint32     // dense number of the next study
 	founded bool       // there was a member
@@ -63,6 +65,10 @@ type state struct {
 	position replication.Position
 	hash     sum
 }
+
+// Entries returns how many entries were applied since the catalogue was opened,
+// and their bytes.
+func (c *Catalog) Entries() (count, bytes uint64) { return c.entries.Load(), c.entryBytes.Load() }
 
 // Totals are the numbers of patients, studies, series and instances that
 // queries see.

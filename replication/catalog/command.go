@@ -23,6 +23,8 @@ type SeriesFact struct {
 
 	parsed   attrs // instead of Attributes, when isParsed
 	isParsed bool
+	support  *saying // what it is told by; nil: it is told in full
+	leans    *lean   // what it was told by; nil: it was told in full. Attributes, Issuer, Classes and Reserved are then what differs
 }
 
 // Command is one change that a decision makes; one of the types below.

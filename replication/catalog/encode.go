@@ -18,30 +18,65 @@ func batchToProto(b Batch, previous [32]byte) (*catalogpb.Batch, error) {
 	} else if previous != ([32]byte{}) {
 		return nil, fault.New(fault.Invalid, "catalog: nothing precedes the first batch")
 	}
-	var study *catalogpb.StudyFacts
-	before, arrived := "", int64(0)
+	w := factWriter{batch: pb}
 	for _, f := range b.Facts {
 		if f.Origin != b.Node || f.Site != b.Site {
 			return nil, fault.New(fault.Invalid, "catalog: a fact of another node")
 		}
-		as, err := f.attrs()
-		if err != nil {
+		if err := w.add(f); err != nil {
 			return nil, err
 		}
-		if study == nil || study.Study != f.Study {
-			study = &catalogpb.StudyFacts{Study: f.Study}
-			pb.Studies = append(pb.Studies, study)
-			before = f.Study
-		}
-		shared := commonPrefix(before, f.Series)
-		study.Series = append(study.Series, &catalogpb.SeriesFact{
-			Shared: uint32(shared), Series: f.Series[shared:], AsOf: f.AsOf, Instances: f.Instances, Bytes: f.Bytes,
-			UidHash: f.UIDHash[:uidHashBytes], Arrived: f.Arrived - arrived, Attributes: appendAttrs(nil, as),
-			Issuer: valid(f.Issuer), Classes: f.Classes, Reserved: f.Reserved,
-		})
-		before, arrived = f.Series, f.Arrived
 	}
 	return pb, nil
+}
+
+// factWriter encodes facts one after the other.
+type factWriter struct {
+	batch   *catalogpb.Batch
+	study   *catalogpb.StudyFacts
+	uid     string  // before the next
+	said    *saying // by the fact before in the study, if a reader of the batch alone knows it
+	arrived int64
+}
+
+func (w *factWriter) add(f *SeriesFact) error {
+	if w.study == nil || w.study.Study != f.Study {
+		w.study = &catalogpb.StudyFacts{Study: f.Study}
+		w.batch.Studies = append(w.batch.Studies, w.study)
+		w.uid, w.said = f.Study, nil
+	}
+	as, err := f.attrs()
+	if err != nil {
+		return err
+	}
+	s := &saying{issuer: valid(f.Issuer), attrs: as, classes: f.Classes, reserved: f.Reserved}
+	shared := commonPrefix(w.uid, f.Series)
+	pb := &catalogpb.SeriesFact{
+		Shared: uint32(shared), Series: f.Series[shared:], AsOf: f.AsOf, Instances: f.Instances, Bytes: f.Bytes,
+		UidHash: f.UIDHash[:uidHashBytes], Arrived: f.Arrived - w.arrived,
+	}
+	var more attrs
+	switch {
+	case f.leans != nil: // it was told so, and is told again
+		more, pb.Base, pb.Dropped, pb.Classes = as, f.leans.hash[:], f.leans.dropped, f.Classes
+		s = nil
+	case f.support != nil:
+		hash := f.support.description()
+		s.anonymous()
+		more, pb.Dropped, pb.Classes = s.leaned(f.support)
+		pb.Base, s = hash[:], nil
+	case w.said != nil && s.mayLean(w.said):
+		pb.Follows = true
+		more, pb.Dropped, pb.Classes = s.leaned(w.said)
+	default:
+		more, pb.Issuer, pb.Classes, pb.Reserved = as, s.issuer, s.classes, s.reserved
+	}
+	if len(more) > 0 {
+		pb.Attributes = appendAttrs(nil, more)
+	}
+	w.study.Series = append(w.study.Series, pb)
+	w.uid, w.said, w.arrived = f.Series, s, f.Arrived
+	return nil
 }
 
 func commonPrefix(a, b string) int {
@@ -67,31 +102,52 @@ func batchFromProto(pb *catalogpb.Batch) (*Batch, error) {
 	b := &Batch{Node: pb.Node, Site: pb.Site, Incarnation: pb.Incarnation, Number: pb.Number}
 	arrived := int64(0)
 	for _, study := range pb.Studies {
-		before := study.GetStudy()
+		uid, before := study.GetStudy(), (*SeriesFact)(nil)
 		for _, s := range study.GetSeries() {
-			if len(b.Facts) == MaxBatchFacts || int(s.GetShared()) > len(before) || len(s.UidHash) != uidHashBytes {
+			if len(b.Facts) == MaxBatchFacts || int(s.GetShared()) > len(uid) {
 				return bad()
 			}
-			d := &decoder{b: s.Attributes}
-			as := d.attrs()
-			if err := d.done("fact"); err != nil || !as.bounded() {
+			f, ok := factFromProto(s, before)
+			if !ok {
 				return bad()
 			}
 			arrived += s.Arrived
-			f := &SeriesFact{
-				Origin: b.Node, Site: b.Site, AsOf: s.AsOf, Study: study.Study, Series: before[:s.Shared] + s.Series,
-				Issuer: s.Issuer, parsed: as, isParsed: true, Instances: s.Instances, Bytes: s.Bytes,
-				Classes: s.Classes, Reserved: s.Reserved, Arrived: arrived,
-			}
-			copy(f.UIDHash[:], s.UidHash)
+			f.Origin, f.Site, f.Study, f.Series, f.Arrived = b.Node, b.Site, study.Study, uid[:s.Shared]+s.Series, arrived
 			b.Facts = append(b.Facts, f)
-			before = f.Series
-			if len(before) > maxUID { // else a few bytes could name gigabytes
+			uid, before = f.Series, f
+			if len(uid) > maxUID { // else a few bytes could name gigabytes
 				return bad()
 			}
 		}
 	}
 	return b, nil
+}
+
+// factFromProto reads a fact, all but its names, beside the one before it in its
+// study.
+func factFromProto(s *catalogpb.SeriesFact, before *SeriesFact) (*SeriesFact, bool) {
+	var as attrs
+	if len(s.Attributes) > 0 {
+		d := &decoder{b: s.Attributes}
+		if as = d.attrs(); d.done("fact") != nil {
+			return nil, false
+		}
+	}
+	f := &SeriesFact{
+		AsOf: s.AsOf, Instances: s.Instances, Bytes: s.Bytes, Issuer: s.Issuer, Classes: s.Classes, Reserved: s.Reserved, isParsed: true,
+	}
+	switch {
+	case len(s.Base) == leanBytes && !s.Follows:
+		f.leans = &lean{hash: [leanBytes]byte(s.Base), dropped: s.Dropped}
+	case len(s.Base) != 0 || s.Follows && (before == nil || before.leans != nil):
+		return nil, false
+	case s.Follows:
+		told := saying{attrs: as, classes: s.Classes}
+		told.restore(&saying{issuer: before.Issuer, attrs: before.parsed, classes: before.Classes, reserved: before.Reserved}, s.Dropped)
+		as, f.Issuer, f.Classes, f.Reserved = told.attrs, told.issuer, told.classes, told.reserved
+	}
+	f.parsed = as
+	return f, copy(f.UIDHash[:], s.UidHash) == len(s.UidHash) && len(s.UidHash) == uidHashBytes && as.bounded()
 }
 
 // attrs returns the attributes of a fact.

@@ -28,3 +28,18 @@ func Dump(c *Catalog) []string {
 	}
 	return rows
 }
+
+// Marks is the number of series that have sayings that are not committed yet.
+func Marks(c *Catalog) int {
+	marks, err := c.marks([]byte{rowAhead})
+	if err != nil {
+		panic(err)
+	}
+	return len(marks)
+}
+
+// IsBatch reports whether an entry is a batch.
+func IsBatch(entry []byte) bool {
+	e, err := DecodeEntry(entry)
+	return err == nil && e.Batch != nil
+}

@@ -32,10 +32,15 @@ func (f *SeriesFact) check() (*saying, error) {
 		site: f.Site, asOf: f.AsOf, issuer: f.Issuer, attrs: as, instances: f.Instances,
 		bytes: f.Bytes, uidHash: [uidHashBytes]byte(f.UIDHash[:uidHashBytes]), classes: f.Classes, reserved: f.Reserved, arrived: f.Arrived,
 	}
-	if as.text(codePatientID) == "" {
+	s.anonymous()
+	return s, nil
+}
+
+// anonymous drops an issuer that issued nothing.
+func (s *saying) anonymous() {
+	if s.attrs.text(codePatientID) == "" {
 		s.issuer = ""
 	}
-	return s, nil
 }
 
 // fact changes the transaction by a fact of a place. The first error is the
@@ -45,13 +50,21 @@ func (t *txn) fact(f *SeriesFact, at place) (result, err error) {
 	if bad != nil {
 		return bad, nil
 	}
-	st, err := t.study(f.Study, s.instances > 0)
+	st, err := t.study(f.Study, s.instances > 0 && f.leans == nil)
 	if err != nil || st == nil {
-		return nil, err
+		if err == nil && f.leans != nil {
+			result = fault.New(fault.NotFound, "catalog: a fact leans on one of an unknown study")
+		}
+		return result, err
 	}
 	x, err := st.findSeries(f.Series)
 	if err != nil {
 		return nil, err
+	}
+	if f.leans != nil {
+		if result, err := st.complete(f, x, s, at); result != nil || err != nil {
+			return result, err
+		}
 	}
 	if x == nil || x.cur == nil {
 		if s.instances == 0 {

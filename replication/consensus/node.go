@@ -239,6 +239,16 @@ func (n *Node) ready(ctx context.Context, r *raft.Raft, term uint64) error {
 	return nil
 }
 
+// Halt stops applying, as a state machine's failure does: for who finds out that
+// what it holds is wrong. Raft goes on, and leadership goes elsewhere.
+func (n *Node) Halt(why error) { n.applier.halt(why) }
+
+// Halted returns why nothing is applied any more, nil while it is.
+func (n *Node) Halted() error {
+	_, _, halted := n.applier.state()
+	return halted
+}
+
 // Applied returns the index up to which everything is applied here, entries of
 // Raft's own included.
 func (n *Node) Applied() uint64 {

@@ -9,11 +9,11 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/hashicorp/raft"
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
 	"pelago/replication"
+	"pelago/replication/catalog"
 	"pelago/replication/consensus"
 	"pelago/replication/freshness"
 	"pelago/replication/raftlog"
@@ -27,9 +27,8 @@ type Options struct {
 	Dir     string // data directory: the log is in raft/ under it
 	// Catalogue is opened and closed by the caller, after Close.
 	Catalogue Catalogue
-	// Directory returns what the catalogue says of members, revoked ones too.
-	Directory func() ([]Record, error)
-	Peers     *call.Client // knows where nodes are
+	Signer    catalog.Signer // this node's key
+	Peers     *call.Client   // knows where nodes are
 	Port      Port
 	// Locate knows a node's address better than the membership; nil, an error
 	// or "": it does not.
@@ -39,6 +38,9 @@ type Options struct {
 	// Seeded says that this node joined with a copy of the catalogue and has not
 	// voted yet: see consensus.Options.
 	Seeded bool
+	// Replaced is called when the catalogue has been replaced by a copy of another
+	// node's: what this node had said ahead of the log is not in it. May be nil.
+	Replaced func()
 	// Observe hears of the log's operations, for metrics; may be nil.
 	Observe func(op raftlog.Operation, took time.Duration, err error)
 }
@@ -50,8 +52,21 @@ type Catalogue interface {
 	Results(index uint64) (results []error, ok bool)
 	// StateHash returns the hash of all that was committed up to an index.
 	StateHash() (hash [32]byte, index uint64)
+	// Registry returns the records of a kind by name: of it are members and revocations.
+	Registry(kind string) (map[string][]byte, error)
 	// Changed closes after the next change.
 	Changed() <-chan struct{}
+	// Checkpoint makes a copy in a folder that does not exist, at one moment and
+	// durable. Apply does not run beside it.
+	Checkpoint(dir string) error
+	// Inspect makes a copied checkpoint, which nobody has open, that of the node
+	// self, checks that it is whole, and returns the hash of its state and the index
+	// of that.
+	Inspect(ctx context.Context, dir, self string) (hash [32]byte, index uint64, err error)
+	// Replace puts a copied checkpoint in the place of this catalogue, in one step:
+	// after a crash there is the one or the other. It is durable when it returns, and
+	// the folder may be gone. Apply does not run beside it; readers may.
+	Replace(ctx context.Context, dir string) error
 }
 
 // Settings are times. The zero value of a field is its default.
@@ -94,6 +109,8 @@ type Group struct {
 	log       *slog.Logger
 	raftlog   *raftlog.Store
 	transport *transport
+	machine   *machine
+	copies    copies
 	node      *consensus.Node
 	tracker   freshness.Tracker
 	rounds    rounds
@@ -104,8 +121,8 @@ type Group struct {
 
 // Open opens the log and offers Raft on the port. Nothing takes part before Run.
 func Open(o Options) (*Group, error) {
-	if o.ID == "" || o.Address == "" || o.Catalogue == nil || o.Directory == nil || o.Peers == nil || o.Port == nil {
-		return nil, fault.New(fault.Invalid, "group: a node needs an id, an address, a catalogue, a directory, peers and a port")
+	if o.ID == "" || o.Address == "" || o.Catalogue == nil || o.Signer == nil || o.Peers == nil || o.Port == nil {
+		return nil, fault.New(fault.Invalid, "group: a node needs an id, an address, a catalogue, a key, peers and a port")
 	}
 	if o.FS == nil {
 		o.FS = vfs.Default
@@ -114,12 +131,18 @@ func Open(o Options) (*Group, error) {
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
+	g.machine = newMachine(o.Catalogue)
+	g.copies = copies{fs: o.FS, dir: o.FS.PathJoin(o.Dir, "checkpoints"), pins: map[string]*pin{}, turn: make(chan struct{}, 1)}
 	g.rounds.pace = g.settings.Pace
 	var err error
 	if g.raftlog, err = raftlog.Open(raftlog.Options{FS: o.FS, Dir: o.FS.PathJoin(o.Dir, "raft"), Observe: o.Observe}); err != nil {
 		return nil, err
 	}
-	if err := g.wire(); err != nil {
+	err = o.FS.RemoveAll(g.copies.dir)
+	if err == nil {
+		err = g.wire()
+	}
+	if err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
 	return g, nil
@@ -130,7 +153,7 @@ func (g *Group) wire() (err error) {
 		return err
 	}
 	g.node, err = consensus.New(consensus.Options{
-		ID: g.o.ID, Address: g.o.Address, Transport: g.transport, Log: g.raftlog, Machine: g.o.Catalogue, Peers: g,
+		ID: g.o.ID, Address: g.o.Address, Transport: g.transport, Log: g.raftlog, Machine: g.machine, Peers: g,
 		Settings: g.settings.Raft, Logger: g.o.Log, Seeded: g.o.Seeded,
 	})
 	return err
@@ -163,7 +186,7 @@ func (g *Group) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer cancel()
-	for _, do := range []func(context.Context){g.rounds.run, g.poll, g.lead} {
+	for _, do := range []func(context.Context){g.rounds.run, g.poll, g.lead, g.compare, g.copies.run} {
 		work.Go(func() { do(ctx) })
 	}
 	err := g.node.Run(ctx)
@@ -182,23 +205,21 @@ func (g *Group) Leader() string {
 // Members returns the latest membership that this node knows of.
 func (g *Group) Members() []replication.Member { return g.node.Members() }
 
+// Fenced returns why this node applies and proposes nothing any more: its
+// catalogue has failed, or is another one than that of most nodes. nil: it does.
+func (g *Group) Fenced() error { return g.node.Halted() }
+
 // Handler answers what other nodes ask, under /raft/ of the peer service.
 func (g *Group) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /raft/propose", g.servePropose)
 	mux.HandleFunc("GET /raft/index", g.serveIndex)
+	mux.HandleFunc("GET /raft/hash", g.serveHash)
+	mux.HandleFunc("GET /raft/entries", g.serveEntries)
+	mux.HandleFunc("GET /raft/checkpoint", g.serveCheckpoint)
+	mux.HandleFunc("GET /raft/checkpoint/{id}/{file}", g.serveFile)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		call.Refuse(w, fault.New(fault.Unsupported, "group: no such call"))
 	})
 	return mux
-}
-
-// Bootstrap implements consensus.Peers.
-func (g *Group) Bootstrap(context.Context, replication.Position) error {
-	return fault.New(fault.Unavailable, "group: nobody has a copy")
-}
-
-// Fetch implements consensus.Peers.
-func (g *Group) Fetch(context.Context, uint64, uint64) ([]*raft.Log, error) {
-	return nil, fault.New(fault.Unavailable, "group: nobody has them")
 }

@@ -2,12 +2,17 @@ package group_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,12 +21,15 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/zeebo/blake3"
+	"google.golang.org/protobuf/proto"
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
 	"pelago/cluster/port"
 	"pelago/cluster/port/porttest"
 	"pelago/replication"
+	"pelago/replication/catalog"
+	"pelago/replication/catalog/catalogpb"
 	"pelago/replication/group"
 )
 
@@ -33,9 +41,18 @@ type toy struct {
 	hash    [32]byte
 	changed chan struct{}
 	rot     bool // what is applied from now on is not what was decided
+
+	read   int // entries that newest is of
+	newest map[string]uint64
+
+	fs       vfs.FS
+	registry func(kind string) (map[string][]byte, error)
+	replaced int
 }
 
-func newToy() *toy { return &toy{changed: make(chan struct{})} }
+func newToy(fs vfs.FS) *toy {
+	return &toy{fs: fs, changed: make(chan struct{}), newest: map[string]uint64{}}
+}
 
 func (m *toy) Apply(entries []replication.Entry, at replication.Position) error {
 	m.mu.Lock()
@@ -84,6 +101,78 @@ func (m *toy) Changed() <-chan struct{} {
 	return m.changed
 }
 
+// state is a toy's in a file.
+type state struct {
+	At      replication.Position
+	Entries []replication.Entry
+	Hash    [32]byte
+}
+
+const toyFiles = 40
+
+func (m *toy) Checkpoint(dir string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := json.Marshal(state{m.at, m.entries, m.hash})
+	if err != nil {
+		return err
+	}
+	if err := m.fs.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for i := range toyFiles {
+		f, err := m.fs.Create(m.fs.PathJoin(dir, fmt.Sprintf("%02d", i)), vfs.WriteCategoryUnspecified)
+		if err != nil {
+			return err
+		}
+		part := b[len(b)*i/toyFiles : len(b)*(i+1)/toyFiles]
+		if _, err := f.Write(slices.Clone(part)); err != nil {
+			return err
+		}
+		f.Close()
+	}
+	return nil
+}
+
+func (m *toy) load(dir string) (s state, err error) {
+	var b []byte
+	for i := range toyFiles {
+		f, err := m.fs.Open(m.fs.PathJoin(dir, fmt.Sprintf("%02d", i)))
+		if err != nil {
+			return s, err
+		}
+		part, err := io.ReadAll(f)
+		if err != nil {
+			return s, err
+		}
+		b = append(b, part...)
+		f.Close()
+	}
+	return s, json.Unmarshal(b, &s)
+}
+
+func (m *toy) Inspect(_ context.Context, dir, _ string) ([32]byte, uint64, error) {
+	s, err := m.load(dir)
+	return s.Hash, s.At.Index, err
+}
+
+func (m *toy) Replace(_ context.Context, dir string) error {
+	s, err := m.load(dir)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.at, m.entries, m.hash = s.At, s.Entries, s.Hash
+	m.replaced++
+	m.read, m.newest = 0, map[string]uint64{}
+	close(m.changed)
+	m.changed = make(chan struct{})
+	return nil
+}
+
+func (m *toy) Registry(kind string) (map[string][]byte, error) { return m.registry(kind) }
+
 func (m *toy) has(data string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -93,6 +182,26 @@ func (m *toy) has(data string) bool {
 		}
 	}
 	return false
+}
+
+// versions returns the newest version of each fact.
+func (m *toy) versions() map[string]uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for ; m.read < len(m.entries); m.read++ {
+		var key string
+		var version uint64
+		if n, _ := fmt.Sscanf(string(m.entries[m.read].Data), "fact %s %d", &key, &version); n == 2 {
+			m.newest[key] = max(m.newest[key], version)
+		}
+	}
+	return maps.Clone(m.newest)
+}
+
+func (m *toy) copied() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.replaced
 }
 
 func (m *toy) count() int {
@@ -123,6 +232,10 @@ type member struct {
 	handler atomic.Pointer[http.Handler]
 	rt      *http.Transport
 
+	mu    sync.Mutex
+	delay func(file string) time.Duration
+	files int // of checkpoints, or pieces of them, that were asked for
+
 	group  *group.Group
 	cancel context.CancelFunc
 	done   chan error
@@ -133,11 +246,13 @@ func network(t *testing.T, s group.Settings, test func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, cluster: porttest.NewCluster(t, "north"), settings: s, records: map[string]group.Record{}}
+		defer func() {
+			for _, m := range w.members {
+				m.stop()
+				m.rt.CloseIdleConnections()
+			}
+		}()
 		test(w)
-		for _, m := range w.members {
-			m.stop()
-			m.rt.CloseIdleConnections()
-		}
 	})
 }
 
@@ -152,7 +267,9 @@ func logger(name string) *slog.Logger {
 func (w *world) add(site string) *member {
 	w.t.Helper()
 	ip := fmt.Sprintf("10.0.0.%d", len(w.members)+1)
-	m := &member{w: w, ip: ip, site: site, fs: vfs.NewMem(), machine: newToy()}
+	m := &member{w: w, ip: ip, site: site, fs: vfs.NewMem()}
+	m.machine = newToy(m.fs)
+	m.machine.registry = w.registry
 	m.port = w.cluster.Start(w.t, ip, site, nil)
 	m.rt = m.port.Transport(w.locate)
 	w.members = append(w.members, m)
@@ -173,6 +290,15 @@ func (m *member) serve() {
 			call.Refuse(w, fault.New(fault.Unavailable, "not started"))
 			return
 		}
+		if strings.HasPrefix(r.URL.Path, "/raft/checkpoint/") {
+			m.mu.Lock()
+			m.files++
+			delay := m.delay
+			m.mu.Unlock()
+			if delay != nil {
+				time.Sleep(delay(r.URL.Path))
+			}
+		}
 		(*h).ServeHTTP(w, r)
 	}), slog.New(slog.DiscardHandler))
 	done := make(chan struct{})
@@ -188,6 +314,18 @@ func (m *member) serve() {
 	})
 }
 
+func (m *member) slow(delay func(file string) time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.delay = delay
+}
+
+func (m *member) fetched() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.files
+}
+
 func (w *world) locate(_ context.Context, node string) (string, error) {
 	for _, m := range w.members {
 		if m.id() == node {
@@ -199,13 +337,24 @@ func (w *world) locate(_ context.Context, node string) (string, error) {
 
 func (m *member) id() string { return m.port.ID() }
 
-// directory stands for the catalogue's registry: it is the same at once everywhere.
-func (w *world) directory() ([]group.Record, error) {
+// registry stands for that of the catalogue: it is the same at once everywhere.
+func (w *world) registry(kind string) (map[string][]byte, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var all []group.Record
-	for _, r := range w.records {
-		all = append(all, r)
+	all := map[string][]byte{}
+	for id, r := range w.records {
+		switch {
+		case kind == catalog.KindRevoked && r.Revoked:
+			all[id] = []byte{1}
+		case kind == catalog.KindMember:
+			value, err := proto.Marshal(&catalogpb.Member{
+				Site: r.Site, Address: r.Address, PublicKey: make([]byte, 32), Witness: r.Witness, Barred: r.Barred, Founder: r.Founder, Drained: r.Drained,
+			})
+			if err != nil {
+				return nil, err
+			}
+			all[id] = value
+		}
 	}
 	return all, nil
 }
@@ -224,7 +373,7 @@ func (w *world) record(m *member, change func(*group.Record)) {
 func (m *member) open() {
 	m.w.t.Helper()
 	g, err := group.Open(group.Options{
-		ID: m.id(), Address: m.port.Address, FS: m.fs, Dir: "data", Catalogue: m.machine, Directory: m.w.directory,
+		ID: m.id(), Address: m.port.Address, FS: m.fs, Dir: "data", Catalogue: m.machine, Signer: m.port.Self,
 		Peers: call.NewClient(m.rt), Port: m.port.Port, Log: logger(m.ip), Settings: m.w.settings,
 	})
 	if err != nil {
@@ -291,12 +440,15 @@ func (m *member) propose(data string, limit time.Duration) (uint64, error) {
 	return m.group.Propose(ctx, []byte(data))
 }
 
-func (m *member) mustPropose(data string) uint64 {
+func (m *member) mustPropose(data string) (index uint64) {
 	m.w.t.Helper()
-	index, err := m.propose(data, time.Minute)
-	if err != nil {
-		m.w.t.Fatalf("%s: proposing %s: %v", m.ip, data, err)
-	}
+	m.w.until("proposing "+data, time.Minute, func() bool {
+		var err error
+		if index, err = m.propose(data, time.Minute); err != nil && !fault.Is(err, fault.Unavailable) {
+			m.w.t.Fatalf("%s: proposing %s: %v", m.ip, data, err)
+		}
+		return err == nil
+	})
 	if !m.machine.has(data) {
 		m.w.t.Fatalf("%s: %s is not applied", m.ip, data)
 	}

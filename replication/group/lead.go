@@ -68,13 +68,13 @@ func (g *Group) barrier(ctx context.Context) error {
 
 // leadStep makes the next change that is due, and reports whether it made one.
 func (g *Group) leadStep(ctx context.Context, h *health, status consensus.Status) (bool, error) {
-	records, err := g.o.Directory()
+	list, err := records(g.o.Catalogue)
 	if err != nil {
 		return false, err
 	}
 	members := g.node.Members()
 	g.examine(h, members, status)
-	s, ok := plan(g.o.ID, records, members, h.healthy)
+	s, ok := plan(g.o.ID, list, members, h.healthy)
 	if !ok {
 		return false, nil
 	}

@@ -30,6 +30,9 @@ func (g *Group) Propose(ctx context.Context, entry []byte) (index uint64, err er
 	if len(entry) == 0 || len(entry) > raftlog.MaxEntryBytes {
 		return 0, fault.New(fault.Invalid, "group: an entry of %d bytes", len(entry))
 	}
+	if err := g.Fenced(); err != nil {
+		return 0, fault.New(fault.Unavailable, "group: no proposal: %w", err)
+	}
 	refused := ""
 	for range 2 {
 		var leader string
@@ -91,11 +94,16 @@ func (g *Group) proposeTo(ctx context.Context, leader string, entry []byte) (uin
 		GotConn:              func(httptrace.GotConnInfo) { sent = true },
 		GotFirstResponseByte: func() { answered = true },
 	})
+	trace, stop := g.whileLeader(trace, leader)
+	defer stop()
 	path := "/raft/propose?" + url.Values{"generation": {strconv.FormatUint(generation, 10)}}.Encode()
 	response, err := g.o.Peers.Do(trace, leader, http.MethodPost, path, bytes.NewReader(entry))
 	if err != nil {
-		if sent && !answered {
+		switch {
+		case sent && !answered:
 			err = fault.New(fault.Unavailable, "group: proposal to the leader: %w: %w", consensus.ErrUnknownOutcome, err)
+		case ctx.Err() == nil && fault.Is(err, fault.Canceled):
+			err = fault.New(fault.Unavailable, "group: another node leads now: %w", err)
 		}
 		return 0, err
 	}
@@ -107,6 +115,35 @@ func (g *Group) proposeTo(ctx context.Context, leader string, entry []byte) (uin
 	return a.Index, nil
 }
 
+// whileLeader ends a context soon after another node leads than the one that is
+// asked: that one may be cut off, and what it has not said it can say no more.
+func (g *Group) whileLeader(ctx context.Context, leader string) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	changes, forget := g.node.Subscribe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer forget()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case s := <-changes:
+				if s.Leader == "" || s.Leader == leader {
+					continue
+				}
+			}
+			wait(ctx, time.Second) // for an answer that is on its way
+			cancel()
+			return
+		}
+	}()
+	return ctx, func() {
+		cancel()
+		<-done
+	}
+}
+
 // proposed answers a proposal. Index 0: the outcome is not known.
 type proposed struct {
 	Index uint64 `json:"index"`
@@ -115,6 +152,10 @@ type proposed struct {
 func (g *Group) servePropose(w http.ResponseWriter, r *http.Request) {
 	if err := g.sameGeneration(r); err != nil {
 		call.Refuse(w, err)
+		return
+	}
+	if err := g.Fenced(); err != nil {
+		call.Refuse(w, fault.New(fault.Unavailable, "%w", err))
 		return
 	}
 	entry, err := call.Read(http.MaxBytesReader(w, r.Body, raftlog.MaxEntryBytes+1), raftlog.MaxEntryBytes)

@@ -31,16 +31,18 @@ func (j *Journal) send(ctx context.Context, p Proposer) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if failure == nil {
+		agreed := failure == nil // it was committed, and so is what became of it
+		if agreed {
 			if failure, err = j.learn(number, index); err != nil {
 				return err
 			}
 		}
-		j.note(failure)
+		denied := agreed && fault.Is(failure, fault.Denied)
+		j.note(failure, denied)
 		switch {
 		case failure == nil:
 			r.succeeded()
-		case fault.Is(failure, fault.Denied):
+		case denied:
 			if err := j.awaitStanding(ctx, standing); err != nil {
 				return err
 			}
@@ -164,7 +166,7 @@ func (j *Journal) learn(number, index uint64) (failure, err error) {
 	case next > number:
 		j.moveLocked(next - 1)
 		for _, result := range results {
-			if result != nil {
+			if fault.Is(result, fault.Invalid) {
 				j.rejected++
 			}
 		}
@@ -176,7 +178,7 @@ func (j *Journal) learn(number, index uint64) (failure, err error) {
 }
 
 // note keeps how the last proposal fared.
-func (j *Journal) note(failure error) {
+func (j *Journal) note(failure error, denied bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s := &j.sending
@@ -188,7 +190,7 @@ func (j *Journal) note(failure error) {
 		fallthrough
 	default:
 		s.failed, s.refused = failure, nil
-		if fault.Is(failure, fault.Denied) {
+		if denied {
 			s.refused = failure
 		}
 	}

@@ -59,7 +59,7 @@ const plural = (n, one, many) => count(n) + ' ' + (n === 1 ? one : many || one +
 const short = id => id.length > 12 ? id.slice(0, 8) + '…' : id;
 const when = at => at ? new Date(at).toLocaleString() : '';
 
-const STATES = {alive: 'good', partial: 'warn', silent: 'bad', drained: 'plain',
+const STATES = {alive: 'good', partial: 'warn', silent: 'bad', drained: 'plain', removed: 'plain',
   running: 'good', waiting: 'plain', done: 'plain', backoff: 'bad', failed: 'bad', stopping: 'warn'};
 const pill = state => make('span', {className: 'pill ' + (STATES[state] || 'plain')}, state);
 
@@ -122,7 +122,7 @@ function showHealth(list) {
 }
 
 function showCards(s) {
-  const nodes = s.sites.flatMap(site => site.nodes);
+  const nodes = s.sites.flatMap(site => site.nodes).filter(n => n.state !== 'removed');
   const heard = nodes.filter(n => n.state !== 'silent').length;
   const behind = s.commit_index - s.applied_index;
   const cards = [
@@ -147,6 +147,7 @@ function role(n) {
   if (n.leader) words.push('leader');
   else if (n.voter) words.push('voter');
   if (n.witness) words.push('witness');
+  if (n.signs) words.push('lets others join');
   if (n.barred) words.push('never votes');
   return words.join(', ') || 'follows';
 }

@@ -11,13 +11,15 @@ import (
 // State is how a node or a site is, as this node sees it: a hint.
 type State string
 
-// The states. A site is alive when all its nodes are, partial when some are
-// not, drained when all that is left of it is, and else silent.
+// The states. Of its nodes that were not removed a site is alive when all are,
+// partial when some are not, drained when all that is left of it is, and else
+// silent.
 const (
 	Alive   State = "alive"
 	Partial State = "partial" // of a site only
 	Silent  State = "silent"  // not heard by gossip
-	Drained State = "drained" // about to leave, by an operator's word
+	Drained State = "drained" // alive, and takes nothing new in, by an operator's word
+	Removed State = "removed" // for good, by an operator's word
 )
 
 // Member is a node of the network, with what is heard of it.
@@ -26,7 +28,8 @@ type Member struct {
 	Self                bool   // this node
 	Alive               bool   // as gossip says
 	Voter, Witness      bool
-	Drained             bool
+	Signs               bool // lets others join
+	Drained, Removed    bool
 	// Barred nodes never vote: they were restored from a backup.
 	Barred bool
 	// What follows is as the node told last; zero when nothing was heard.
@@ -55,6 +58,7 @@ type Node struct {
 	Leader  bool   `json:"leader,omitempty"`
 	Voter   bool   `json:"voter,omitempty"`
 	Witness bool   `json:"witness,omitempty"`
+	Signs   bool   `json:"signs,omitempty"` // lets others join
 	Barred  bool   `json:"barred,omitempty"`
 	DICOM   string `json:"dicom,omitempty"` // where clients reach it
 	Web     string `json:"web,omitempty"`
@@ -138,23 +142,28 @@ func siteState(nodes []Node) State {
 		return Alive
 	case count[Alive] > 0:
 		return Partial
-	case count[Silent] == 0:
+	case count[Silent] > 0:
+		return Silent
+	case count[Drained] > 0:
 		return Drained
 	}
-	return Silent
+	return Removed
 }
 
 // node is a member in the status.
 func (v Vantage) node(m Member) Node {
 	n := Node{
 		ID: m.Node, Address: m.Address, State: Silent, CapacityBytes: m.Capacity, UsedBytes: m.Used,
-		Self: m.Self, Leader: m.Node == v.Leader, Voter: m.Voter, Witness: m.Witness, Barred: m.Barred,
+		Self: m.Self, Leader: m.Node == v.Leader, Voter: m.Voter, Witness: m.Witness, Signs: m.Signs, Barred: m.Barred,
 		DICOM: m.DICOM, Web: m.Web, AppliedIndex: m.AppliedIndex, RoundTripSeconds: m.RoundTrip.Seconds(),
 	}
 	switch {
+	case m.Removed:
+		n.State = Removed
+	case !m.Alive && !m.Self:
 	case m.Drained:
 		n.State = Drained
-	case m.Alive || m.Self:
+	default:
 		n.State = Alive
 	}
 	n.LagEntries, n.LagSeconds = v.lag(m)

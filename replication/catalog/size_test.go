@@ -1,0 +1,91 @@
+package catalog_test
+
+import (
+	"fmt"
+	"testing"
+
+	"pelago/dimse/dict"
+	"pelago/replication/catalog"
+)
+
+// longID is as long as node ids are.
+const longID = "h3xq5zj2mv6k7ptw4ydcnbr3eafgl2so"
+
+// told returns the facts of one telling of a study as a CT makes it: series of
+// 100 images each, of which so many have come.
+func told(telling, series int) []*catalog.SeriesFact {
+	const study = "1.2.840.113619.2.55.3.604688119.868.1714557600.431"
+	var facts []*catalog.SeriesFact
+	for i := range series {
+		f := fact(longID, study, fmt.Sprintf("1.2.840.113619.2.55.3.604688119.868.1714557600.%d", 437+i), uint64(41_200_000+100*telling), uint64([]int{1, 40, 100}[telling]), values{
+			dict.PatientName: "MUELLER^HANNELORE^^^", dict.PatientID: "40018273", dict.PatientBirthDate: "19530612", dict.PatientSex: "F",
+			dict.StudyDate: "20240501", dict.StudyTime: "101530.250", dict.AccessionNumber: "A2024050100412", dict.ReferringPhysicianName: "SCHNEIDER^ANDREAS^^DR",
+			dict.StudyDescription: "CT ABDOMEN AND PELVIS WITH CONTRAST", dict.StudyID: "20451", dict.PatientAge: "070Y", dict.PatientWeight: "71.5",
+			dict.SeriesDate: "20240501", dict.SeriesTime: fmt.Sprintf("1017%02d.120", 5*i), dict.Modality: "CT", dict.Manufacturer: "GE MEDICAL SYSTEMS",
+			dict.InstitutionName: "NORTH UNIVERSITY HOSPITAL", dict.StationName: "CT01", dict.SeriesDescription: fmt.Sprintf("PORTAL VENOUS %d.0 MM SOFT", 1+i),
+			dict.OperatorsName: "KLEIN^JULIA", dict.ManufacturerModelName: "Revolution CT", dict.BodyPartExamined: "ABDOMEN", dict.ProtocolName: "5.12 Abdomen Pelvis Routine",
+			dict.PatientPosition: "FFS", dict.SeriesNumber: fmt.Sprint(1 + i), dict.PerformedProcedureStepStartDate: "20240501",
+			dict.PerformedProcedureStepStartTime: "101530.250", dict.PerformedProcedureStepID: "PPS20451", dict.PerformedProcedureStepDescription: "CT ABDOMEN PELVIS",
+		})
+		for j := range f.UIDHash {
+			f.UIDHash[j] = byte(17*i + 31*telling + 7*j*j)
+		}
+		f.Bytes, f.Arrived = f.Instances*526_000, 1_714_557_600_000_000+int64(telling)*4_000_000
+		facts = append(facts, f)
+	}
+	return facts
+}
+
+// A study of five series, each told three times, takes at most 3 KB of the log
+// (DESIGN §6).
+func TestAStudyIsToldInThreeKilobytes(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		apart   bool // every fact in a batch of its own
+		shorten bool
+		most    int
+	}{
+		{"the series of a study together", false, true, 3 << 10},
+		{"every fact alone", true, true, 5 << 10},
+		{"in full", false, false, 12 << 10},
+	} {
+		n := newNetwork(t, longID)
+		m := n.members[0]
+		begun := len(n.log)
+		for telling := range 3 {
+			facts := told(telling, 5)
+			for len(facts) > 0 {
+				batch := facts
+				if test.apart {
+					batch = facts[:1]
+				}
+				n.say(m, batch...)
+				n.commit(m)
+				facts = facts[len(batch):]
+			}
+		}
+		log := n.log[begun:]
+		if !test.shorten {
+			log = n.full[begun:]
+		}
+		bytes := 0
+		for _, e := range log {
+			bytes += len(e.Data)
+		}
+		t.Logf("%s: %d bytes in %d entries", test.name, bytes, len(log))
+		if bytes > test.most {
+			t.Errorf("%s: %d bytes, want at most %d", test.name, bytes, test.most)
+		}
+		n.catchUp(m, len(n.log))
+		if got := m.c.Totals().Instances; got != 500 {
+			t.Errorf("%s: %d instances, want 500", test.name, got)
+		}
+		for _, e := range log {
+			if results, ok := m.c.Results(e.Index); test.shorten && (!ok || results[0] != nil) {
+				t.Errorf("%s: %v, %t", test.name, results, ok)
+			}
+		}
+		verify(t, m.c)
+		n.close()
+	}
+}
