@@ -184,9 +184,6 @@ func newSearch(e *Engine, q query.Query, m *match.Matcher) (*search, error) {
 // issuers that match it.
 func (s *search) qualify(keys []match.Key) (anyIssuer bool) {
 	s.issuer = s.q.Issuer
-	if s.issuer == "" {
-		s.issuer = s.engine.issuer
-	}
 	id, named := false, s.q.Keys.String(dict.IssuerOfPatientID) != ""
 	for _, k := range keys {
 		switch {

@@ -10,8 +10,12 @@ import (
 	"pelago/replication/catalog"
 )
 
-// universal returns a query with the issuers that it names as everybody has them.
+// universal returns a query with the issuers that it names, or that are meant, as
+// everybody has them.
 func (e *Engine) universal(q query.Query) (query.Query, error) {
+	if q.Issuer == "" {
+		q.Issuer = e.issuer
+	}
 	if e.ids == nil {
 		return q, nil
 	}
