@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -114,6 +115,8 @@ type Group struct {
 	node      *consensus.Node
 	tracker   freshness.Tracker
 	rounds    rounds
+
+	told atomic.Uint64 // the highest commit index that a leader has told
 
 	mu       sync.Mutex
 	attended time.Time // when the staleness was last asked for
