@@ -119,7 +119,7 @@ func TestASiteJoinsWithOneCommandAndStaysAMember(t *testing.T) {
 	a.cstore(mercy)
 	b.cstore(grace)
 	known := func(n *node, studies uint64) func() bool { return func() bool { return n.studies() == studies } }
-	all := studiesOf(mercy)+studiesOf(grace)
+	all := studiesOf(mercy) + studiesOf(grace)
 	until(t, "all studies are known at Mercy", known(a, all))
 	until(t, "all studies are known at Grace", known(b, all))
 

@@ -48,7 +48,7 @@ func (c *Client) keep() {
 			return
 		}
 		o := c.keeping[0]
-		whole := o.here == o.units && !c.closed && c.takeLocked(o, 0, o.units)
+		whole := o.here == o.units && !c.closed && c.takeLocked(o, 0, o.units, true)
 		c.mu.Unlock()
 		kept := false
 		if whole {

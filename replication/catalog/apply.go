@@ -81,6 +81,12 @@ func (c *Catalog) commit(t *txn, at replication.Position, done []applied) error 
 	if err := t.rows.commit(c.db); err != nil {
 		return err
 	}
+	if t.registered { // after it can be seen: who reads in between reads once more
+		c.registryChanges.Add(1)
+	}
+	if t.buried {
+		c.tombstoneChanges.Add(1)
+	}
 	t.publish()
 	c.next, c.founded = t.next, t.founded
 	c.totals.Store(&t.totals)

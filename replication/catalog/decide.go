@@ -94,6 +94,7 @@ func (t *txn) registryFact(f *RegistryFact) (result, err error) {
 		}
 		t.founded = true
 	}
+	t.registered = true
 	return nil, t.agree(registryKey(f.Kind, f.Name), value)
 }
 
