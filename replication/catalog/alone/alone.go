@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -151,8 +150,8 @@ func (a *Solo) do(r run, first, last uint64) ([]error, error) {
 type run struct {
 	c       *catalog.Catalog
 	entries [][]byte
-	asked   []bool // whether the caller hears of the results
-	members []string
+	asked   []bool            // whether the caller hears of the results
+	members map[string]string // site by node
 	cursors map[string]catalog.Cursor
 }
 
@@ -244,16 +243,22 @@ func (r *run) say(facts []*catalog.SeriesFact) error {
 	return nil
 }
 
-// admit makes a node a member unless it is one. The first founds the network.
+// admit makes a node a member of a site unless it is one. The first founds the network.
 func (r *run) admit(node, site string) error {
-	if slices.Contains(r.members, node) {
+	if known, ok := r.members[node]; ok && known == site {
 		return nil
 	}
-	member, err := r.c.RegistryRecord(catalog.KindMember, node)
+	row, err := r.c.RegistryRecord(catalog.KindMember, node)
 	if err != nil {
 		return err
 	}
-	if member == nil {
+	var member *catalogpb.Member
+	if row != nil {
+		if member, err = catalog.DecodeMember(row); err != nil {
+			return err
+		}
+	}
+	if member == nil || member.Site != site {
 		if node != decider {
 			if err := r.admit(decider, ""); err != nil {
 				return err
@@ -265,6 +270,9 @@ func (r *run) admit(node, site string) error {
 		}
 		r.put(entry, false)
 	}
-	r.members = append(r.members, node)
+	if r.members == nil {
+		r.members = map[string]string{}
+	}
+	r.members[node] = site
 	return nil
 }
