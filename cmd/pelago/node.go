@@ -49,6 +49,7 @@ type node struct {
 	network   *network
 	patients  *patients.Patients
 	archive   *archive.Archive
+	distance  distance
 
 	face  *ae.Face
 	tasks *work.Group
@@ -183,7 +184,7 @@ func (n *node) openStores() (err error) {
 		return err
 	}
 	n.trail.patientOf = n.patientOf
-	return nil
+	return n.openDistance()
 }
 
 // patientOf names a study's patient for the audit trail; nobody if the study is
@@ -221,6 +222,7 @@ func archiveOptions(c config.Config, self *identity.Node, ring *keys.Ring, log *
 func (n *node) startWork() {
 	tasks := append(n.trail.tasks(), n.network.tasks()...)
 	tasks = append(tasks, n.archive.Tasks()...)
+	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
 	n.tasks = work.New(n.log, tasks...)
 	n.metrics.Tasks(n.tasks.Statuses)
@@ -285,6 +287,7 @@ func (n *node) stop() error {
 		n.quit()
 		errs = append(errs, n.work.Wait()) // the group logs by name who is slow
 	}
+	errs = append(errs, n.slow("reading from afar", n.distance.close))
 	if n.network != nil {
 		errs = append(errs, n.slow("network", n.network.close))
 	}
