@@ -33,6 +33,10 @@ func (c *Catalog) ShortenCommitted(facts []*SeriesFact) ([]*SeriesFact, error) {
 	return short, nil
 }
 
+// Leans reports whether a decoded fact leans on another, without which it says
+// nothing.
+func (f *SeriesFact) Leans() bool { return f.leans != nil }
+
 // committedSupport returns what the node has committed of the series, else the
 // best of what it has of others of the study that are not told anew; nil for none.
 func (t *txn) committedSupport(f *SeriesFact, s *saying, told func(series string) bool) (*saying, error) {

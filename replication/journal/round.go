@@ -49,7 +49,7 @@ func (j *Journal) round(ctx context.Context, s Source) (more bool, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, p := range series {
-		if p.fate == left {
+		if p.fate == left && p.lowest != noNumber { // without a number it is in the log already
 			j.left = least(j.left, p.lowest)
 			j.leftFacts++
 		}
@@ -66,7 +66,7 @@ func aim(p *pending, now time.Time, backlog uint64) fate {
 		return failed
 	case p.bound, p.isDue(now) && backlog < maxBacklog:
 		return logged
-	case p.isDue(now) && p.lowest != noNumber:
+	case p.isDue(now):
 		return left
 	}
 	return told
