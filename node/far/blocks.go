@@ -161,7 +161,7 @@ const maxFree = 16 << 20 / blockBytes
 func (c *Client) evictLocked(b *block) {
 	c.mem.recent.Remove(b.elem)
 	o := b.of
-	o.blocks[b.index] = nil
+	delete(o.blocks, b.index)
 	o.here -= bits.OnesCount16(b.have)
 	o.resident -= int64(len(b.mem))
 	c.mem.used -= int64(len(b.mem))
