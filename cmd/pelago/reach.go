@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"slices"
 
-	"pelago/cluster/call"
 	"pelago/cluster/fault"
 	"pelago/cluster/identity"
 	"pelago/cluster/port"
@@ -47,7 +46,7 @@ func (n *node) openDistance() error {
 	// Manifests are short, and bytes many; they share a transport, for the first
 	// frame comes with its manifest.
 	n.distance.far = far.NewClient(far.Options{
-		Calls: call.NewClient(n.network.bulk), Self: n.self, Keep: n.distance.copies, Log: n.log,
+		Calls: n.network.watch.client(n.network.bulk), Self: n.self, Keep: n.distance.copies, Log: n.log,
 	})
 	n.distance.reach = reach.New(reach.Options{
 		Node: n.id, Archive: n.archive, Copies: n.distance.copies,
@@ -130,7 +129,7 @@ func (h holders) Of(site string) []string {
 
 // Send implements [ae.Peers].
 func (h holders) Send(request *http.Request) (*http.Response, error) {
-	return call.NewClient(h.bulk).Send(request)
+	return h.watch.client(h.bulk).Send(request)
 }
 
 // callerOf names the node that a request of the peer service comes from.
