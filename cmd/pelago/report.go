@@ -23,7 +23,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 	return &admin.Status{
 		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: from.Leader,
 		AppliedIndex: from.AppliedIndex, CommitIndex: from.CommitIndex, StalenessSeconds: from.StalenessSeconds(),
-		Sites:    admin.SitesOf(n.members(usage), from),
+		Sites:    admin.SitesOf(n.members(usage, from), from),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
 		// In a network of one no site may be lost, and every study is committed
 		// as far as the network promises: fsynced.
