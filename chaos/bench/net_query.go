@@ -40,8 +40,11 @@ func instancesAt(ctx context.Context, n *fleet.Node, study string) (int, error) 
 	}
 	count := struct{ Value []int }{}
 	tag := fmt.Sprintf("%08X", uint32(dict.NumberOfStudyRelatedInstances))
-	if err := json.Unmarshal(raw[0][tag], &count); err != nil || len(count.Value) != 1 {
-		return 0, fmt.Errorf("%s: a study without a count (%v)", n.Site, err)
+	if err := json.Unmarshal(raw[0][tag], &count); err != nil {
+		return 0, fmt.Errorf("%s: a study's count: %w", n.Site, err)
+	}
+	if len(count.Value) != 1 {
+		return 0, fmt.Errorf("%s: a study without a count", n.Site)
 	}
 	return count.Value[0], nil
 }
