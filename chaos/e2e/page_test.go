@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"pelago/chaos/browser"
+	"pelago/chaos/fleet"
+	wan "pelago/chaos/world"
 	"pelago/dimse/dimsetest"
 	"pelago/node/admin"
 )
@@ -95,6 +97,31 @@ func TestThePageShowsARunningNodeAndThatItWentAway(t *testing.T) {
 	n.stop()
 	shows(ctx, t, p, "#health", "does not answer")
 	shows(ctx, t, p, "#cards", "Studies\n3") // what was known stays
+}
+
+func TestThePageShowsTheOtherSites(t *testing.T) {
+	f, err := fleet.Start(t.Context(), fleet.Options{
+		Binary: pelagoBinary, Dir: t.TempDir(), Sites: []wan.Site{"north", "south"},
+		World: wan.Options{Link: wan.Both(20*time.Millisecond, 100*wan.Mbps)}, Env: []string{"PELAGO_STORE_AHEAD=0"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	north, south := &node{f.Nodes[0].Node, t}, f.Nodes[1]
+	ctx, p := openPage(t, south.HTTP()+"/")
+	shows(ctx, t, p, "#cards", "2 of 2")
+	shows(ctx, t, p, "#leader", "north")
+	north.cstore(world(dimsetest.World{Seed: 6, Patients: 3, PerSeries: 2}))
+	shows(ctx, t, p, "#cards", "Studies\n3")
+	untroubled(t, p)
+	if f.World.Strangers() > 0 {
+		t.Error("somebody dialled from nowhere")
+	}
 }
 
 // manySites is the status of a network in which something is amiss.

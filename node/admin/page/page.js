@@ -103,10 +103,9 @@ function showHead(s) {
   document.title = `${s.site} – Pelago`;
   text($('site'), s.site);
   const leaderSite = nodesById(s).get(s.leader);
-  for (const [id, value] of [['node', s.node], ['network', s.network]]) {
-    text($(id), short(value));
-    $(id).title = value;
-  }
+  text($('node'), short(s.node));
+  $('node').title = s.node;
+  text($('network'), s.network);
   text($('leader'), !s.leader ? 'none known' : s.leader === s.node ? 'this node' : leaderSite || short(s.leader));
   $('leader').title = s.leader;
   text($('version'), s.version);
@@ -132,7 +131,7 @@ function showCards(s) {
     ['Journal', count(s.pending_journal), 'facts that others do not know yet'],
     ['Studies', count(s.studies), `${count(s.series)} series`],
     ['Instances', count(s.instances), `${plural(s.patients, 'patient')}`],
-    ['Protected', count(s.protected_studies), `studies; ${plural(s.survives_sites, 'site')} may be lost`],
+    ['Protected', count(s.protected_studies), `studies; ${s.survives_sites > 0 ? plural(s.survives_sites, 'site') : 'no site'} may be lost`],
     ['Copies here', bytes(s.hot_bytes), `of our own, ${bytes(s.cached_bytes)} of others`],
     ['Staging', bytes(s.staging_bytes), `not packed yet; ${bytes(s.free_bytes)} free`],
     ['Commitments', count(s.pending_commitment), 'asked for and not yet answered'],
