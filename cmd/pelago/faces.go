@@ -22,6 +22,7 @@ import (
 	"pelago/node/config"
 	"pelago/node/web"
 	"pelago/query/engine"
+	"pelago/query/federate"
 )
 
 // faces is what the ports serve.
@@ -51,7 +52,11 @@ func (n *node) makeFaces() (*faces, error) {
 	if f.webTLS, f.pin, err = webTLS(c.HTTP); err != nil {
 		return nil, err
 	}
-	find := engine.New(engine.Options{Catalog: n.archive.Catalog(), Instances: n.distance.reach.Instances(n.archive.Instances()), Issuer: c.Site})
+	find := engine.New(engine.Options{
+		Catalog: n.catalog, Instances: n.distance.reach.Instances(n.archive.Instances()), Issuer: c.Site, Identities: n.patients.At(c.Site),
+		Node: n.id, Peers: holders{n.network}.searched(),
+	})
+	n.network.peers.Handle("/query/", federate.NewHandler(federate.HandlerOptions{Local: find, Asked: n.trail.asked, Log: n.log}))
 	registry := ae.NewRegistry(c.Site, n.catalog, n.network)
 	dimseRequests := requests{n.metrics.DIMSE(), n.log}
 	n.face = ae.New(ae.Options{
@@ -98,7 +103,7 @@ func hostsOf(c config.HTTP) []string {
 // operators is the handler of everything but DICOMweb.
 func (n *node) operators(guard *admin.Guard, registry *ae.Registry) http.Handler {
 	o := admin.Options{
-		Guard: guard, Archive: n.archive, Registry: registry, Echo: n.face.Echo,
+		Guard: guard, Archive: n.archive, Registry: registry, Patients: n.patients, Site: n.config.Site, Echo: n.face.Echo,
 		Status: n.status, Network: operated{n}, Protection: n.protection, Backup: n.backup,
 		Ready:   n.ready,
 		Metrics: n.metrics.Handler(), Audit: n.trail.operator, Log: n.log,

@@ -34,6 +34,10 @@ type cli struct {
 	AE        aeCommand        `cmd:"" name:"ae" help:"List and edit the registered application entities."`
 	Echo      echoCommand      `cmd:"" help:"Ask a registered AE for C-ECHO."`
 	Conflicts conflictsCommand `cmd:"" help:"List, compare and decide quarantined instances."`
+	Link      linkCommand      `cmd:"" help:"Say that two ids are of one patient."`
+	Unlink    unlinkCommand    `cmd:"" help:"Take a link of two ids back."`
+	Links     linksCommand     `cmd:"" help:"List the ids that are linked."`
+	Issuer    issuerCommand    `cmd:"" help:"List and edit the local names of issuers of Patient IDs."`
 	Delete    deleteCommand    `cmd:"" help:"Delete a study, series or instance (restorable for the delete grace)."`
 	Undelete  undeleteCommand  `cmd:"" help:"Take a deletion back."`
 	Backup    backupCommand    `cmd:"" help:"Copy a running node's data to a directory."`

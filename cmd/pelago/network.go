@@ -42,6 +42,7 @@ type network struct {
 	short    *http.Transport // of calls that are answered at once
 	bulk     *http.Transport // of calls that move bytes, on connections of their own
 	group    *group.Group
+	fresh    bool // the log had no past when it was opened
 	office   *member.Office
 	peers    *http.ServeMux                // what other nodes may call
 	offered  map[port.Service]net.Listener // until the task that serves them takes them
@@ -102,15 +103,13 @@ func (w *network) open(c config.Config) (err error) {
 	w.group, err = group.Open(group.Options{
 		ID: id, Address: address, FS: vfs.Default, Dir: c.Data, Catalogue: w.catalog, Signer: w.self,
 		Peers: calls, Port: w.port, Locate: w.registry.Locate, Replaced: w.replaced, Log: w.log,
+		Seeded: w.alone() || !w.voted(),
 	})
 	if err != nil {
 		return err
 	}
-	if w.membership.Founder() {
-		// Its log has a past at every start but the first.
-		if err := w.group.Found(); err != nil && !fault.Is(err, fault.Conflict) {
-			return err
-		}
+	if err := w.found(); err != nil {
+		return err
 	}
 	w.office = member.NewOffice(member.OfficeOptions{
 		Membership: w.membership, Registry: w.registry, Catalog: w.catalog, Decider: w, Current: w.current,
@@ -120,6 +119,41 @@ func (w *network) open(c config.Config) (err error) {
 	w.peers.Handle("/raft/", w.group.Handler())
 	w.peers.Handle("/node/", w.office.Handler())
 	return nil
+}
+
+// found begins a log where there is none: the founder's first, and that of a node
+// alone whose data directory was restored from a backup, which has the catalogue
+// and not the log. Nobody else has a say in it, and who might have had one copies
+// its catalogue.
+func (w *network) found() error {
+	w.fresh = w.group.Fresh()
+	empty := w.catalog.Position().Index == 0
+	switch {
+	case !w.fresh:
+		return nil
+	case empty && w.membership.Founder():
+		return w.group.Found()
+	case !empty && w.alone():
+		return w.group.Recover()
+	}
+	return nil
+}
+
+// alone reports whether the network is this node only.
+func (w *network) alone() bool {
+	all := w.registry.Members()
+	return w.registry.Known() && len(all) == 1 && all[0].Node == w.self.ID()
+}
+
+// voted reports whether this node had a vote where the catalogue stands. Without
+// its log it must not have one again: it may have given it away in the meantime.
+func (w *network) voted() bool {
+	for _, m := range w.catalog.Position().Members {
+		if m.ID == w.self.ID() && m.Suffrage == replication.Voter {
+			return true
+		}
+	}
+	return false
 }
 
 // offer makes services known to the port before anybody can ask for them: a node

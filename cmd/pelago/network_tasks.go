@@ -15,11 +15,12 @@ import (
 const (
 	// callsTime is what calls under way get to end.
 	callsTime = 5 * time.Second
-	// foundTime bounds the first decision of a network of one, which waits for
-	// nobody; copyTime how long a node that has just joined waits for the catalogue
-	// before it serves without.
+	// foundTime bounds the first decision of a network, which waits for nobody;
+	// copyTime how long a node that has just joined waits for the catalogue before it
+	// serves without; backTime the same of a node whose catalogue was lost.
 	foundTime = 30 * time.Second
 	copyTime  = 2 * time.Minute
+	backTime  = 5 * time.Second
 )
 
 // tasks are the node's part in the network, those that others rely on first.
@@ -118,17 +119,20 @@ func (w *network) seeds(ctx context.Context) []gossip.Seed {
 }
 
 // begin waits, after the tasks were started, until the catalogue knows this node:
-// at once but after founding and joining. A node that has joined serves without
-// the catalogue if it does not come.
+// at once but after founding and joining. A node that is cut off from the others
+// serves without the catalogue if it does not come.
 func (w *network) begin(ctx context.Context) error {
-	limit := copyTime
-	if w.membership.Founder() {
+	limit := backTime
+	switch {
+	case w.fresh && w.membership.Founder():
 		limit = foundTime
+	case w.fresh:
+		limit = copyTime
 	}
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := w.office.Begin(limited)
-	if err == nil || ctx.Err() != nil || w.membership.Founder() {
+	if err == nil || ctx.Err() != nil || w.fresh && w.membership.Founder() {
 		return errors.Join(err, ctx.Err())
 	}
 	w.log.Warn("the catalogue of the network has not come yet: the node serves what it takes in itself", "error", err)

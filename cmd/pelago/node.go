@@ -24,6 +24,7 @@ import (
 	"pelago/node/datadir"
 	"pelago/node/transfers"
 	"pelago/node/work"
+	"pelago/query/patients"
 	"pelago/replication/catalog"
 	"pelago/shard/keys"
 )
@@ -46,6 +47,7 @@ type node struct {
 	trail     *trail
 	catalog   *catalog.Catalog
 	network   *network
+	patients  *patients.Patients
 	archive   *archive.Archive
 	distance  distance
 
@@ -176,6 +178,8 @@ func (n *node) openStores() (err error) {
 		return err
 	}
 	o.Catalog, o.Propose, o.Decide = n.catalog, n.network, n.network
+	n.patients = patients.New(n.catalog, n.network)
+	o.Issuer = n.patients.At(n.config.Site).Issuer
 	if n.archive, err = archive.Open(o); err != nil {
 		return err
 	}

@@ -237,7 +237,6 @@ func (h *HTTP) check(k *checker) {
 func (p *Peer) check(k *checker) {
 	k.address("peer.listen", p.Listen)
 	k.address("peer.join", p.Join)
-	k.check(p.Token == "" || p.Join != "", "peer.token: a token is for joining, and peer.join says where")
 	k.check(p.Join == "" || p.Listen != "", "peer.join: a node of a network needs peer.listen, where the others reach it")
 	if p.Advertise == "" {
 		host, _, err := net.SplitHostPort(p.Listen)

@@ -31,7 +31,7 @@ type object struct {
 	pack     Pack           // of a pack
 	verifier *seal.Verifier // of a pack; nil: staged
 
-	blocks     []*block
+	blocks     map[int]*block
 	here       int   // units
 	resident   int64 // bytes of blocks
 	fetches    int   // under way
@@ -68,7 +68,7 @@ func newObject(key objectKey, size, unit int64) *object {
 	units := int((size + unit - 1) / unit)
 	return &object{
 		key: key, size: size, unit: unit, units: units,
-		blocks: make([]*block, (units+unitsAtOnce-1)/unitsAtOnce), refused: map[string]bool{},
+		blocks: map[int]*block{}, refused: map[string]bool{},
 	}
 }
 
@@ -150,7 +150,7 @@ func (p pinned) ReadAt(b []byte, off int64) (int, error) {
 	full := unitsAtOnce * p.o.unit
 	done := 0
 	for done < len(b) && off < p.o.size {
-		n := copy(b[done:], p.o.blocks[off/full].mem[off%full:])
+		n := copy(b[done:], p.o.blocks[int(off/full)].mem[off%full:])
 		done, off = done+n, off+int64(n)
 	}
 	if done < len(b) {

@@ -133,8 +133,9 @@ func (s *Series) aheadLocked() {
 	}
 	reach := window
 	if window == maxWindow {
-		reach = max(window, min(maxReach, s.client.mem.limit/4)) // others read too
+		reach = maxReach
 	}
+	window, reach = min(window, s.client.mem.limit/8), min(reach, s.client.mem.limit/4) // others read too
 	room := window - s.flying
 	if room < min(window/4, maxFetch) || window == 0 {
 		return

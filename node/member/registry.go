@@ -20,6 +20,8 @@ type Catalog interface {
 	RegistryRecord(kind, name string) ([]byte, error)
 	// Changed is closed after the next change of the catalogue.
 	Changed() <-chan struct{}
+	// Sync makes what was applied durable.
+	Sync() error
 }
 
 // settle is how long changes of the catalogue may gather before the registry is
@@ -84,7 +86,13 @@ func (r *Registry) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.take(v)
+		if r.take(v) {
+			// What the catalogue loses in a crash the log brings back, but from others:
+			// who they are must not be in it.
+			if err := r.o.Catalog.Sync(); err != nil {
+				return fault.New(fault.KindOf(err), "member: keep the members: %w", err)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -102,10 +110,10 @@ func (r *Registry) Run(ctx context.Context) error {
 
 // take makes a view the present one, if it differs, and tells of those that were
 // removed.
-func (r *Registry) take(v *view) {
+func (r *Registry) take(v *view) (changed bool) {
 	old := r.now.Load()
 	if !v.differs(old) {
-		return
+		return false
 	}
 	v.outdated = r.outdated(old, v)
 	r.now.Store(v)
@@ -120,6 +128,7 @@ func (r *Registry) take(v *view) {
 			r.o.Revoked(node)
 		}
 	}
+	return true
 }
 
 // outdated notes what is heard of nodes whose records have changed.

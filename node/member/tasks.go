@@ -143,6 +143,9 @@ func (o *Office) keep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, decideTime)
 	defer cancel()
 	self := o.o.Membership.Self.ID()
+	if o.o.Membership.Founder() && !o.o.Registry.Known() {
+		return o.begin(ctx)
+	}
 	m, ok := o.o.Registry.Member(self)
 	if !ok || !o.o.Registry.Known() || o.o.Registry.Revoked(self) {
 		if o.o.Registry.Revoked(self) {

@@ -81,6 +81,12 @@ func (c *Catalog) commit(t *txn, at replication.Position, done []applied) error 
 	if err := t.rows.commit(c.db); err != nil {
 		return err
 	}
+	if t.registered { // after it can be seen: who reads in between reads once more
+		c.registryChanges.Add(1)
+	}
+	if t.buried {
+		c.tombstoneChanges.Add(1)
+	}
 	t.publish()
 	c.next, c.founded = t.next, t.founded
 	c.totals.Store(&t.totals)
@@ -96,7 +102,7 @@ func (t *txn) entry(e replication.Entry) ([]error, error) {
 	case fault.Is(bad, fault.Unsupported):
 		return nil, bad
 	case bad != nil:
-		return []error{bad}, nil
+		return all(1, bad), nil
 	case entry.Batch != nil:
 		return t.batch(entry, e.Index)
 	}

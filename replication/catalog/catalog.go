@@ -47,6 +47,8 @@ type Catalog struct {
 
 	totals atomic.Pointer[Totals]
 	state  atomic.Pointer[state]
+	registryChanges, tombstoneChanges atomic.Uint64
+
 	stones atomic.Bool // there is, or was, any tombstone
 	names  atomic.Pointer[[]name]
 	told   told

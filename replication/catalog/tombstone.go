@@ -51,7 +51,7 @@ func (t *txn) tombstoneFact(f *TombstoneFact) (result, err error) {
 	if err != nil || row != nil {
 		return nil, err
 	}
-	t.stones = true
+	t.stones, t.buried = true, true
 	if err := t.agree(key, encodeTombstone(f)); err != nil {
 		return nil, err
 	}
@@ -77,6 +77,7 @@ func (t *txn) restoreFact(f *RestoreFact) (result, err error) {
 	if f.Tick-stone.Tick > DeleteGraceSeconds {
 		return fault.New(fault.Conflict, "catalog: deleted too long ago to be restored"), nil
 	}
+	t.buried = true
 	if err := t.agree(key, nil); err != nil {
 		return nil, err
 	}
@@ -158,6 +159,9 @@ func (c *Catalog) Deleted(study, series, instance string) (*TombstoneFact, bool)
 	}
 	return nil, false
 }
+
+// TombstonesChanged is as [Catalog.RegistryChanged], of tombstones.
+func (c *Catalog) TombstonesChanged() uint64 { return c.tombstoneChanges.Load() }
 
 // Tombstones yields all tombstones in key order.
 func (c *Catalog) Tombstones(ctx context.Context) iter.Seq2[*TombstoneFact, error] {

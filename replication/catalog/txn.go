@@ -31,6 +31,9 @@ type txn struct {
 	stones  bool // there is, or was, any tombstone: most catalogues are spared the look-ups
 	facts   int
 	scratch []byte
+
+	registered bool // a registry record is written
+	buried     bool // a tombstone is written, or taken back
 }
 
 // studyState is a study that a txn touches.

@@ -88,8 +88,10 @@ func (g *Group) poll(ctx context.Context) {
 		if now, _ := g.node.Generation(); now != generation {
 			generation = now
 			g.tracker.Reset()
+			g.told.Store(0)
 		} else if err == nil {
 			g.tracker.Answered(sent, index)
+			g.told.Store(index)
 		}
 		g.tracker.Applied(g.node.Applied())
 		pause := time.NewTimer(g.pause(err))
