@@ -68,13 +68,13 @@ func (b *bench) storeTurns(ctx context.Context, s *sheet, single *fleet.Node, f 
 		if err != nil {
 			return err
 		}
-		if err := quiet(ctx, f); err != nil {
+		if err := quiet(ctx, f, 2*(round+1)*files.files); err != nil {
 			return err
 		}
 		s.add("connected", "/s", pelago, connected)
-		s.add("connected", "/s", oneSite, lonely)
+		s.add("connected", "/s", networkOfOne, lonely)
 		s.add("cut off", "/s", pelago, cut)
-		s.add("cut off", "/s", oneSite, lonely)
+		s.add("cut off", "/s", networkOfOne, lonely)
 		b.say("  round %d: alone %s/s, connected %s/s, cut off %s/s", round+1, number(lonely), number(connected), number(cut))
 	}
 	return nil
@@ -166,7 +166,7 @@ func netLog(ctx context.Context, b *bench, s *sheet) error {
 			if err := group.Wait(); err != nil {
 				return err
 			}
-			if err := quiet(ctx, f); err != nil {
+			if err := quiet(ctx, f, (round+1)*files.files); err != nil {
 				return err
 			}
 			after, err := counter(ctx, f.Nodes[0], logBytes)

@@ -44,13 +44,13 @@ type demoSite struct {
 // newDemoSite chooses the ports of the site of a number, from 0: those that
 // people know, and those above, or any that are free.
 func newDemoSite(e *env, dir, name string, number int) *demoSite {
-	s := &demoSite{e: e, dir: filepath.Join(dir, name), name: name, peer: port(7700 + number)}
-	s.ports = []string{"--dicom", port(11112 + number), "--http", port(8080 + number), "--peer", s.peer}
+	s := &demoSite{e: e, dir: filepath.Join(dir, name), name: name, peer: freePort(7700 + number)}
+	s.ports = []string{"--dicom", freePort(11112 + number), "--http", freePort(8080 + number), "--peer", s.peer}
 	return s
 }
 
-// port prefers a port and takes any when it is busy.
-func port(preferred int) string {
+// freePort prefers a port and takes any when it is busy.
+func freePort(preferred int) string {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(preferred))
 	l, err := net.Listen("tcp", address)
 	if err != nil {

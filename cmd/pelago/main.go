@@ -23,6 +23,10 @@ var version = "unknown"
 type cli struct {
 	Serve     serveCommand     `cmd:"" help:"Run a node."`
 	Status    statusCommand    `cmd:"" help:"Show a node's state."`
+	Sites     sitesCommand     `cmd:"" help:"List the network's sites and nodes."`
+	Token     tokenCommand     `cmd:"" help:"Print a token by which one node may join the network."`
+	Drain     drainCommand     `cmd:"" help:"Let a node take nothing new in."`
+	Remove    removeCommand    `cmd:"" help:"Remove a node from the network, for good."`
 	Find      findCommand      `cmd:"" help:"Search for patients' studies, series or instances."`
 	Import    importCommand    `cmd:"" help:"Store files, folders, zip archives and DICOMDIR media."`
 	Export    exportCommand    `cmd:"" help:"Write studies out as DICOM files."`
@@ -30,6 +34,10 @@ type cli struct {
 	AE        aeCommand        `cmd:"" name:"ae" help:"List and edit the registered application entities."`
 	Echo      echoCommand      `cmd:"" help:"Ask a registered AE for C-ECHO."`
 	Conflicts conflictsCommand `cmd:"" help:"List, compare and decide quarantined instances."`
+	Link      linkCommand      `cmd:"" help:"Say that two ids are of one patient."`
+	Unlink    unlinkCommand    `cmd:"" help:"Take a link of two ids back."`
+	Links     linksCommand     `cmd:"" help:"List the ids that are linked."`
+	Issuer    issuerCommand    `cmd:"" help:"List and edit the local names of issuers of Patient IDs."`
 	Delete    deleteCommand    `cmd:"" help:"Delete a study, series or instance (restorable for the delete grace)."`
 	Undelete  undeleteCommand  `cmd:"" help:"Take a deletion back."`
 	Backup    backupCommand    `cmd:"" help:"Copy a running node's data to a directory."`

@@ -42,16 +42,13 @@ func printStatus(w io.Writer, st admin.Status) error {
 	fmt.Fprintln(w)
 	var rows [][]string
 	for _, t := range st.Transfers {
-		way, moved := "to", size(t.Bytes)
+		way := "to"
 		if t.Incoming {
 			way = "from"
 		}
-		if t.TotalBytes > 0 {
-			moved += " of " + size(t.TotalBytes)
-		}
-		rows = append(rows, []string{t.Kind, way + " " + nameOf(t.Node, st.Sites), moved, seconds(t.Seconds)})
+		rows = append(rows, []string{t.Kind, way + " " + nameOf(t.Node, st.Sites), fmt.Sprint(t.Calls), size(t.Bytes), seconds(t.Seconds)})
 	}
-	return table(w, []string{"TRANSFER", "WITH", "MOVED", "SINCE"}, rows)
+	return table(w, []string{"TRANSFER", "WITH", "CALLS", "MOVED", "FOR"}, rows)
 }
 
 // statusRows is what is known of the node itself.
@@ -104,19 +101,19 @@ func printSites(w io.Writer, sites []admin.Site) error {
 			if n.CapacityBytes > 0 {
 				disk = size(n.UsedBytes) + " of " + size(n.CapacityBytes)
 			}
-			rows = append(rows, []string{s.Name, n.ID, n.Address, string(n.State), roles(n), entries(n), seconds(n.LagSeconds), disk})
+			rows = append(rows, []string{s.Name, n.ID, n.Address, string(n.State), rolesOf(n), entries(n), seconds(n.LagSeconds), disk})
 		}
 	}
 	return table(w, []string{"SITE", "NODE", "ADDRESS", "STATE", "ROLE", "LAG", "BEHIND", "DISK"}, rows)
 }
 
-// roles is what a node does for the others.
-func roles(n admin.Node) string {
+// rolesOf is what a node does for the others.
+func rolesOf(n admin.Node) string {
 	var words []string
 	for _, role := range []struct {
 		has  bool
 		name string
-	}{{n.Self, "this"}, {n.Leader, "leader"}, {n.Voter && !n.Leader, "voter"}, {n.Witness, "witness"}, {n.Barred, "barred"}} {
+	}{{n.Self, "this"}, {n.Leader, "leader"}, {n.Voter && !n.Leader, "voter"}, {n.Witness, "witness"}, {n.Signs, "signs"}, {n.Barred, "barred"}} {
 		if role.has {
 			words = append(words, role.name)
 		}

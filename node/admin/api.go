@@ -49,8 +49,11 @@ type Options struct {
 	Guard      *Guard
 	Archive    Archive
 	Registry   Registry
+	Patients   Patients
+	Site       string // whose names of issuers are meant where a request names none
 	Echo       func(ctx context.Context, title string) (time.Duration, error)
 	Status     func(ctx context.Context) (*Status, error)
+	Network    Network
 	Protection func(ctx context.Context, study string) (*Protection, error)
 	Backup     func(ctx context.Context, dir string, progress func(done, total uint64)) error
 	Ready      func() error
@@ -93,9 +96,19 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("PUT /api/aes/{title}", a.changes("ae-put", a.putAE))
 	mux.HandleFunc("DELETE /api/aes/{title}", a.changes("ae-delete", a.deleteAE))
 	mux.HandleFunc("POST /api/aes/{title}/echo", a.changes("ae-echo", a.echo))
+	mux.HandleFunc("GET /api/links", a.reads(a.listLinks))
+	mux.HandleFunc("PUT /api/links", a.changes("patient-link", a.link))
+	mux.HandleFunc("DELETE /api/links", a.changes("patient-unlink", a.unlink))
+	mux.HandleFunc("GET /api/issuers", a.reads(a.listAliases))
+	mux.HandleFunc("PUT /api/issuers", a.changes("issuer-put", a.putAlias))
+	mux.HandleFunc("DELETE /api/issuers", a.changes("issuer-delete", a.dropAlias))
 	mux.HandleFunc("GET /api/conflicts", a.reads(a.listConflicts))
 	mux.HandleFunc("GET /api/conflicts/{number}", a.reads(a.compare))
 	mux.HandleFunc("POST /api/conflicts/{number}", a.changes("conflict-decide", a.decide))
+	mux.HandleFunc("GET /api/sites", a.reads(a.sites))
+	mux.HandleFunc("POST /api/tokens", a.changes("token", a.token))
+	mux.HandleFunc("POST /api/nodes/{node}/drain", a.changes("node-drain", a.drain))
+	mux.HandleFunc("DELETE /api/nodes/{node}", a.changes("node-remove", a.remove))
 	mux.HandleFunc("POST /api/delete", a.changes("delete", a.delete))
 	mux.HandleFunc("POST /api/undelete", a.changes("undelete", a.undelete))
 	mux.HandleFunc("POST /api/verify", a.changes("verify", a.verify))

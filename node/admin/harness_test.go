@@ -14,6 +14,8 @@ import (
 
 	"pelago/node/ae"
 	"pelago/node/archive"
+	"pelago/query/patients"
+	"pelago/replication/catalog"
 )
 
 // site is everything that the API answers from.
@@ -46,7 +48,7 @@ func newSite(t *testing.T, users map[string]string, hosts ...string) *site {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })
 	}
 	s.handler = Handler(Options{
-		Guard: guard, Archive: s, Registry: registryOf{s},
+		Guard: guard, Archive: s, Registry: registryOf{s}, Patients: s, Site: "here",
 		Echo: func(_ context.Context, title string) (time.Duration, error) {
 			return 1500 * time.Millisecond, s.call("echo " + title)
 		},
@@ -191,3 +193,25 @@ func (s *site) lines(r *http.Response) []Progress {
 	}
 	return all
 }
+
+func (s *site) Link(_ context.Context, l patients.Link) error {
+	return s.call(strings.Join([]string{"link", patients.FormatID(l.One), patients.FormatID(l.Other), l.Reason, l.By}, "|"))
+}
+
+func (s *site) Unlink(_ context.Context, one, other catalog.PatientKey) error {
+	return s.call(strings.Join([]string{"unlink", patients.FormatID(one), patients.FormatID(other)}, "|"))
+}
+
+func (s *site) Links() ([]patients.Link, error) {
+	return []patients.Link{{One: catalog.PatientKey{Issuer: "N", ID: "7"}, Other: catalog.PatientKey{Issuer: "S", ID: "9"}}}, s.call("links")
+}
+
+func (s *site) PutAlias(_ context.Context, a patients.Alias) error {
+	return s.call(strings.Join([]string{"alias", a.Site, a.Local, a.Issuer}, "|"))
+}
+
+func (s *site) DropAlias(_ context.Context, site, local string) error {
+	return s.call(strings.Join([]string{"no alias", site, local}, "|"))
+}
+
+func (s *site) Aliases() ([]patients.Alias, error) { return []patients.Alias{}, s.call("aliases") }

@@ -1,210 +1,96 @@
 package admin
 
 import (
-	"cmp"
-	"slices"
+	"context"
+	"net/http"
 	"time"
 
-	"pelago/node/transfers"
+	"pelago/cluster/fault"
 )
 
-// State is how a node or a site is, as this node sees it: a hint.
-type State string
-
-// The states. A site is alive when all its nodes are, partial when some are
-// not, drained when all that is left of it is, and else silent.
-const (
-	Alive   State = "alive"
-	Partial State = "partial" // of a site only
-	Silent  State = "silent"  // not heard by gossip
-	Drained State = "drained" // about to leave, by an operator's word
-)
-
-// Member is a node of the network, with what is heard of it.
-type Member struct {
-	Node, Site, Address string // Address: of the peer port
-	Self                bool   // this node
-	Alive               bool   // as gossip says
-	Voter, Witness      bool
-	Drained             bool
-	// Barred nodes never vote: they were restored from a backup.
-	Barred bool
-	// What follows is as the node told last; zero when nothing was heard.
-	DICOM, Web     string
-	AppliedIndex   uint64
-	Capacity, Used int64         // bytes
-	RoundTrip      time.Duration // 0: not measured
+// Network is what operators do to the network.
+type Network interface {
+	// Sites lists all sites with their nodes, by name and id.
+	Sites() ([]Site, error)
+	// Token opens a join token; a lifetime of 0 is an hour.
+	Token(ctx context.Context, lifetime time.Duration) (text string, expires time.Time, err error)
+	// Drain makes a node take nothing new in, or again.
+	Drain(ctx context.Context, node string, drained bool) error
+	// Remove revokes a node for good.
+	Remove(ctx context.Context, node, by string) error
 }
 
-// Site is a hospital in the status.
-type Site struct {
-	Name  string `json:"name"`
-	State State  `json:"state"`
-	Nodes []Node `json:"nodes"`
+// Token is the answer of POST /api/tokens.
+type Token struct {
+	Token   string    `json:"token"`
+	Expires time.Time `json:"expires"`
+	Address string    `json:"address"` // of this node's port, for --join
 }
 
-// Node is a node in the status.
-type Node struct {
-	ID            string `json:"id"`
-	Address       string `json:"address"` // of its peer port
-	State         State  `json:"state"`
-	CapacityBytes int64  `json:"capacity_bytes"`
-	UsedBytes     int64  `json:"used_bytes"`
-
-	Self    bool   `json:"self,omitempty"`
-	Leader  bool   `json:"leader,omitempty"`
-	Voter   bool   `json:"voter,omitempty"`
-	Witness bool   `json:"witness,omitempty"`
-	Barred  bool   `json:"barred,omitempty"`
-	DICOM   string `json:"dicom,omitempty"` // where clients reach it
-	Web     string `json:"web,omitempty"`
-	// AppliedIndex is how far the node's catalogue is, as heard last.
-	AppliedIndex uint64 `json:"applied_index"`
-	// LagEntries are the committed entries that this node has applied, and that
-	// one had not when it was last heard; LagSeconds is how long ago the first of
-	// them was applied here. -1: not known.
-	LagEntries int64   `json:"lag_entries"`
-	LagSeconds float64 `json:"lag_seconds"`
-	// RoundTripSeconds is the latest that gossip measured from here; 0: none.
-	RoundTripSeconds float64 `json:"round_trip_seconds"`
-}
-
-// Vantage is where this node stands when it looks at the others.
-type Vantage struct {
-	Leader       string // node id
-	AppliedIndex uint64 // here
-	CommitIndex  uint64 // as the leader told last
-	// Staleness of this node's own catalogue; false: not known.
-	Staleness      time.Duration
-	StalenessKnown bool
-	// Behind returns how long ago this node applied the first entry after an
-	// index; false if that is longer ago than it remembers. nil: remembers nothing.
-	Behind func(index uint64) (time.Duration, bool)
-}
-
-// StalenessSeconds is the staleness as the status tells it.
-func (v Vantage) StalenessSeconds() float64 {
-	if !v.StalenessKnown {
-		return unknown
+func (a *api) sites(w http.ResponseWriter, _ *http.Request) error {
+	all, err := a.o.Network.Sites()
+	if err == nil {
+		write(w, all)
 	}
-	return v.Staleness.Seconds()
+	return err
 }
 
-// SitesOf groups members by site, both in the order of their names, this node
-// and its site first.
-func SitesOf(members []Member, from Vantage) []Site {
-	members = slices.Clone(members)
-	own := ""
-	for _, m := range members {
-		if m.Self {
-			own = m.Site
+// token opens a join token. Who has it can make a node a member: it goes into the
+// answer and nowhere else.
+func (a *api) token(w http.ResponseWriter, r *http.Request, e *Event) error {
+	var asked struct {
+		Seconds int64 `json:"ttl_seconds"`
+	}
+	if err := body(r, &asked); err != nil {
+		return err
+	}
+	if limit := int64(365 * 24 * 3600); asked.Seconds < 0 || asked.Seconds > limit { // before it is multiplied
+		return fault.New(fault.Invalid, "ttl_seconds: 0 to %d", limit)
+	}
+	all, err := a.o.Network.Sites() // before there is a token that nobody gets
+	if err != nil {
+		return err
+	}
+	text, expires, err := a.o.Network.Token(r.Context(), time.Duration(asked.Seconds)*time.Second)
+	if err != nil {
+		return err
+	}
+	e.Object = "until " + expires.UTC().Format(time.RFC3339)
+	answer := Token{Token: text, Expires: expires.UTC().Truncate(time.Second)}
+	for _, s := range all {
+		for _, n := range s.Nodes {
+			if n.Self {
+				answer.Address = n.Address
+			}
 		}
 	}
-	slices.SortFunc(members, func(a, b Member) int {
-		if away := cmp.Compare(order(a.Site != own), order(b.Site != own)); away != 0 {
-			return away
-		}
-		return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(order(!a.Self), order(!b.Self)), cmp.Compare(a.Node, b.Node))
-	})
-	sites := []Site{}
-	for _, m := range members {
-		if last := len(sites) - 1; last < 0 || sites[last].Name != m.Site {
-			sites = append(sites, Site{Name: m.Site})
-		}
-		s := &sites[len(sites)-1]
-		s.Nodes = append(s.Nodes, from.node(m))
-	}
-	for i := range sites {
-		sites[i].State = siteState(sites[i].Nodes)
-	}
-	return sites
+	write(w, answer)
+	return nil
 }
 
-func order(last bool) int {
-	if last {
-		return 1
+func (a *api) drain(w http.ResponseWriter, r *http.Request, e *Event) error {
+	e.Object = r.PathValue("node")
+	var asked struct {
+		Drained bool `json:"drained"`
 	}
-	return 0
+	if err := body(r, &asked); err != nil {
+		return err
+	}
+	if !asked.Drained {
+		e.Action = "node-undrain"
+	}
+	if err := a.o.Network.Drain(r.Context(), e.Object, asked.Drained); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
-// siteState sums up the states of a site's nodes.
-func siteState(nodes []Node) State {
-	count := map[State]int{}
-	for _, n := range nodes {
-		count[n.State]++
+func (a *api) remove(w http.ResponseWriter, r *http.Request, e *Event) error {
+	e.Object = r.PathValue("node")
+	if err := a.o.Network.Remove(r.Context(), e.Object, e.User); err != nil {
+		return err
 	}
-	switch {
-	case count[Silent] == 0 && count[Alive] > 0:
-		return Alive
-	case count[Alive] > 0:
-		return Partial
-	case count[Silent] == 0:
-		return Drained
-	}
-	return Silent
-}
-
-// node is a member in the status.
-func (v Vantage) node(m Member) Node {
-	n := Node{
-		ID: m.Node, Address: m.Address, State: Silent, CapacityBytes: m.Capacity, UsedBytes: m.Used,
-		Self: m.Self, Leader: m.Node == v.Leader, Voter: m.Voter, Witness: m.Witness, Barred: m.Barred,
-		DICOM: m.DICOM, Web: m.Web, AppliedIndex: m.AppliedIndex, RoundTripSeconds: m.RoundTrip.Seconds(),
-	}
-	switch {
-	case m.Drained:
-		n.State = Drained
-	case m.Alive || m.Self:
-		n.State = Alive
-	}
-	n.LagEntries, n.LagSeconds = v.lag(m)
-	return n
-}
-
-// lag tells how far a member's catalogue is behind. This node's own is its
-// staleness, which the leader confirms; of others it is what gossip says, held
-// against what is applied here, and so a hint.
-func (v Vantage) lag(m Member) (entries int64, seconds float64) {
-	if m.Self {
-		if !v.StalenessKnown {
-			return unknown, unknown
-		}
-		return int64(max(v.CommitIndex, v.AppliedIndex) - v.AppliedIndex), v.Staleness.Seconds()
-	}
-	switch {
-	case m.AppliedIndex == 0:
-		return unknown, unknown
-	case m.AppliedIndex >= v.AppliedIndex:
-		return 0, 0
-	}
-	entries, seconds = int64(v.AppliedIndex-m.AppliedIndex), unknown
-	if v.Behind != nil {
-		if behind, ok := v.Behind(m.AppliedIndex); ok {
-			seconds = behind.Seconds()
-		}
-	}
-	return entries, seconds
-}
-
-// Transfer is one that is under way between this node and another.
-type Transfer struct {
-	Kind     string `json:"kind"` // images, catalogue
-	Incoming bool   `json:"incoming"`
-	Node     string `json:"node"`
-	Bytes    int64  `json:"bytes"`
-	// TotalBytes is 0 when it is not known before the end.
-	TotalBytes int64   `json:"total_bytes"`
-	Seconds    float64 `json:"seconds"` // since it began
-}
-
-// TransfersOf lists transfers for the status.
-func TransfersOf(running []transfers.Transfer, now time.Time) []Transfer {
-	all := make([]Transfer, len(running))
-	for i, t := range running {
-		all[i] = Transfer{
-			Kind: string(t.Kind), Incoming: t.Incoming, Node: t.Node, Bytes: t.Bytes,
-			TotalBytes: max(0, t.Total), Seconds: max(0, now.Sub(t.Began).Seconds()),
-		}
-	}
-	return all
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }

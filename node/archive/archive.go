@@ -50,10 +50,12 @@ type Decider interface {
 
 // Options are what an archive is made of.
 type Options struct {
-	FS     vfs.FS
-	Dir    string // the data directory
-	Node   string // this node's id
-	Site   string // this site's name; the issuer of Patient IDs that name none
+	FS   vfs.FS
+	Dir  string // the data directory
+	Node string // this node's id
+	Site string // this site's name; the issuer of Patient IDs that name none
+	// Issuer returns what a name of an issuer stands for at this site; nil: itself.
+	Issuer func(local string) (string, error)
 	Keys   Keys
 	Log    *slog.Logger
 	Limits dicom.Limits
@@ -109,6 +111,9 @@ func (o *Options) setDefaults() {
 	def((*int64)(&o.Grace), int64(30*24*time.Hour))
 	if o.Limits == (dicom.Limits{}) {
 		o.Limits = dicom.DefaultLimits
+	}
+	if o.Issuer == nil {
+		o.Issuer = func(local string) (string, error) { return local, nil }
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

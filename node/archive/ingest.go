@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -169,8 +170,11 @@ func (a *Archive) identify(in Incoming, header *dicom.Header) (*archivepb.Instan
 		CallingAe: in.Sender.CallingAE,
 		Remote:    in.Sender.Remote,
 		User:      in.Sender.User,
-		Issuer:    a.issuer(ds, in.Sender.Issuer),
 		Charset:   in.Sender.Charset,
+	}
+	var err error
+	if r.Issuer, err = a.issuer(ds, in.Sender.Issuer); err != nil {
+		return nil, err
 	}
 	if r.Sop == "" || r.Class == "" {
 		return nil, fault.New(fault.Mismatch, "the data set has no SOP Class UID or no SOP Instance UID")
@@ -210,20 +214,15 @@ func plainUID(uid string) bool {
 	return true
 }
 
-// issuer resolves the issuer of the Patient ID (DESIGN §10).
-func (a *Archive) issuer(ds *dicom.Dataset, sender string) string {
+// issuer resolves the issuer of the Patient ID (DESIGN §10): a universal one as it
+// is, others as what they stand for at this site.
+func (a *Archive) issuer(ds *dicom.Dataset, sender string) (string, error) {
 	if qualifiers := ds.Get(dict.IssuerOfPatientIDQualifiersSequence); qualifiers != nil && len(qualifiers.Items) > 0 {
 		if universal := qualifiers.Items[0].String(dict.UniversalEntityID); universal != "" {
-			return universal
+			return universal, nil
 		}
 	}
-	if issuer := ds.String(dict.IssuerOfPatientID); issuer != "" {
-		return issuer
-	}
-	if sender != "" {
-		return sender
-	}
-	return a.o.Site
+	return a.o.Issuer(cmp.Or(ds.String(dict.IssuerOfPatientID), sender, a.o.Site))
 }
 
 // inflight lets one arrival of a SOP Instance UID at a time decide what it is,

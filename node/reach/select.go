@@ -15,6 +15,28 @@ import (
 	"pelago/replication/catalog"
 )
 
+// SelectAt yields what another node holds of a series now, whatever the catalogue
+// here says: for those who were told by somebody that it is there.
+func (r *Reader) SelectAt(ctx context.Context, node, study, series string) iter.Seq2[archive.Ref, error] {
+	return func(yield func(archive.Ref, error) bool) {
+		k, err := r.fetch(ctx, seriesAt{study, series, node}, func(ctx context.Context) (*far.Manifest, error) {
+			return r.o.Client.Series(ctx, node, study, series)
+		}, catalog.Holder{})
+		if err != nil {
+			yield(archive.Ref{}, err)
+			return
+		}
+		for i := range k.Instances {
+			if r.deleted(study, series, k.Instances[i].Record.Sop) {
+				continue
+			}
+			if !yield(version{k, i}.ref(), nil) {
+				return
+			}
+		}
+	}
+}
+
 // selectAll yields a study or a series. What is whole here is streamed from here.
 func (r *Reader) selectAll(ctx context.Context, study, series string) iter.Seq2[archive.Ref, error] {
 	if study == "" && series == "" {
@@ -139,7 +161,7 @@ func (r *Reader) yieldPart(one *part, others told, seen map[string]bool, yield f
 	refs := one.here
 	for _, k := range others.manifests {
 		for i := range k.Instances {
-			if sop := k.Instances[i].Record.Sop; !seen[sop] && !r.deleted(one.study, one.series, sop) {
+			if sop := k.Instances[i].Record.Sop; !seen[sop] && !r.deleted(one.study, one.series, k.Instances[i].Record) {
 				seen[sop] = true
 				refs = append(refs, version{k, i}.ref())
 			}
@@ -257,7 +279,7 @@ func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (ver
 		}
 		return r.seek(ctx, nodes, study, series, sop)
 	}
-	if r.deleted(study, series, sop) {
+	if r.gone(study, series, sop) {
 		return version{}, errNothing()
 	}
 	holders, err := r.holders(study, series)
@@ -266,12 +288,12 @@ func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (ver
 	}
 	all := r.others(ctx, &part{study: study, series: series, holders: holders})
 	for _, k := range all.manifests {
-		if i, ok := k.index(sop); ok {
+		if i, ok := k.index(sop); ok && !r.deleted(study, series, k.Instances[i].Record) {
 			return version{k, i}, nil
 		}
 	}
 	if all.silent != nil {
-		missing := &archive.Missing{Study: study, Series: series, Instances: 1}
+		missing := &archive.Missing{Study: study, Series: series, SOP: sop, Instances: 1}
 		return version{}, fault.New(fault.Unavailable, "reach: %w: %w", missing, all.silent)
 	}
 	return version{}, errNothing()
@@ -319,14 +341,14 @@ func (r *Reader) seek(ctx context.Context, nodes []string, study, series, sop st
 	_ = group.Wait() // they answer for themselves
 	var best version
 	for _, m := range manifests {
-		if m == nil || study != "" && m.Study != study || series != "" && m.Series != series || r.deleted(m.Study, m.Series, sop) {
+		if m == nil || study != "" && m.Study != study || series != "" && m.Series != series || r.gone(m.Study, m.Series, sop) {
 			continue
 		}
 		v, err := r.takeFound(m, sop)
 		if err != nil {
 			return version{}, err
 		}
-		if v.known != nil && (best.known == nil || r.earlier(v.known, best.known)) {
+		if v.known != nil && !r.deleted(m.Study, m.Series, v.instance().Record) && (best.known == nil || r.earlier(v.known, best.known)) {
 			best = v
 		}
 	}
@@ -335,7 +357,8 @@ func (r *Reader) seek(ctx context.Context, nodes []string, study, series, sop st
 	}
 	for _, err := range failed {
 		if err != nil && !fault.Is(err, fault.NotFound) {
-			return version{}, fault.New(fault.Unavailable, "reach: an instance that no node that answers has: %w", err)
+			missing := &archive.Missing{Study: study, Series: series, SOP: sop, Instances: 1}
+			return version{}, fault.New(fault.Unavailable, "reach: no node that answers has it: %w: %w", missing, err)
 		}
 	}
 	return version{}, errNothing()

@@ -65,6 +65,9 @@ func (t *scan) answer(m matched) (*dicom.Dataset, error) {
 	if err := t.addWanted(out, m.header, fromHeader); err != nil {
 		return nil, err
 	}
+	if err := t.addOtherIDs(out, &m); err != nil {
+		return nil, err
+	}
 	if e := t.q.Keys.Get(dict.QueryRetrieveLevel); e != nil {
 		out.Set(dict.QueryRetrieveLevel, dict.CS, t.q.Level.String())
 	}

@@ -27,9 +27,20 @@ type Options struct {
 	// Node is this node's id, and Peers are the others. nil: nobody is ever asked.
 	Node  string
 	Peers query.Peers
+	// Identities knows which ids are of one person; nil: each is of its own.
+	Identities Identities
 	// Staleness is how old the catalogue may be, false if nobody can tell; nil: it
 	// has all there is.
 	Staleness func() (time.Duration, bool)
+}
+
+// Identities is what was decided about patients' ids. *patients.Patients is one,
+// as seen from a site.
+type Identities interface {
+	// Timeline returns the ids that are of the same person as one, itself included.
+	Timeline(key catalog.PatientKey) ([]catalog.PatientKey, error)
+	// Issuer returns the issuer behind a local name of it.
+	Issuer(local string) (string, error)
 }
 
 // Engine answers queries. It may be used by many goroutines.
@@ -39,6 +50,7 @@ type Engine struct {
 	issuer    string
 	node      string
 	peers     query.Peers
+	ids       Identities
 	staleness func() (time.Duration, bool)
 	gate      *semaphore.Weighted // header reads under way
 	started   time.Time
@@ -61,7 +73,7 @@ func New(o Options) *Engine {
 		o.Staleness = func() (time.Duration, bool) { return 0, true }
 	}
 	return &Engine{
-		node: o.Node, peers: o.Peers, staleness: o.Staleness,
+		node: o.Node, peers: o.Peers, ids: o.Identities, staleness: o.Staleness,
 		catalog: o.Catalog, instances: o.Instances, issuer: o.Issuer, started: time.Now(),
 		gate: semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
 	}
@@ -76,12 +88,19 @@ func (e *Engine) Find(ctx context.Context, q query.Query) (*query.Answer, error)
 	if q.Keys == nil {
 		q.Keys = dicom.NewDataset()
 	}
+	q, err := e.universal(q)
+	if err != nil {
+		return nil, err
+	}
 	options := match.Options{Fuzzy: q.Fuzzy, CombinedDateTime: q.CombinedDateTime, Timezone: q.Timezone, FoldText: q.FoldText}
 	matcher, err := match.Compile(q.Keys, options)
 	if err != nil {
 		return nil, err
 	}
-	s := newSearch(e, q, matcher)
+	s, err := newSearch(e, q, matcher)
+	if err != nil {
+		return nil, err
+	}
 	others, known := e.staleness() // before own facts: they are no older than these
 	if !known {
 		others = query.StalenessUnknown
@@ -130,18 +149,22 @@ type search struct {
 
 	issuer      string // that a Patient ID key is of
 	checkIssuer bool
-	sops        []string // SOP Instance UIDs asked for, if any
+	timeline    []catalog.PatientKey // of the patient whose id is asked for, where links say that there are more
+	sops        []string             // SOP Instance UIDs asked for, if any
 
 	asks *asks // nil: no other node is ever asked
 }
 
-func newSearch(e *Engine, q query.Query, m *match.Matcher) *search {
+func newSearch(e *Engine, q query.Query, m *match.Matcher) (*search, error) {
 	s := &search{engine: e, q: q, matcher: m}
 	keys := m.Keys()
 	s.keys, s.ignored = sortKeys(keys)
 	anyIssuer := s.qualify(keys)
+	if err := s.link(keys, anyIssuer); err != nil {
+		return nil, err
+	}
 	s.plan = plan.For(keys, plan.Options{
-		Issuer: s.issuer, AnyIssuer: anyIssuer, WildName: strings.ContainsAny(strings.Join(q.Keys.Strings(dict.PatientName), ""), "*?"),
+		Issuer: s.issuer, Timeline: s.timeline, AnyIssuer: anyIssuer, WildName: strings.ContainsAny(strings.Join(q.Keys.Strings(dict.PatientName), ""), "*?"),
 	})
 	for _, k := range keys {
 		if k.Tag == dict.SOPInstanceUID && (k.Kind == match.Single || k.Kind == match.List) {
@@ -153,7 +176,7 @@ func newSearch(e *Engine, q query.Query, m *match.Matcher) *search {
 		s.wantOf |= w.scope
 	}
 	s.asks = s.newAsks()
-	return s
+	return s, nil
 }
 
 // qualify decides which issuer a Patient ID key is of: the query's own, else
@@ -161,9 +184,6 @@ func newSearch(e *Engine, q query.Query, m *match.Matcher) *search {
 // issuers that match it.
 func (s *search) qualify(keys []match.Key) (anyIssuer bool) {
 	s.issuer = s.q.Issuer
-	if s.issuer == "" {
-		s.issuer = s.engine.issuer
-	}
 	id, named := false, s.q.Keys.String(dict.IssuerOfPatientID) != ""
 	for _, k := range keys {
 		switch {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 
 	"pelago/dimse/dicom"
@@ -50,22 +51,27 @@ func (t *scan) first(row catalog.StudyRow, i int, best **matched) error {
 // brought is as seen, and remembers the patient where others would have to be
 // asked again.
 func (t *scan) brought(row catalog.StudyRow, i int) (bool, error) {
-	key := row.Patient(i)
-	if t.sent == nil || key.ID == "" {
-		return t.seen(row, i)
+	line, err := t.lineOf(row.Patient(i))
+	if err != nil {
+		return false, err
 	}
-	seen := t.sent[key]
-	t.sent[key] = true
+	if t.sent == nil || line[0].ID == "" {
+		return t.seen(row, i, line)
+	}
+	seen := false
+	for _, key := range line {
+		seen = seen || t.sent[key]
+	}
+	t.sent[line[0]] = true
 	return seen, nil
 }
 
-// seen reports whether patient i of a study matches by the study as an earlier
-// one of its patients, or by an earlier study.
-func (t *scan) seen(row catalog.StudyRow, i int) (bool, error) {
-	key := row.Patient(i)
+// seen reports whether patient i of a study, who has all ids of a line, matches by
+// the study as an earlier one of its patients, or by an earlier study.
+func (t *scan) seen(row catalog.StudyRow, i int, line []catalog.PatientKey) (bool, error) {
 	matches := func(r catalog.StudyRow, upTo int) (bool, error) {
 		for j := range upTo {
-			if r.Patient(j) != key {
+			if !slices.Contains(line, r.Patient(j)) {
 				continue
 			}
 			var m *matched
@@ -75,29 +81,18 @@ func (t *scan) seen(row catalog.StudyRow, i int) (bool, error) {
 		}
 		return false, nil
 	}
-	if ok, err := matches(row, i); err != nil || ok || key.ID == "" {
+	if ok, err := matches(row, i); err != nil || ok || line[0].ID == "" {
 		return ok, err
 	}
-	for at := (catalog.Order{}); ; at = at.Next() {
-		if err := t.ctx.Err(); err != nil {
-			return false, err
+	found := false
+	err := t.eachOf(line, row.UID(), func(earlier catalog.StudyRow) (more bool, err error) {
+		if compare(earlier.Order(), row.Order()) >= 0 {
+			return false, nil
 		}
-		found, ok, err := t.view.NextOf(key, row.UID(), at)
-		if err != nil || !ok || compare(found, row.Order()) >= 0 {
-			return false, err
-		}
-		at = found
-		earlier, ok, err := t.view.Study(found)
-		if err != nil {
-			return false, err
-		}
-		if !ok {
-			continue
-		}
-		if ok, err := matches(earlier, earlier.Patients()); err != nil || ok {
-			return ok, err
-		}
-	}
+		found, err = matches(earlier, earlier.Patients())
+		return !found, err
+	})
+	return found, err
 }
 
 // countPatient adds the numbers of the patient's studies, series and instances.
@@ -115,19 +110,33 @@ func (t *scan) countPatient(m *matched) error {
 	return nil
 }
 
-// eachStudy visits the studies of a match's patient until visit says no more: a
-// study without Patient ID is its own patient's.
+// eachStudy visits the studies of a match's patient, under all ids and in order,
+// until visit says no more: a study without Patient ID is its own patient's.
 func (t *scan) eachStudy(m *matched, visit func(catalog.StudyRow) bool) error {
-	key := m.study.Patient(m.patient)
-	if key.ID == "" {
+	line, err := t.lineOf(m.study.Patient(m.patient))
+	if err != nil {
+		return err
+	}
+	if line[0].ID == "" {
 		visit(m.study)
 		return nil
 	}
+	return t.eachOf(line, m.study.UID(), func(row catalog.StudyRow) (bool, error) { return visit(row), nil })
+}
+
+// eachOf visits the studies of a patient with several ids, each once and in order,
+// until visit says no more. study is one of them, for [catalog.View.NextOf].
+func (t *scan) eachOf(line []catalog.PatientKey, study string, visit func(catalog.StudyRow) (more bool, err error)) error {
+	heads := make([]head, len(line))
+	for i, key := range line {
+		heads[i].s = ofPatientKey{t.view, key, study}
+	}
+	studies := &either{heads}
 	for at := (catalog.Order{}); ; at = at.Next() {
 		if err := t.ctx.Err(); err != nil {
 			return err
 		}
-		found, ok, err := t.view.NextOf(key, m.study.UID(), at)
+		found, ok, err := studies.SeekGE(at)
 		if err != nil || !ok {
 			return err
 		}
@@ -137,15 +146,33 @@ func (t *scan) eachStudy(m *matched, visit func(catalog.StudyRow) bool) error {
 			return err
 		}
 		// What is not the patient's is another's key with the same hash.
-		if ok && hasPatient(row, key) && !visit(row) {
+		if !ok || !hasPatient(row, line) {
+			continue
+		}
+		if more, err := visit(row); err != nil || !more {
+			return err
+		}
+		if at == catalog.LastOrder() {
 			return nil
 		}
 	}
 }
 
-func hasPatient(row catalog.StudyRow, key catalog.PatientKey) bool {
+// ofPatientKey is a stream of the studies of one id, without an iterator of its
+// own.
+type ofPatientKey struct {
+	view  *catalog.View
+	key   catalog.PatientKey
+	study string
+}
+
+func (o ofPatientKey) SeekGE(at catalog.Order) (catalog.Order, bool, error) {
+	return o.view.NextOf(o.key, o.study, at)
+}
+
+func hasPatient(row catalog.StudyRow, line []catalog.PatientKey) bool {
 	for i := range row.Patients() {
-		if row.Patient(i) == key {
+		if slices.Contains(line, row.Patient(i)) {
 			return true
 		}
 	}

@@ -71,9 +71,11 @@ func isCostly(set plan.Set) bool {
 
 // isSelective reports whether a set is small as a rule.
 func isSelective(set plan.Set) bool {
-	switch set.(type) {
+	switch set := set.(type) {
 	case plan.Patient, plan.Studies, plan.SeriesOf:
 		return true
+	case plan.Any:
+		return !slices.ContainsFunc(set, func(s plan.Set) bool { return !isSelective(s) })
 	}
 	return false
 }

@@ -79,7 +79,7 @@ func (next) Error() string { return "query: next" }
 // matches: the study once, or its series, or its instances. The error of found
 // ends it.
 func (t *scan) variant(row catalog.StudyRow, i int, found func(matched) error) error {
-	if t.checkIssuer && row.Patient(i).ID != "" && row.Patient(i).Issuer != t.issuer {
+	if !t.isMeant(row.Patient(i)) {
 		return nil
 	}
 	m := matched{study: row, patient: i, data: row.Dataset(i)}
@@ -92,7 +92,8 @@ func (t *scan) variant(row catalog.StudyRow, i int, found func(matched) error) e
 		}
 	}
 	omits := func(tag dict.Tag) bool { return row.Omits(i, tag) }
-	if t.keys.has&(ofStudy|ofPatient) != 0 && !t.matcher.Match(m.data, t.keys.in(ofStudy|ofPatient, omits)) {
+	decided := func(tag dict.Tag) bool { return omits(tag) || t.isDecided(tag) }
+	if t.keys.has&(ofStudy|ofPatient) != 0 && !t.matcher.Match(m.data, t.keys.in(ofStudy|ofPatient, decided)) {
 		return nil
 	}
 	omitted := t.keys.omitted(ofStudy, omits)

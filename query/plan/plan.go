@@ -71,9 +71,12 @@ func (Any) set()        {}
 
 // Options are what a plan needs to know beside the keys.
 type Options struct {
-	Issuer    string // that a Patient ID is of
-	AnyIssuer bool   // it does not count
-	WildName  bool   // the key of Patient's Name holds wildcards, which fuzzy keys do not show
+	Issuer string // that a Patient ID is of
+	// Timeline is every id of the patient whose Patient ID is a key, itself
+	// included; none: just that one.
+	Timeline  []catalog.PatientKey
+	AnyIssuer bool // it does not count
+	WildName  bool // the key of Patient's Name holds wildcards, which fuzzy keys do not show
 }
 
 // For returns the plan of compiled keys.
@@ -88,7 +91,7 @@ func For(keys []match.Key, o Options) Plan {
 			continue
 		case dict.PatientID:
 			if k.Kind == match.Single && !o.AnyIssuer {
-				p.Sets = append(p.Sets, Patient{catalog.PatientKey{Issuer: o.Issuer, ID: k.Values[0]}})
+				p.Sets = append(p.Sets, timeline(catalog.PatientKey{Issuer: o.Issuer, ID: k.Values[0]}, o.Timeline))
 				continue
 			}
 		}
@@ -97,6 +100,18 @@ func For(keys []match.Key, o Options) Plan {
 		}
 	}
 	return p
+}
+
+// timeline is a patient's studies under all ids.
+func timeline(key catalog.PatientKey, line []catalog.PatientKey) Set {
+	if len(line) < 2 {
+		return Patient{key}
+	}
+	any := make(Any, len(line))
+	for i, k := range line {
+		any[i] = Patient{k}
+	}
+	return any
 }
 
 // day returns the date of a bound of a range of dates, or of dates with times.

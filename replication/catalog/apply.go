@@ -9,7 +9,7 @@ import (
 
 // maxTxnFacts bounds, roughly, the facts that are in memory at once while a
 // backlog is applied.
-const maxTxnFacts = 8192
+const maxTxnFacts = 2048
 
 // applied is an entry of a transaction and what became of it.
 type applied struct {
@@ -41,6 +41,7 @@ func (c *Catalog) Apply(entries []replication.Entry, at replication.Position) er
 		if e.Index <= known.Index {
 			continue
 		}
+		t.pass(e.Index - 1)
 		if e.Index > at.Index {
 			return fault.New(fault.Invalid, "catalog: entry %d beyond position %d", e.Index, at.Index)
 		}
@@ -49,6 +50,8 @@ func (c *Catalog) Apply(entries []replication.Entry, at replication.Position) er
 			return fmt.Errorf("catalog: entry %d: %w", e.Index, err)
 		}
 		done = append(done, applied{e.Index, results})
+		c.entries.Add(1)
+		c.entryBytes.Add(uint64(len(e.Data)))
 		// Between two changes of the members nobody knows who they were: there the
 		// position must move at once.
 		if changed := at.MembersIndex != known.MembersIndex; t.facts >= maxTxnFacts && (!changed || at.MembersIndex <= e.Index) {
@@ -60,6 +63,7 @@ func (c *Catalog) Apply(entries []replication.Entry, at replication.Position) er
 			t, done = c.begin(), nil
 		}
 	}
+	t.pass(at.Index)
 	return c.commit(t, at, done)
 }
 
@@ -77,11 +81,17 @@ func (c *Catalog) commit(t *txn, at replication.Position, done []applied) error 
 	if err := t.rows.commit(c.db); err != nil {
 		return err
 	}
+	if t.registered { // after it can be seen: who reads in between reads once more
+		c.registryChanges.Add(1)
+	}
+	if t.buried {
+		c.tombstoneChanges.Add(1)
+	}
 	t.publish()
 	c.next, c.founded = t.next, t.founded
 	c.totals.Store(&t.totals)
 	c.state.Store(&state{at, t.hash})
-	c.told.notify(done)
+	c.told.notify(done, t.passed)
 	return nil
 }
 
@@ -92,7 +102,7 @@ func (t *txn) entry(e replication.Entry) ([]error, error) {
 	case fault.Is(bad, fault.Unsupported):
 		return nil, bad
 	case bad != nil:
-		return []error{bad}, nil
+		return all(1, bad), nil
 	case entry.Batch != nil:
 		return t.batch(entry, e.Index)
 	}

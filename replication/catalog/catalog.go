@@ -45,11 +45,15 @@ type Catalog struct {
 	indexer Indexer
 	utf8    func() *dicom.Charset // of all attributes
 
-	totals atomic.Pointer[Totals]
-	state  atomic.Pointer[state]
+	totals                            atomic.Pointer[Totals]
+	state                             atomic.Pointer[state]
+	registryChanges, tombstoneChanges atomic.Uint64
+
 	stones atomic.Bool // there is, or was, any tombstone
 	names  atomic.Pointer[[]name]
 	told   told
+
+	entries, entryBytes atomic.Uint64 // applied since it was opened
 
 	mu      sync.Mutex // held by Apply and Ahead throughout: one writer
 	next    uint32     // dense number of the next study
@@ -66,6 +70,10 @@ type state struct {
 	position replication.Position
 	hash     sum
 }
+
+// Entries returns how many entries were applied since the catalogue was opened,
+// and their bytes.
+func (c *Catalog) Entries() (count, bytes uint64) { return c.entries.Load(), c.entryBytes.Load() }
 
 // Totals are the numbers of patients, studies, series and instances that
 // queries see.

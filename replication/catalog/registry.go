@@ -30,3 +30,8 @@ func (c *Catalog) Registry(kind string) (map[string][]byte, error) {
 func (c *Catalog) RegistryRecord(kind, name string) ([]byte, error) {
 	return get(c.db, registryKey(kind, name))
 }
+
+// RegistryChanged returns a number that changes with every change of a registry
+// record, for those who remember what they have read: they ask it before they
+// read.
+func (c *Catalog) RegistryChanged() uint64 { return c.registryChanges.Load() }

@@ -80,7 +80,7 @@ func (c *Catalog) Replace(ctx context.Context, dir string) (err error) {
 	if err := c.load(); err != nil {
 		return err
 	}
-	c.told.notify(nil)
+	c.told.notify(nil, nil)
 	return nil
 }
 

@@ -180,6 +180,9 @@ func (g *Group) Found() error { return g.node.Found() }
 // Founded reports whether this node has ever taken part in a network.
 func (g *Group) Founded() bool { return !g.raftlog.Fresh() || g.o.Catalogue.Position().Index > 0 }
 
+// Fresh reports whether the log has no past: not an entry, not a term.
+func (g *Group) Fresh() bool { return g.raftlog.Fresh() }
+
 // Recover makes this node the only voter of a new generation of the network,
 // before Run: see consensus.Node.Recover.
 func (g *Group) Recover() error { return g.node.Recover() }

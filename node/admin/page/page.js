@@ -59,7 +59,7 @@ const plural = (n, one, many) => count(n) + ' ' + (n === 1 ? one : many || one +
 const short = id => id.length > 12 ? id.slice(0, 8) + '…' : id;
 const when = at => at ? new Date(at).toLocaleString() : '';
 
-const STATES = {alive: 'good', partial: 'warn', silent: 'bad', drained: 'plain',
+const STATES = {alive: 'good', partial: 'warn', silent: 'bad', drained: 'plain', removed: 'plain',
   running: 'good', waiting: 'plain', done: 'plain', backoff: 'bad', failed: 'bad', stopping: 'warn'};
 const pill = state => make('span', {className: 'pill ' + (STATES[state] || 'plain')}, state);
 
@@ -122,7 +122,7 @@ function showHealth(list) {
 }
 
 function showCards(s) {
-  const nodes = s.sites.flatMap(site => site.nodes);
+  const nodes = s.sites.flatMap(site => site.nodes).filter(n => n.state !== 'removed');
   const heard = nodes.filter(n => n.state !== 'silent').length;
   const behind = s.commit_index - s.applied_index;
   const cards = [
@@ -147,6 +147,7 @@ function role(n) {
   if (n.leader) words.push('leader');
   else if (n.voter) words.push('voter');
   if (n.witness) words.push('witness');
+  if (n.signs) words.push('lets others join');
   if (n.barred) words.push('never votes');
   return words.join(', ') || 'follows';
 }
@@ -185,16 +186,13 @@ function showTransfers(s) {
   $('transfers').hidden = s.transfers.length === 0;
   $('transfers-none').hidden = s.transfers.length > 0;
   text($('transfers-count'), s.transfers.length > 0 ? count(s.transfers.length) : '');
-  same($('transfers').tBodies[0], s.transfers.map(t => {
-    const done = t.total_bytes > 0 ? Math.min(1, t.bytes / t.total_bytes) : null;
-    const bar = make('progress', {attributes: {'aria-label': t.kind, max: 1, ...(done === null ? {} : {value: done})}});
-    return make('tr', {},
-      make('th', {scope: 'row'}, `${t.kind} ${t.incoming ? 'coming in' : 'going out'}`),
-      cell('With', '', sites.get(t.node) || short(t.node)),
-      cell('Moved', 'number', bytes(t.bytes) + (t.total_bytes > 0 ? ' of ' + bytes(t.total_bytes) : '')),
-      cell('Rate', 'number', t.seconds > 0 ? bytes(t.bytes / t.seconds) + '/s' : '–'),
-      cell('Progress', '', bar, more(done === null ? duration(t.seconds) : Math.floor(done * 100) + ' %')));
-  }));
+  same($('transfers').tBodies[0], s.transfers.map(t => make('tr', {},
+    make('th', {scope: 'row'}, `${t.kind} ${t.incoming ? 'coming in' : 'going out'}`),
+    cell('With', '', sites.get(t.node) || short(t.node)),
+    cell('Moved', 'number', bytes(t.bytes)),
+    cell('Rate', 'number', t.seconds > 0 ? bytes(t.bytes / t.seconds) + '/s' : '–'),
+    cell('For', 'number', duration(t.seconds)),
+    cell('Calls', 'number', count(t.calls)))));
 }
 
 function showTasks(s) {

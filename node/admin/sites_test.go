@@ -13,7 +13,8 @@ func TestSitesAreSumsOfTheirNodesAndOursComesFirst(t *testing.T) {
 	members := []Member{
 		{Node: "e1", Site: "east", Alive: true, AppliedIndex: 90, Drained: true},
 		{Node: "m2", Site: "north", AppliedIndex: 50},
-		{Node: "s1", Site: "south"},
+		{Node: "s1", Site: "south", Drained: true},
+		{Node: "x1", Site: "x", Removed: true, Alive: true, Signs: true},
 		{Node: "n1", Site: "north", Self: true, AppliedIndex: 90, Voter: true, Capacity: 10, Used: 4},
 		{Node: "b1", Site: "a", Alive: true, AppliedIndex: 90, RoundTrip: 80 * time.Millisecond, DICOM: "b:104", Web: "https://b"},
 	}
@@ -30,6 +31,7 @@ func TestSitesAreSumsOfTheirNodesAndOursComesFirst(t *testing.T) {
 		{"a", Alive, []Node{{ID: "b1", State: Alive, Leader: true, AppliedIndex: 90, RoundTripSeconds: .08, DICOM: "b:104", Web: "https://b"}}},
 		{"east", Drained, []Node{{ID: "e1", State: Drained, AppliedIndex: 90}}},
 		{"south", Silent, []Node{{ID: "s1", State: Silent, LagEntries: -1, LagSeconds: -1}}},
+		{"x", Removed, []Node{{ID: "x1", State: Removed, Signs: true, LagEntries: -1, LagSeconds: -1}}},
 	}
 	if len(got) != len(want) {
 		t.Fatalf("%d sites", len(got))
@@ -52,7 +54,8 @@ func TestStateOfASite(t *testing.T) {
 		{[]State{Alive}, Alive}, {[]State{Alive, Alive}, Alive}, {[]State{Alive, Drained}, Alive},
 		{[]State{Alive, Silent}, Partial}, {[]State{Alive, Silent, Drained}, Partial},
 		{[]State{Silent}, Silent}, {[]State{Silent, Drained}, Silent},
-		{[]State{Drained}, Drained}, {[]State{Drained, Drained}, Drained},
+		{[]State{Drained}, Drained}, {[]State{Drained, Drained}, Drained}, {[]State{Drained, Removed}, Drained},
+		{[]State{Alive, Removed}, Alive}, {[]State{Silent, Removed}, Silent}, {[]State{Removed}, Removed},
 	} {
 		var nodes []Node
 		for _, s := range test.nodes {
@@ -93,11 +96,11 @@ func TestLagIsNotUnderstated(t *testing.T) {
 func TestTransfersInTheStatus(t *testing.T) {
 	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	got := TransfersOf([]transfers.Transfer{
-		{Kind: transfers.Images, Incoming: true, Node: "b", Bytes: 3, Total: 9, Began: began},
-		{Kind: transfers.Catalogue, Node: "c", Bytes: 5, Total: -1, Began: began.Add(time.Hour)},
+		{Kind: transfers.Images, Incoming: true, Node: "b", Calls: 2, Bytes: 3, Began: began},
+		{Kind: transfers.Catalogue, Node: "c", Bytes: 5, Began: began.Add(time.Hour)},
 	}, began.Add(2*time.Second))
 	want := []Transfer{
-		{Kind: "images", Incoming: true, Node: "b", Bytes: 3, TotalBytes: 9, Seconds: 2},
+		{Kind: "images", Incoming: true, Node: "b", Calls: 2, Bytes: 3, Seconds: 2},
 		{Kind: "catalogue", Node: "c", Bytes: 5},
 	}
 	if !slices.Equal(got, want) {
