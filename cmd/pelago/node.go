@@ -22,7 +22,6 @@ import (
 	"pelago/node/audit"
 	"pelago/node/config"
 	"pelago/node/datadir"
-	"pelago/node/transfers"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -38,8 +37,6 @@ type node struct {
 	id      string
 	began   time.Time
 
-	transfers transfers.Registry
-
 	dir       *datadir.Dir
 	announced chan struct{} // closed once commands find the node by its data directory
 	self      *identity.Node
@@ -49,6 +46,7 @@ type node struct {
 	network   *network
 	patients  *patients.Patients
 	archive   *archive.Archive
+	distance  distance
 
 	face  *ae.Face
 	tasks *work.Group
@@ -143,7 +141,7 @@ func (n *node) enter(ctx context.Context) (err error) {
 		return err
 	}
 	n.id = n.self.ID()
-	n.network = &network{log: n.log, self: n.self}
+	n.network = &network{log: n.log, self: n.self, watch: watch{metrics: n.metrics}}
 	if n.network.listener, n.network.place, err = openPort(n.config.Peer); err != nil {
 		return err
 	}
@@ -183,7 +181,7 @@ func (n *node) openStores() (err error) {
 		return err
 	}
 	n.trail.patientOf = n.patientOf
-	return nil
+	return n.openDistance()
 }
 
 // patientOf names a study's patient for the audit trail; nobody if the study is
@@ -221,6 +219,7 @@ func archiveOptions(c config.Config, self *identity.Node, ring *keys.Ring, log *
 func (n *node) startWork() {
 	tasks := append(n.trail.tasks(), n.network.tasks()...)
 	tasks = append(tasks, n.archive.Tasks()...)
+	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
 	n.tasks = work.New(n.log, tasks...)
 	n.metrics.Tasks(n.tasks.Statuses)
@@ -285,6 +284,7 @@ func (n *node) stop() error {
 		n.quit()
 		errs = append(errs, n.work.Wait()) // the group logs by name who is slow
 	}
+	errs = append(errs, n.slow("reading from afar", n.distance.close))
 	if n.network != nil {
 		errs = append(errs, n.slow("network", n.network.close))
 	}

@@ -170,10 +170,11 @@ func (n *node) members(usage archive.Usage, from admin.Vantage) []admin.Member {
 
 // vantage is how far this node's catalogue is.
 func (w *network) vantage() admin.Vantage {
-	s := w.group.Status()
+	s, now := w.group.Status(), time.Now()
 	return admin.Vantage{
 		Leader: s.Leader, AppliedIndex: s.Applied, CommitIndex: s.Commit,
 		Staleness: s.Staleness, StalenessKnown: s.Known,
+		Behind: func(index uint64) (time.Duration, bool) { return w.watch.history.Behind(now, index) },
 	}
 }
 

@@ -79,6 +79,7 @@ type Peer struct {
 type Store struct {
 	Staging   Bytes    `toml:"staging" comment:"Most that arrivals may occupy before they are packed."`
 	Ahead     Bytes    `toml:"ahead" comment:"Of this, what is written before there is need, so that syncs are quicker; at most a quarter; 0: none."`
+	Cached    Bytes    `toml:"cached" comment:"Most that copies of other nodes' studies may occupy, which were opened here; 0: a tenth of the disk."`
 	Ballast   Bytes    `toml:"ballast" comment:"Disk that always stays free; 0: the larger of 1 GiB and 1 %."`
 	Gather    Duration `toml:"gather" comment:"Arrivals are packed at the latest after this long."`
 	Grace     Duration `toml:"grace" comment:"Deleted objects can be restored for this long."`

@@ -22,9 +22,6 @@ const (
 	MessageEnd    = messageEnd
 	MessageFrame  = messageFrame
 	MessageStaged = messageStaged
-	MaxManifest   = maxManifest
-	MaxFetch      = maxFetch
-	MaxHeader     = maxHeader
 	MinMemory     = minMemory
 )
 

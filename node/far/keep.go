@@ -63,9 +63,7 @@ func (c *Client) keep() {
 		}
 		if kept { // it is elsewhere now: let its memory go first
 			for _, b := range o.blocks {
-				if b != nil {
-					c.mem.recent.MoveToBack(b.elem)
-				}
+				c.mem.recent.MoveToBack(b.elem)
 			}
 		}
 		c.mu.Unlock()
