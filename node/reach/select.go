@@ -27,7 +27,7 @@ func (r *Reader) SelectAt(ctx context.Context, node, study, series string) iter.
 			return
 		}
 		for i := range k.Instances {
-			if r.deleted(study, series, k.Instances[i].Record.Sop) {
+			if r.deleted(study, series, k.Instances[i].Record) {
 				continue
 			}
 			if !yield(version{k, i}.ref(), nil) {
