@@ -51,14 +51,15 @@ type Query struct {
 	Limit, Offset int // 0: no limit, from the start
 }
 
-// Attributes of ours that answers may have: a query asks for them by their tags
-// with our name as private creator, or without one.
+// Attributes of ours, in a private block of [PrivateCreator], that answers have on
+// request: they are asked for by these tags.
 const (
-	PrivateCreator              = "PELAGO"
-	TagCreator         dict.Tag = 0x70610010
-	TagSites           dict.Tag = 0x70611001 // LO 1-n: the sites that hold the study or series
-	TagApproximate     dict.Tag = 0x70611002 // CS: YES where origins differ and counts are those of the largest
-	ApproximateCounted          = "YES"
+	PrivateCreator          = "PELAGO"
+	TagCreator     dict.Tag = 0x70610010
+	TagSites       dict.Tag = 0x70611001 // LO 1-n: the sites that hold any of the study or series
+	// TagApproximate (CS, YES) comes unasked too, with counts that are not exact:
+	// nodes hold different instances, and the counts are of who holds most.
+	TagApproximate dict.Tag = 0x70611002
 )
 
 // Answer is a stream of matches with what must be said of it.
