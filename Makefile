@@ -23,8 +23,8 @@ build: ## build bin/pelago, static
 run: build ## start one node for real use (data in ./pelago-data)
 	exec $(BIN) serve
 
-demo: build ## start a node, store, find and open real images, stay up (DEMO_EXIT=1: end by itself)
-	exec $(BIN) demo $(if $(DEMO_EXIT),--exit)
+demo: build ## five sites that store, find and open real images; one is killed and comes back; stays up (DEMO_EXIT=1: end by itself; SITES=1: one node)
+	exec $(BIN) demo $(if $(SITES),--sites $(SITES)) $(if $(DEMO_EXIT),--exit)
 
 test: ## every test, fuzz targets on their seeds
 	$(GO) test -timeout 20m ./...

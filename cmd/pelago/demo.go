@@ -19,7 +19,7 @@ import (
 // every site is a process of its own on this machine, and everything it shows
 // goes through the doors that a hospital would use.
 type demoCommand struct {
-	Sites   int    `help:"How many sites; 1 shows what a node alone does." default:"1"`
+	Sites   int    `help:"How many sites; 1 shows what a node alone does." default:"5"`
 	Exit    bool   `help:"End by itself; the exit code says whether every step worked." env:"DEMO_EXIT"`
 	Samples string `help:"Folder of DICOM files to store; the default is what PELAGO_SAMPLES names, else ../shared/dicom, else images made on the spot." env:"PELAGO_SAMPLES"`
 	JSON    bool   `name:"json" help:"Print JSON, one object a line."`
@@ -36,6 +36,7 @@ type demo struct {
 	samples string
 	images  *images
 	sites   []*demoSite
+	away    *demoSite // the one that is killed
 }
 
 // demoStep is a part of a demonstration; it says what it has seen.

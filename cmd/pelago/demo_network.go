@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,12 +25,11 @@ const (
 // network is the demonstration of several sites: what is stored at one is found
 // and opened at all, also while one of them is away.
 func (d *demo) network() []demoStep {
-	away, others := d.sites[len(d.sites)-1], d.sites[:len(d.sites)-1]
 	return []demoStep{
 		{fmt.Sprintf("found a network at site %s", d.sites[0].name), func(ctx context.Context) (string, error) {
 			return ready(func() error { return d.sites[0].start(ctx) })
 		}},
-		{fmt.Sprintf("%d sites join it, each with a token", len(others)), d.join},
+		{fmt.Sprintf("%d more join it, each with a token", len(d.sites)-1), d.join},
 		{"gather images", d.gather},
 		{"store studies at all sites over C-STORE", d.store},
 		{"find all of them everywhere, C-FIND and QIDO-RS", func(ctx context.Context) (string, error) {
@@ -37,19 +37,15 @@ func (d *demo) network() []demoStep {
 		}},
 		{"open each at another site, C-MOVE to a workstation", d.move},
 		{"open each at a third site, WADO-RS", d.wado},
-		{fmt.Sprintf("kill site %s (SIGKILL)", away.name), func(context.Context) (string, error) {
-			return "its studies stay known to the others", away.node.Kill()
-		}},
-		{"store, find and open while it is away", func(ctx context.Context) (string, error) {
-			return d.meanwhile(ctx, others)
-		}},
-		{"start it again: it catches up", func(ctx context.Context) (string, error) { return d.back(ctx, away) }},
+		{"kill a site (SIGKILL): the one that leads, if it may", d.kill},
+		{"store, find and open while it is away", d.meanwhile},
+		{"start it again: it catches up", d.back},
 		{"store there, find it everywhere", func(ctx context.Context) (string, error) {
 			made, err := d.images.make(meanwhileSlices)
 			if err != nil {
 				return "", err
 			}
-			if err := away.store(ctx, d.images, made); err != nil {
+			if err := d.away.store(ctx, d.images, made); err != nil {
 				return "", err
 			}
 			return d.everywhere(ctx, d.sites)
@@ -159,8 +155,62 @@ func (d *demo) wado(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d instances, byte for byte", files(d.images.studies)), err
 }
 
+// kill takes a site away without warning. From three sites on others vote too, and
+// the one that leads is replaced; it waits until they do, which is when they have
+// been seen to be well for a while. Of two sites only the founder votes.
+func (d *demo) kill(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, demoWait)
+	defer cancel()
+	began := time.Now()
+	d.away = d.sites[len(d.sites)-1]
+	for len(d.sites) >= leastVoters {
+		st, err := d.sites[0].status(ctx)
+		if err != nil {
+			return "", err
+		}
+		voters := 0
+		for _, site := range st.Sites {
+			for _, n := range site.Nodes {
+				if n.Voter {
+					voters++
+				}
+				if n.Leader {
+					d.away = d.site(site.Name)
+				}
+			}
+		}
+		if voters >= leastVoters && st.Leader != "" {
+			break
+		}
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			return "", fault.New(fault.Unavailable, "%d sites vote after %v", voters, demoWait)
+		}
+	}
+	said := "site " + d.away.name
+	if waited := time.Since(began); waited > time.Second {
+		said += fmt.Sprintf(", %.0f s later: others had to have a vote first", waited.Seconds())
+	}
+	return said, d.away.node.Kill()
+}
+
+// leastVoters is how many sites must vote for any of them to be lost.
+const leastVoters = 3
+
+// site is the one of a name.
+func (d *demo) site(name string) *demoSite {
+	for _, s := range d.sites {
+		if s.name == name {
+			return s
+		}
+	}
+	return d.sites[0]
+}
+
 // meanwhile goes on with the sites that are there.
-func (d *demo) meanwhile(ctx context.Context, there []*demoSite) (string, error) {
+func (d *demo) meanwhile(ctx context.Context) (string, error) {
+	there := slices.DeleteFunc(slices.Clone(d.sites), func(s *demoSite) bool { return s == d.away })
 	made, err := d.images.make(meanwhileSlices)
 	if err != nil {
 		return "", err
@@ -176,19 +226,19 @@ func (d *demo) meanwhile(ctx context.Context, there []*demoSite) (string, error)
 	return said + "; opened at " + opens.name, opens.wado(ctx, d.images, made)
 }
 
-// back starts a node that was killed and waits until it knows and opens what was
-// stored while it was away.
-func (d *demo) back(ctx context.Context, away *demoSite) (string, error) {
-	said, err := ready(func() error { return away.again(ctx) })
+// back starts the node that was killed and waits until it knows and opens what
+// was stored while it was away.
+func (d *demo) back(ctx context.Context) (string, error) {
+	said, err := ready(func() error { return d.away.again(ctx) })
 	if err != nil {
 		return "", err
 	}
 	began := time.Now()
-	if _, err := d.everywhere(ctx, []*demoSite{away}); err != nil {
+	if _, err := d.everywhere(ctx, []*demoSite{d.away}); err != nil {
 		return "", err
 	}
 	said += fmt.Sprintf(", caught up %.2f s later", time.Since(began).Seconds())
-	return said, away.wado(ctx, d.images, d.images.studies[len(d.images.studies)-1])
+	return said, d.away.wado(ctx, d.images, d.images.studies[len(d.images.studies)-1])
 }
 
 func (d *demo) verify(ctx context.Context) (string, error) {

@@ -42,7 +42,7 @@ type cli struct {
 	Undelete  undeleteCommand  `cmd:"" help:"Take a deletion back."`
 	Backup    backupCommand    `cmd:"" help:"Copy a running node's data to a directory."`
 	Restore   restoreCommand   `cmd:"" help:"Make a data directory from a backup."`
-	Demo      demoCommand      `cmd:"" help:"Start a node, store, find and open images, and stay up."`
+	Demo      demoCommand      `cmd:"" help:"Start sites, store, find and open images, kill one, and stay up."`
 	Config    configCommand    `cmd:"" help:"Check or print the configuration."`
 	Version   versionCommand   `cmd:"" help:"Print the version."`
 }

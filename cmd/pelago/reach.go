@@ -8,13 +8,10 @@ import (
 	"pelago/cluster/fault"
 	"pelago/cluster/identity"
 	"pelago/cluster/port"
-	"pelago/dimse/dict"
 	"pelago/node/audit"
 	"pelago/node/cached"
 	"pelago/node/far"
 	"pelago/node/reach"
-	"pelago/query"
-	"pelago/query/federate"
 )
 
 // distance is how this node reads what others store, and they what it does.
@@ -135,28 +132,6 @@ func (h holders) Send(request *http.Request) (*http.Response, error) {
 	return h.watch.client(h.bulk).Send(request)
 }
 
-// searched is how others are asked for what the catalogue does not have.
-func (h holders) searched() *federate.Client {
-	return federate.NewClient(federate.Options{
-		Call: h.watch.client(h.bulk),
-		Nodes: func() []query.Node {
-			var nodes []query.Node
-			for _, m := range h.registry.Members() {
-				if m.Node != h.self.ID() && !m.Witness {
-					nodes = append(nodes, query.Node{ID: m.Node, Site: m.Site})
-				}
-			}
-			return nodes
-		},
-		Reach: func(node string) query.Availability {
-			if h.Alive(node) {
-				return query.Online
-			}
-			return query.Unavailable
-		},
-	})
-}
-
 // callerOf names the node that a request of the peer service comes from.
 func callerOf(r *http.Request) (string, error) {
 	if r.TLS == nil {
@@ -176,10 +151,4 @@ func (t *trail) peer(_ context.Context, a far.Access) {
 	}
 	by := audit.Peer{User: "node " + a.Peer.Node, Address: a.Peer.Site}
 	t.record(audit.Transferred(audit.Read, t.self, by, audit.Peer{}, what, outcomeOf(failed)))
-}
-
-// asked records that another node searched here.
-func (t *trail) asked(a federate.Asked) {
-	by := audit.Peer{User: "node " + a.By.Node, Address: a.By.Site}
-	t.record(audit.Queried(by, t.self, "", dict.ExplicitLittleEndian, a.Keys, outcomeOf(a.Err != nil)))
 }
