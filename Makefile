@@ -12,10 +12,10 @@ FUZZTIME ?= 60s
 # Packages that run goroutines against each other; the rest is covered by 'test'.
 RACE := ./cluster/... ./dimse/assoc ./dimse/scp ./dimse/scu ./node/... ./replication/... ./query/... ./shard/... ./chaos/world
 
-.PHONY: help build run demo test race lint fuzz interop chaos bench cover generate clean
+.PHONY: help build run demo test race lint fuzz interop chaos bench bench-network cover generate clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
 
 build: ## build bin/pelago, static
 	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN) ./cmd/pelago
@@ -53,6 +53,9 @@ chaos: ## 1,000 crash points of the archive and 50 kills under load, instead of 
 
 bench: build ## the figures of docs/benchmarks.md, each beside its peer in one run
 	$(GO) run ./chaos/bench -out docs/benchmarks.md
+
+bench-network: build ## the figures of docs/benchmarks-network.md: nodes in a network with delay and narrow links
+	$(GO) run ./chaos/bench -network -rounds 3 -out docs/benchmarks-network.md
 
 cover: ## test coverage by package
 	$(GO) test -coverprofile=bin/cover.out ./... && $(GO) tool cover -func=bin/cover.out | tail -1

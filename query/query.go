@@ -6,6 +6,7 @@ package query
 import (
 	"context"
 	"iter"
+	"math"
 	"time"
 
 	"pelago/dimse/dicom"
@@ -50,6 +51,16 @@ type Query struct {
 	Limit, Offset int // 0: no limit, from the start
 }
 
+// Attributes of ours that answers may have: a query asks for them by their tags
+// with our name as private creator, or without one.
+const (
+	PrivateCreator              = "PELAGO"
+	TagCreator         dict.Tag = 0x70610010
+	TagSites           dict.Tag = 0x70611001 // LO 1-n: the sites that hold the study or series
+	TagApproximate     dict.Tag = 0x70611002 // CS: YES where origins differ and counts are those of the largest
+	ApproximateCounted          = "YES"
+)
+
 // Answer is a stream of matches with what must be said of it.
 type Answer struct {
 	// Matches yields data sets in explicit little endian and ISO_IR 192, with
@@ -57,12 +68,32 @@ type Answer struct {
 	// the matching studies do not. It must be ranged over at most once, and
 	// stops when ctx ends.
 	Matches iter.Seq2[*dicom.Dataset, error]
-	// Staleness is how old the answer may be for other sites' studies.
+	// Staleness is how old the answer may be: for other sites' studies, and for
+	// this node's own where the catalogue has not kept up with them.
+	// [StalenessUnknown]: nobody can tell.
 	Staleness time.Duration
-	// Silent names the sites that own matching data and did not answer.
-	Silent []string
+	// Silent names, ascending, the sites that own data which may match and have
+	// not answered so far: all of them once Matches has ended. nil: what this node
+	// knows answers the query, and no site is asked.
+	Silent func() []string
 	// Ignored lists matching keys that could not be used (FF01).
 	Ignored []dict.Tag
+}
+
+// StalenessUnknown is the staleness of answers of a node that has heard of no
+// agreement since it started.
+const StalenessUnknown time.Duration = math.MaxInt64
+
+// OrdinaryDelay is how long it may take, while nothing is wrong, until what one
+// site stores is known at all others. An answer that is no staler is as good as
+// any can be.
+const OrdinaryDelay = 2 * time.Second
+
+// Partial reports whether something must be said of the answer as far as it has
+// been ranged over: a key that did not count, a site that did not answer, or
+// staleness beyond the ordinary.
+func (a *Answer) Partial() bool {
+	return len(a.Ignored) > 0 || a.Staleness >= OrdinaryDelay || a.Silent != nil && len(a.Silent()) > 0
 }
 
 // Engine answers queries.
@@ -70,12 +101,13 @@ type Engine interface {
 	Find(ctx context.Context, q Query) (*Answer, error)
 }
 
-// Instance is an instance of this node's own studies as the engine sees it.
+// Instance is a stored instance as the engine sees it.
 type Instance struct {
 	Study, Series, SOP string
 	Class              string
 	Syntax             string
-	Number             uint64 // local number
+	Origin             string // id of the node that holds it; "": this one
+	Number             uint64 // local number of that node; 0 if only it knows
 	Bytes              int64
 }
 
@@ -85,6 +117,7 @@ type Availability string
 // How soon instances can be had (PS3.3 C.4.23.1.1).
 const (
 	Online      Availability = "ONLINE"      // at once
+	Nearline    Availability = "NEARLINE"    // by a detour
 	Unavailable Availability = "UNAVAILABLE" // not at all
 )
 
@@ -99,8 +132,8 @@ type Instances interface {
 	// Header returns the header record.
 	Header(ctx context.Context, number uint64) (*dicom.Header, error)
 	// Availability returns how the instances of a study can be had now, or those
-	// of a series; with the local number of one of the series, how that one can.
-	// An empty study: everything that is here. It is the least of theirs. A hint:
+	// of a series, wherever they are; with the local number of one of the series,
+	// how that one can, which is here. An empty study: everything that is here. It is the least of theirs. A hint:
 	// what was not found lost yet is [Online]. Where nothing is lost it costs
 	// nothing.
 	Availability(ctx context.Context, study, series string, number uint64) Availability

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -15,6 +16,7 @@ import (
 type inputs struct {
 	dir  string
 	made map[string]folder
+	mu   sync.Mutex // guards made: some rows make several at once
 }
 
 // folder is a tree of instances.
@@ -27,13 +29,18 @@ type folder struct {
 
 // make makes a folder of a name once.
 func (in *inputs) make(name string, fill func(dir string) (folder, error)) (folder, error) {
-	if f, ok := in.made[name]; ok {
+	in.mu.Lock()
+	f, ok := in.made[name]
+	in.mu.Unlock()
+	if ok {
 		return f, nil
 	}
 	f, err := fill(filepath.Join(in.dir, name))
 	if err != nil {
 		return f, fmt.Errorf("input %s: %w", name, err)
 	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	if in.made == nil {
 		in.made = map[string]folder{}
 	}
@@ -48,6 +55,7 @@ const (
 	seedStudy
 	seedMulti
 	seedMany
+	seedNetwork // and those above, as many as its rows have rounds
 )
 
 // ct returns images of CT series of one study each, in one tree: a sub-folder
@@ -107,4 +115,36 @@ func write(dir string, all []input.Instance, place func(n int) string) (folder, 
 		f.bytes += size
 	}
 	return f, nil
+}
+
+// small returns studies of several series of 64-pixel images, a sub-folder a
+// study; images are in its order.
+func (b *bench) small(name string, seed uint64, studies, series, perSeries int) (folder, error) {
+	return b.inputs.make(name, func(dir string) (folder, error) {
+		p := input.Population{Seed: seed, Size: studies}
+		var all []input.Instance
+		for n := range studies * series * perSeries {
+			all = append(all, input.Instance{
+				Study: p.Study(n / (series * perSeries)), Series: 1 + n/perSeries%series, Number: 1 + n%perSeries, Rows: 8, Columns: 8,
+			})
+		}
+		return write(dir, all, func(n int) string { return fmt.Sprintf("study%03d", n/(series*perSeries)) })
+	})
+}
+
+// drop removes the files of a folder that is not used again.
+func (in *inputs) drop(f folder) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for name, made := range in.made {
+		if len(made.paths) > 0 && len(f.paths) > 0 && made.paths[0] == f.paths[0] {
+			delete(in.made, name)
+		}
+	}
+	for _, path := range f.paths {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }

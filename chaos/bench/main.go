@@ -1,8 +1,10 @@
 // Command bench measures the figures that Pelago is held to: each as a ratio,
 // in one run on one machine, beside the peer or the limit it is compared with,
-// in real processes. It writes docs/benchmarks.md.
+// in real processes. It writes docs/benchmarks.md or, of nodes in a network with
+// delay and narrow links between them, docs/benchmarks-network.md.
 //
 //	go run ./chaos/bench -out docs/benchmarks.md
+//	go run ./chaos/bench -network -out docs/benchmarks-network.md
 //	go run ./chaos/bench -only 'store' -rounds 3
 //	go run ./chaos/bench -quick
 //
@@ -60,7 +62,7 @@ type options struct {
 	out, dir, binary, samples, profile, kept string
 	only                                     *regexp.Regexp
 	rounds                                   int
-	quick, json, list                        bool
+	quick, json, list, network               bool
 	sustainedTime                            time.Duration
 	sustainedBytes                           int64
 	command                                  string // as it was given, for the report
@@ -82,6 +84,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "rounds of each row")
 	f.BoolVar(&o.quick, "quick", false, "small inputs: shows that everything runs, measures nothing")
 	f.BoolVar(&o.json, "json", false, "print JSON instead of a table")
+	f.BoolVar(&o.network, "network", false, "measure nodes in a network instead of a node alone")
 	f.BoolVar(&o.list, "list", false, "list the rows and end")
 	f.DurationVar(&o.sustainedTime, "sustained-time", 10*time.Minute, "the sustained row ends after this long …")
 	f.Float64Var(&gigabytes, "sustained-gb", 40, "… or this many gigabytes sent to each competitor")
@@ -107,6 +110,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 type bench struct {
 	options
 	size    size
+	net     netSize
 	log     io.Writer
 	pelago  peer.Pelago
 	shim    string
@@ -117,7 +121,7 @@ type bench struct {
 // run measures the rows and writes the report.
 func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 	if o.list {
-		for _, r := range rows() {
+		for _, r := range o.rows() {
 			fmt.Fprintln(stdout, r.name)
 		}
 		return nil
@@ -127,11 +131,11 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.clean()) }()
-	report := report{Command: o.command, Quick: o.quick, Began: time.Now().UTC()}
+	report := report{Command: o.command, Network: o.network, Quick: o.quick, Began: time.Now().UTC()}
 	if report.Machine, err = inspect(ctx, b.dir); err != nil {
 		return err
 	}
-	for _, r := range rows() {
+	for _, r := range o.rows() {
 		if !o.only.MatchString(r.name) {
 			continue
 		}
@@ -156,9 +160,9 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 
 // prepare makes the folder, the node's binary and the shim.
 func prepare(ctx context.Context, o options, log io.Writer) (*bench, error) {
-	b := &bench{options: o, log: log, size: full}
+	b := &bench{options: o, log: log, size: full, net: netFull}
 	if o.quick {
-		b.size, b.sustainedTime, b.sustainedBytes = quick, time.Second, 16<<20
+		b.size, b.net, b.sustainedTime, b.sustainedBytes = quick, netQuick, time.Second, 16<<20
 	}
 	var err error
 	if o.dir == "" {
@@ -179,8 +183,10 @@ func prepare(ctx context.Context, o options, log io.Writer) (*bench, error) {
 			return nil, errors.Join(fmt.Errorf("build the node: %w: %s", err, out), b.clean())
 		}
 	}
-	if b.shim, err = peer.Shim(ctx, b.dir); err != nil {
-		return nil, errors.Join(err, b.clean())
+	if !o.network {
+		if b.shim, err = peer.Shim(ctx, b.dir); err != nil {
+			return nil, errors.Join(err, b.clean())
+		}
 	}
 	b.inputs.dir = filepath.Join(b.dir, "inputs")
 	return b, nil

@@ -14,8 +14,8 @@ import (
 	"pelago/cluster/identity"
 	"pelago/dimse/dicom"
 	"pelago/query/plan"
+	"pelago/replication"
 	"pelago/replication/catalog"
-	"pelago/replication/catalog/alone"
 	"pelago/shard/keys"
 )
 
@@ -47,7 +47,7 @@ func (b *bench) catalogue(ctx context.Context) (string, input.Population, error)
 			return folder{}, err
 		}
 		began := time.Now()
-		if err := load(ctx, filepath.Join(dir, "catalog"), p); err != nil {
+		if err := load(ctx, dir, p); err != nil {
 			return folder{}, err
 		}
 		b.say("  catalogue of %d studies loaded in %v", p.Size, time.Since(began).Round(time.Second))
@@ -84,34 +84,57 @@ func (b *bench) key(ctx context.Context, dir string, p input.Population, done st
 	return os.WriteFile(done, nil, 0o600)
 }
 
-// load applies the population's studies to a catalogue.
+// load applies the population's studies to the catalogue of a data directory, as
+// its node's own.
 func load(ctx context.Context, dir string, p input.Population) (err error) {
+	self, err := identity.Open(vfs.Default, filepath.Join(dir, "keys"))
+	if err != nil {
+		return err
+	}
 	const cache = 1 << 30 // studies of a patient are far apart
-	c, err := catalog.Open(catalog.Options{FS: vfs.Default, Dir: dir, Indexer: plan.Indexer{}, CacheBytes: cache})
+	c, err := catalog.Open(catalog.Options{FS: vfs.Default, Dir: filepath.Join(dir, "catalog"), Indexer: plan.Indexer{}, CacheBytes: cache})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Sync(), c.Close()) }()
-	const batch = 1000
-	a := alone.New(c)
-	for from := 0; from < p.Size; from += batch {
-		var facts []any
-		for i := from; i < min(from+batch, p.Size); i++ {
-			facts = append(facts, fact(p.Study(i), i))
+	const perBatch, perApply = 100, 1000
+	batch := catalog.Batch{Node: self.ID(), Site: site, Incarnation: 1}
+	at, last := c.Position(), [32]byte{}
+	for from := 0; from < p.Size; from += perApply {
+		var entries []replication.Entry
+		for first := from; first < min(from+perApply, p.Size); first += perBatch {
+			batch.Number, batch.Facts = batch.Number+1, nil
+			for i := first; i < min(first+perBatch, p.Size); i++ {
+				batch.Facts = append(batch.Facts, fact(batch.Node, p.Study(i), i))
+			}
+			var entry []byte
+			if entry, last, err = catalog.EncodeBatch(self, batch, last); err != nil {
+				return err
+			}
+			at.Index, at.Term = at.Index+1, max(at.Term, 1)
+			entries = append(entries, replication.Entry{Index: at.Index, Term: at.Term, Data: entry})
 		}
-		results, err := a.Do(facts...)
-		if err := errors.Join(append(results, err, ctx.Err())...); err != nil {
+		if err := errors.Join(c.Apply(entries, at), ctx.Err()); err != nil {
 			return err
+		}
+		for _, e := range entries {
+			results, _ := c.Results(e.Index)
+			if err := errors.Join(results...); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
+// site is that of nodes that were told no other.
+const site = "local"
+
 // fact is what a node would announce of the study's one series.
-func fact(s input.Study, i int) *catalog.SeriesFact {
+func fact(node string, s input.Study, i int) *catalog.SeriesFact {
 	image := input.Instance{Study: s, Series: 1, Number: 1, Rows: 512, Columns: 512}
 	f := &catalog.SeriesFact{
-		Origin: "3f9a1c77d0e2b4a6", Site: "local", AsOf: uint64(i + 1), Study: s.UID, Series: s.SeriesUID(1), Issuer: "local",
+		Origin: node, Site: site, AsOf: uint64(i + 1), Study: s.UID, Series: s.SeriesUID(1), Issuer: site,
 		Attributes: catalog.Attributes(&dicom.Header{Dataset: image.Header()}),
 		Instances:  1 + uint64(i%400), Classes: []string{s.Class}, Arrived: 1_700_000_000_000_000 + int64(i)*1000,
 	}

@@ -14,6 +14,7 @@ import (
 // report is the outcome of a run.
 type report struct {
 	Command string    `json:"command"`
+	Network bool      `json:"network,omitempty"`
 	Quick   bool      `json:"quick,omitempty"`
 	Began   time.Time `json:"began"`
 	Machine machine   `json:"machine"`
@@ -110,10 +111,14 @@ func (r *report) write(o options, stdout io.Writer) error {
 	return err
 }
 
-// markdown is docs/benchmarks.md.
+// markdown is docs/benchmarks.md, or docs/benchmarks-network.md.
 func (r *report) markdown() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Benchmarks\n\nWritten by `%s` on %s.\n", r.Command, r.Began.Format("2006-01-02"))
+	title, preface := "Benchmarks", prefaceAlone
+	if r.Network {
+		title, preface = "Benchmarks of the network", prefaceNetwork
+	}
+	fmt.Fprintf(&b, "# %s\n\nWritten by `%s` on %s.\n", title, r.Command, r.Began.Format("2006-01-02"))
 	if r.Quick {
 		b.WriteString("\n**A smoke test with small inputs: no figure below means anything.**\n")
 	}
@@ -129,7 +134,16 @@ func (r *report) markdown() []byte {
 	return b.Bytes()
 }
 
-const preface = `
+const prefaceNetwork = `
+Every figure is a ratio, or stands beside the limit that it is held to, within one run on one machine. All nodes are processes of their own
+and talk to each other through a relay that delays, narrows and cuts what lies between their sites (` + "`chaos/world`" + `), which runs in the
+measuring process. Clients talk to a node's own ports, as in the same building. All of them, nodes, relay and clients, share the cores below.
+
+## Machine
+
+`
+
+const prefaceAlone = `
 Every figure is a ratio, or stands beside its peer, within one run on one machine. All competitors are processes of their own
 and take turns in each round, each on an empty directory and after the disk was synced. Senders and receivers are unmodified dcmtk
 tools unless a row says otherwise. "Without the stall": Orthanc with a preloaded library that sets no-delay and quick

@@ -19,8 +19,16 @@ type row struct {
 	lines   []line
 }
 
-// rows lists all, the most telling first.
-func rows() []row {
+// rows lists those that were asked for, the most telling first.
+func (o *options) rows() []row {
+	if o.network {
+		return networkRows()
+	}
+	return aloneRows()
+}
+
+// aloneRows are those of a node alone.
+func aloneRows() []row {
 	return []row{
 		{"store-one", storeOne, []line{
 			{"C-STORE, one association, `storescu`, 800 CT of 526 KB", "store", "≥ 25× Orthanc, ≥ 0.8× the syncing bucket",

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"time"
 
 	"pelago/chaos/bench/input"
 	"pelago/chaos/bench/peer"
@@ -52,6 +53,33 @@ func sendReal(ctx context.Context, to *peer.Server, folders []string) error {
 		}
 	}
 	return errors.Join(failure, sender.Close(ctx))
+}
+
+// sendSlowly stores the images of a folder over one association that lasts a
+// time, evenly.
+func sendSlowly(ctx context.Context, to *peer.Server, folder string, last time.Duration) error {
+	paths, err := filepath.Glob(filepath.Join(folder, "*"))
+	if err != nil {
+		return err
+	}
+	file, err := input.Load(paths[0])
+	if err != nil {
+		return err
+	}
+	sender := scu.NewSender(scu.Target{Addr: to.DICOM, Called: to.AE, Calling: "BENCH"}, []scu.Kind{{Class: file.Meta.Class, Syntax: file.Meta.Syntax}}, 1)
+	tick := time.NewTicker(last / time.Duration(len(paths)))
+	defer tick.Stop()
+	for _, path := range paths {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), sender.Close(ctx))
+		}
+		if err := sendOne(ctx, sender, path); err != nil {
+			return errors.Join(err, sender.Close(ctx))
+		}
+	}
+	return sender.Close(ctx)
 }
 
 func sendOne(ctx context.Context, sender *scu.Sender, path string) error {

@@ -73,12 +73,13 @@ const (
 	atLeast rule = iota // ours over theirs: rates
 	faster              // theirs over ours: times
 	most                // ours alone: an upper bound
+	least               // ours alone: a lower bound
 )
 
 // check is one condition of a line.
 type check struct {
 	rule   rule
-	theirs string // competitor; "" for most
+	theirs string // competitor; "" for most and least
 	limit  float64
 }
 
@@ -109,7 +110,7 @@ func (c check) judge(m *metric) (outcome, error) {
 	ours := m.samples[pelago]
 	var values []float64
 	switch c.rule {
-	case most:
+	case most, least:
 		values = slices.Clone(ours)
 	default:
 		theirs := m.samples[c.theirs]

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,6 +43,8 @@ func renew(t *testing.T, office Office, root *Root, n Renewal) ([]byte, error) {
 	return exchange(t, office, func(ctx context.Context, c net.Conn) ([]byte, error) { return Renew(ctx, c, root, n) })
 }
 
+var somePlace = Place{Address: "10.0.0.7:7700"}
+
 func openToken(t *testing.T, root *Root, l *Ledger, lifetime time.Duration) Token {
 	t.Helper()
 	token, ticket, err := NewToken(root, lifetime, time.Now())
@@ -56,7 +59,7 @@ func openToken(t *testing.T, root *Root, l *Ledger, lifetime time.Duration) Toke
 
 func newEnrollment(t *testing.T, root *Root, self *identity.Node, token Token, site string) Enrollment {
 	t.Helper()
-	e, err := NewEnrollment(root, self, token, site)
+	e, err := NewEnrollment(root, self, token, site, somePlace)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +87,7 @@ func TestATokenLetsOneNodeIn(t *testing.T) {
 			kind    fault.Kind
 		}{
 			"another node":             {newEnrollment(t, root, newNode(t), token, "Mercy"), UsedToken, fault.Conflict},
-			"the node at another site": {newEnrollment(t, root, self, token, "Grace"), UsedToken, fault.Conflict},
+			"the node at another site": {newEnrollment(t, root, self, token, "Grace"), OtherSite, fault.Conflict},
 			"a token never opened":     {newEnrollment(t, root, newNode(t), Token{pin: root.hash}, "Mercy"), UnknownToken, fault.NotFound},
 		} {
 			if _, err := enroll(t, office, root, c.e); !errors.Is(err, c.refusal) || !fault.Is(err, c.kind) {
@@ -109,7 +112,7 @@ func TestAnEnrollmentIsTakenAsTheTokenSignedItOnly(t *testing.T) {
 	office, root := NewRegistrar(s, ledger), s.Root()
 	token := openToken(t, root, ledger, 0)
 	south := newNetwork(t, "south")
-	if _, err := NewEnrollment(south.Root(), self, token, "Mercy"); !fault.Is(err, fault.Denied) {
+	if _, err := NewEnrollment(south.Root(), self, token, "Mercy", somePlace); !fault.Is(err, fault.Denied) {
 		t.Errorf("a token shown to another network: %v", err)
 	}
 	stolen := newEnrollment(t, root, other, Token{pin: root.hash}, "Mercy")
@@ -120,6 +123,8 @@ func TestAnEnrollmentIsTakenAsTheTokenSignedItOnly(t *testing.T) {
 		"another node's request under its signature": {func(e *Enrollment) { e.Request = stolen.Request }, NotItself},
 		"another sealing key":                        {func(e *Enrollment) { e.Sealing = stolen.Sealing }, NotItself},
 		"another ticket":                             {func(e *Enrollment) { e.Ticket = stolen.Ticket }, NotItself},
+		"another address":                            {func(e *Enrollment) { e.Place.Address = "10.0.0.9:7700" }, NotItself},
+		"a witness that is none":                     {func(e *Enrollment) { e.Place.Witness = true }, NotItself},
 		"no signature":                               {func(e *Enrollment) { e.Signature = [64]byte{} }, NotItself},
 		"a sealing key that its node did not sign": {func(e *Enrollment) {
 			e.Proof = stolen.Proof
@@ -311,4 +316,71 @@ func TestTicketsMakeRoomOnceTheyAreLongExpired(t *testing.T) {
 			t.Errorf("a day later: %v", err)
 		}
 	})
+}
+
+func TestANodeSaysWhereItIsReached(t *testing.T) {
+	s, ledger := newNetwork(t, "north"), &Ledger{}
+	root := s.Root()
+	for name, c := range map[string]struct {
+		at Place
+		ok bool
+	}{
+		"an address":           {Place{Address: "10.0.0.7:7700"}, true},
+		"a name, of a witness": {Place{Address: "pacs.mercy.example:7700", Witness: true}, true},
+		"IPv6":                 {Place{Address: "[fd00::7]:7700"}, true},
+		"nothing":              {Place{}, false},
+		"no port":              {Place{Address: "10.0.0.7"}, false},
+		"no host":              {Place{Address: ":7700"}, false},
+		"port 0":               {Place{Address: "10.0.0.7:0"}, false},
+		"a service's name":     {Place{Address: "10.0.0.7:http"}, false},
+		"too long":             {Place{Address: strings.Repeat("a", MaxAddress) + ":7700"}, false},
+	} {
+		token := openToken(t, root, ledger, 0)
+		e, err := NewEnrollment(root, newNode(t), token, "Mercy", c.at)
+		if (err == nil) != c.ok || err != nil && !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil {
+			continue
+		}
+		got, err := parseEnrollment(e.append(nil))
+		if err != nil || got.Place != c.at || !bytes.Equal(got.Request, e.Request) {
+			t.Errorf("%s: read again as %+v, %v", name, got.Place, err)
+		}
+	}
+}
+
+func TestAnotherNodesOfficeAnswersAsOnesOwn(t *testing.T) {
+	s, ledger, self := newNetwork(t, "north"), &Ledger{}, newNode(t)
+	root, there := s.Root(), NewRegistrar(s, ledger)
+	office := Remote{Root: root, Carry: func(ctx context.Context, request []byte) (io.ReadCloser, error) {
+		var answer bytes.Buffer
+		Answer(ctx, bytes.NewReader(request), &answer, there) //nolint:errcheck // told in the answer
+		return io.NopCloser(&answer), nil
+	}}
+	token := openToken(t, root, ledger, 0)
+	der, err := enroll(t, office, root, newEnrollment(t, root, self, token, "Mercy"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := NewRenewal(root, self, der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := renew(t, office, root, n); err != nil {
+		t.Errorf("renewed: %v", err)
+	}
+	if _, err := enroll(t, office, root, newEnrollment(t, root, newNode(t), token, "Mercy")); !errors.Is(err, UsedToken) {
+		t.Errorf("a used token: %v", err)
+	}
+	ledger.Remove(self.ID())
+	if _, err := renew(t, office, root, n); !errors.Is(err, Revoked) {
+		t.Errorf("a removed node: %v", err)
+	}
+	office.Carry = func(context.Context, []byte) (io.ReadCloser, error) {
+		return nil, fault.New(fault.Unavailable, "nobody")
+	}
+	if _, err := renew(t, office, root, n); !errors.Is(err, NotNow) {
+		t.Errorf("nobody there: %v", err)
+	}
 }

@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -23,7 +24,7 @@ const (
 	opGranted = 3
 	opRefused = 4
 
-	enrollBytes = 32 + 64 + identity.SealingBytes + identity.ProofBytes
+	enrollBytes = 32 + 64 + identity.SealingBytes + identity.ProofBytes + 2 // without its address and request
 
 	// maxAnswer bounds the wait for a commit of the network and its answer.
 	maxAnswer = 30 * time.Second
@@ -44,17 +45,57 @@ func Serve(ctx context.Context, conn net.Conn, office Office) error {
 	ctx, cancel := context.WithTimeout(ctx, maxAnswer)
 	defer cancel()
 	defer watch(ctx, conn)()
-	op, body, err := readMessage(conn)
+	return Answer(ctx, conn, conn, office)
+}
+
+// Answer is [Serve] where somebody else bounds the time: it reads one request and
+// writes its answer.
+func Answer(ctx context.Context, r io.Reader, w io.Writer, office Office) error {
+	op, body, err := readMessage(r)
 	if err != nil {
 		return fmt.Errorf("authority: read a request: %w", err)
 	}
 	certificate, err := handle(ctx, office, op, body)
 	if err == nil {
-		err = writeMessage(conn, opGranted, certificate)
-	} else if told := writeMessage(conn, opRefused, []byte{byte(refusalOf(err))}); told != nil {
+		err = writeMessage(w, opGranted, certificate)
+	} else if told := writeMessage(w, opRefused, []byte{byte(refusalOf(err))}); told != nil {
 		err = errors.Join(err, fmt.Errorf("authority: tell the asker: %w", told))
 	}
 	return err
+}
+
+// Remote is the office of another node, to which Carry brings a request and
+// returns its answer; see [Answer] for the other end.
+type Remote struct {
+	Root  *Root
+	Carry func(ctx context.Context, request []byte) (answer io.ReadCloser, err error)
+}
+
+// Enroll is as [Registrar.Enroll], at the other node.
+func (r Remote) Enroll(ctx context.Context, e Enrollment) ([]byte, error) {
+	return r.ask(ctx, e.Request, opEnroll, e.append(nil))
+}
+
+// Renew is as [Registrar.Renew], at the other node.
+func (r Remote) Renew(ctx context.Context, n Renewal) ([]byte, error) {
+	return r.ask(ctx, n.Request, opRenew, n.append(nil))
+}
+
+func (r Remote) ask(ctx context.Context, der []byte, op byte, body []byte) ([]byte, error) {
+	request, err := ParseRequest(der)
+	if err != nil {
+		return nil, Malformed.Err()
+	}
+	var message bytes.Buffer
+	if err := writeMessage(&message, op, body); err != nil {
+		return nil, err
+	}
+	answer, err := r.Carry(ctx, message.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Close()
+	return readAnswer(answer, r.Root, request.Name)
 }
 
 func handle(ctx context.Context, office Office, op byte, body []byte) ([]byte, error) {
@@ -103,7 +144,12 @@ func ask(ctx context.Context, conn net.Conn, root *Root, name Name, op byte, bod
 	if err := writeMessage(conn, op, body); err != nil {
 		return nil, fault.New(fault.Unavailable, "authority: send a request: %w", err)
 	}
-	op, body, err := readMessage(conn)
+	return readAnswer(conn, root, name)
+}
+
+// readAnswer reads the certificate of the node that has asked, and verifies it.
+func readAnswer(r io.Reader, root *Root, name Name) ([]byte, error) {
+	op, body, err := readMessage(r)
 	if err != nil {
 		return nil, fault.New(fault.Unavailable, "authority: no answer: %w", err)
 	}
@@ -138,18 +184,24 @@ func (e Enrollment) append(b []byte) []byte {
 	b = append(b, e.Signature[:]...)
 	b = append(b, e.Sealing[:]...)
 	b = append(b, e.Proof[:]...)
+	b = e.Place.append(b)
 	return append(b, e.Request...)
 }
 
 func parseEnrollment(b []byte) (Enrollment, error) {
 	var e Enrollment
-	if len(b) < enrollBytes || len(b) > enrollBytes+maxCertificate {
+	if len(b) < enrollBytes || len(b) > enrollBytes+MaxAddress+maxCertificate {
 		return e, Malformed.Err()
 	}
 	for _, field := range [][]byte{e.Ticket[:], e.Signature[:], e.Sealing[:], e.Proof[:]} {
 		b = b[copy(field, b):]
 	}
-	e.Request = b
+	flags, length := b[0], int(b[1])
+	if b = b[2:]; flags > flagWitness || length > len(b) {
+		return e, Malformed.Err()
+	}
+	e.Place = Place{Address: string(b[:length]), Witness: flags == flagWitness}
+	e.Request = b[length:]
 	return e, nil
 }
 

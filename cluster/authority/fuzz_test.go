@@ -50,7 +50,7 @@ func FuzzExchange(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	e, err := NewEnrollment(s.root, self, token, "Mercy")
+	e, err := NewEnrollment(s.root, self, token, "Mercy", somePlace)
 	if err != nil {
 		f.Fatal(err)
 	}

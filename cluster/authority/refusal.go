@@ -23,6 +23,7 @@ const (
 	NotNow       // no majority, or the node that was asked cannot sign
 	TooMany      // the register is full
 	Internal     // the reason is in the log of the node that was asked
+	OtherSite    // the node is a member already, of another site
 	refusals
 )
 
@@ -40,6 +41,7 @@ var refusalTable = [refusals]struct {
 	NotNow:       {fault.Unavailable, "the network cannot decide now"},
 	TooMany:      {fault.Full, "the network has too many open join tokens"},
 	Internal:     {fault.Other, "the node that was asked failed"},
+	OtherSite:    {fault.Conflict, "the node is a member of another site already"},
 }
 
 // Error returns the reason in words.

@@ -15,6 +15,7 @@ type Candidate struct {
 	Public  ed25519.PublicKey
 	Sealing [identity.SealingBytes]byte // what is sealed to it later
 	Proof   [identity.ProofBytes]byte   // of the sealing key, for whoever seals
+	Place   Place
 }
 
 // Register is the network's memory of tokens and members. Each call is a decision
@@ -26,7 +27,7 @@ type Register interface {
 	// Admit spends the ticket of a token and makes the candidate a member, both in
 	// one step. Again for the same node of the same site it succeeds, so that a lost
 	// answer costs no token. UnknownToken, UsedToken, ExpiredToken; Revoked for a node that was
-	// removed, whatever token it brings.
+	// removed, whatever token it brings; OtherSite for a member that moves.
 	Admit(ctx context.Context, ticket [ed25519.PublicKeySize]byte, c Candidate) error
 	// Standing is nil for a member, Revoked for who is none (any more).
 	Standing(ctx context.Context, n Name) error
@@ -80,6 +81,8 @@ func (l *Ledger) Admit(_ context.Context, ticket [ed25519.PublicKeySize]byte, c 
 		return Revoked.Err()
 	case !ok:
 		return UnknownToken.Err()
+	case l.members[c.Name.Node] != Name{} && l.members[c.Name.Node] != c.Name:
+		return OtherSite.Err()
 	case e.node != "" && l.members[e.node] == c.Name:
 		return nil
 	case e.node != "":

@@ -3,43 +3,83 @@ package authority
 import (
 	"context"
 	"crypto/ed25519"
+	"net"
 	"slices"
+	"strconv"
 	"time"
 
 	"pelago/cluster/fault"
 	"pelago/cluster/identity"
 )
 
-const enrollContext = "pelago enrollment v1\x00"
+const (
+	enrollContext = "pelago enrollment v1\x00"
+	flagWitness   = 1 // of a Place
+)
+
+// MaxAddress is the length in bytes of the longest address that a node may have,
+// as far as one byte of length goes.
+const MaxAddress = 255
+
+// Place is where a joining node is reached and what it is to be.
+type Place struct {
+	Address string // host:port of its port; at most MaxAddress bytes
+	Witness bool   // it votes and keeps no shards
+}
+
+// Check wants an address that somebody can dial: fault.Invalid otherwise.
+func (p Place) Check() error {
+	host, number, err := net.SplitHostPort(p.Address)
+	if err == nil && host != "" && len(p.Address) <= MaxAddress {
+		if n, err := strconv.ParseUint(number, 10, 16); err == nil && n > 0 {
+			return nil
+		}
+	}
+	return fault.New(fault.Invalid, "authority: not an address that others can dial")
+}
 
 // Enrollment asks to join: a certificate request, the node's sealing key with its
-// proof, and a signature over all of it by the token's key.
+// proof, where it is reached, and a signature over all of it by the token's key.
 type Enrollment struct {
 	Ticket    [ed25519.PublicKeySize]byte
 	Signature [ed25519.SignatureSize]byte
 	Sealing   [identity.SealingBytes]byte
 	Proof     [identity.ProofBytes]byte
+	Place     Place
 	Request   []byte // PKCS #10, DER
 }
 
 // NewEnrollment makes the request of a node that holds a token. The root is that
-// which the token pins; fault.Denied for another one.
-func NewEnrollment(root *Root, self *identity.Node, t Token, site string) (Enrollment, error) {
+// which the token pins; fault.Denied for another one, fault.Invalid for a place
+// that nobody can dial.
+func NewEnrollment(root *Root, self *identity.Node, t Token, site string, at Place) (Enrollment, error) {
 	if root.hash != t.pin {
 		return Enrollment{}, fault.New(fault.Denied, "authority: the join token is of another network")
+	}
+	if err := at.Check(); err != nil {
+		return Enrollment{}, err
 	}
 	request, err := NewRequest(self, root.network, site)
 	if err != nil {
 		return Enrollment{}, err
 	}
-	e := Enrollment{Ticket: t.ticket(), Sealing: self.Sealing(), Proof: self.SealingProof(), Request: request}
+	e := Enrollment{Ticket: t.ticket(), Sealing: self.Sealing(), Proof: self.SealingProof(), Place: at, Request: request}
 	e.Signature = [ed25519.SignatureSize]byte(ed25519.Sign(t.key(), e.signed(root)))
 	return e, nil
 }
 
-// signed is what the token's key signs. All parts but the last have a fixed length.
+// signed is what the token's key signs. All parts but the last have a fixed length
+// or say how long they are.
 func (e Enrollment) signed(root *Root) []byte {
-	return slices.Concat([]byte(enrollContext), root.hash[:], e.Sealing[:], e.Proof[:], e.Request)
+	return slices.Concat([]byte(enrollContext), root.hash[:], e.Sealing[:], e.Proof[:], e.Place.append(nil), e.Request)
+}
+
+func (p Place) append(b []byte) []byte {
+	var flags byte
+	if p.Witness {
+		flags = flagWitness
+	}
+	return append(append(b, flags, byte(len(p.Address))), p.Address...)
 }
 
 // Renewal asks for a new certificate in place of an old one, which may have
@@ -85,7 +125,10 @@ func (r *Registrar) Enroll(ctx context.Context, e Enrollment) ([]byte, error) {
 	if err := identity.CheckSealing(request.Public, e.Sealing, e.Proof); err != nil {
 		return nil, NotItself.Err()
 	}
-	c := Candidate{Name: request.Name, Public: request.Public, Sealing: e.Sealing, Proof: e.Proof}
+	if err := e.Place.Check(); err != nil {
+		return nil, Malformed.Err()
+	}
+	c := Candidate{Name: request.Name, Public: request.Public, Sealing: e.Sealing, Proof: e.Proof, Place: e.Place}
 	if err := r.register.Admit(ctx, e.Ticket, c); err != nil {
 		return nil, err
 	}

@@ -546,7 +546,7 @@ func TestANodeJoinsByItsToken(t *testing.T) {
 			t.Fatal(err)
 		}
 		self, _ := south.Node(t, "Hope") // any new key will do
-		e, err := authority.NewEnrollment(root, self, token, "Hope")
+		e, err := authority.NewEnrollment(root, self, token, "Hope", authority.Place{Address: "10.0.0.7:7700"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"pelago/dimse/dict"
+	"pelago/node/admin"
 	"pelago/query/plan"
 )
 
@@ -72,6 +74,32 @@ func TestOperationsDescribeEveryCommand(t *testing.T) {
 	for _, command := range parser.Model.Children {
 		if !slices.ContainsFunc(first, func(cell string) bool { return strings.Contains(cell, "`"+command.Name+"`") }) {
 			t.Errorf("docs/operations.md has no row for `%s`", command.Name)
+		}
+	}
+}
+
+func TestOperationsDescribeEveryFieldOfTheStatus(t *testing.T) {
+	var words []string
+	var walk func(reflect.Type)
+	walk = func(of reflect.Type) {
+		for of.Kind() == reflect.Slice {
+			of = of.Elem()
+		}
+		if of.Kind() != reflect.Struct {
+			return
+		}
+		for i := range of.NumField() {
+			name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+			words = append(words, name)
+			walk(of.Field(i).Type)
+		}
+	}
+	walk(reflect.TypeFor[admin.Status]())
+	_, section, _ := strings.Cut(document(t, "docs/operations.md"), "\n## Status\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, word := range words {
+		if !regexp.MustCompile("[`.]" + word + "[`.\\[]").MatchString(section) {
+			t.Errorf("docs/operations.md, Status, does not mention %s", word)
 		}
 	}
 }

@@ -52,7 +52,7 @@ func (n *node) makeFaces() (*faces, error) {
 		return nil, err
 	}
 	find := engine.New(engine.Options{Catalog: n.archive.Catalog(), Instances: n.archive.Instances(), Issuer: c.Site})
-	registry := ae.NewRegistry(c.Site, n.archive.Catalog(), n.archive.Journal())
+	registry := ae.NewRegistry(c.Site, n.catalog, n.network)
 	dimseRequests := requests{n.metrics.DIMSE(), n.log}
 	n.face = ae.New(ae.Options{
 		Title: c.DICOM.AE, CheckCalled: c.DICOM.CheckCalled, OpenStore: c.DICOM.OpenStore, Limit: c.DICOM.MaxAssociations,
@@ -69,7 +69,7 @@ func (n *node) makeFaces() (*faces, error) {
 	}
 	dicomweb, err := web.New(n.archive, n.archive, find, web.Options{
 		AE: c.DICOM.AE, Origins: c.HTTP.Origins, Login: guard, Audit: n.trail, Metric: requests{n.metrics.Web(), n.log}, Log: n.log,
-		TempDir: c.Data, // not the system's, which may be memory
+		Arrivals: n.archive.Journal(), TempDir: c.Data, // not the system's, which may be memory
 	})
 	if err != nil {
 		return nil, err
@@ -97,7 +97,7 @@ func hostsOf(c config.HTTP) []string {
 func (n *node) operators(guard *admin.Guard, registry *ae.Registry) http.Handler {
 	o := admin.Options{
 		Guard: guard, Archive: n.archive, Registry: registry, Echo: n.face.Echo,
-		Status: n.status, Protection: n.protection, Backup: n.backup,
+		Status: n.status, Network: operated{n}, Protection: n.protection, Backup: n.backup,
 		Ready:   n.ready,
 		Metrics: n.metrics.Handler(), Audit: n.trail.operator, Log: n.log,
 	}

@@ -12,44 +12,6 @@ import (
 	"pelago/node/ae"
 )
 
-// statusCommand shows a node's state.
-type statusCommand struct{ target }
-
-func (s *statusCommand) Run(e *env) error {
-	c, err := s.node(e)
-	if err != nil {
-		return err
-	}
-	var st admin.Status
-	if err := c.get(e.ctx, "/api/status", &st); err != nil {
-		return err
-	}
-	if s.JSON {
-		return printJSON(e.stdout, st)
-	}
-	rows := [][]string{
-		{"node", st.Node}, {"version", st.Version},
-		{"up", (time.Duration(st.UptimeSeconds) * time.Second).String()},
-		{"studies", fmt.Sprint(st.Studies)}, {"series", fmt.Sprint(st.Series)}, {"instances", fmt.Sprint(st.Instances)},
-		{"staging", size(st.StagingBytes)}, {"at rest", size(st.BulkBytes)}, {"free", size(st.FreeBytes)},
-		{"quarantined", fmt.Sprint(st.Quarantined)},
-		{"commitments pending", fmt.Sprint(st.PendingCommitment)},
-		{"sites that may be lost", fmt.Sprint(st.SurvivesSites)},
-	}
-	if st.MendedKeyRanges > 0 {
-		rows = append(rows, []string{"study keys", fmt.Sprintf("%d rotten ranges of one file made up for by the other: look at the disk", st.MendedKeyRanges)})
-	}
-	if st.DamagedKeyRanges > 0 {
-		rows = append(rows, []string{"study keys lost", fmt.Sprintf("%d rotten ranges in both files: see verify", st.DamagedKeyRanges)})
-	}
-	for _, task := range st.Tasks {
-		if task.Error != "" {
-			rows = append(rows, []string{"task " + task.Name, task.State + ", at " + task.ErrorAt + ": " + task.Error})
-		}
-	}
-	return table(e.stdout, []string{"SITE", st.Site}, rows)
-}
-
 // aeCommand lists and edits the AE registry.
 type aeCommand struct {
 	List   aeList   `cmd:"" default:"withargs" help:"List the registered AEs."`
@@ -101,6 +63,7 @@ type aeAdd struct {
 	Rights      []string      `help:"What it may do." enum:"echo,store,find,retrieve" default:"echo,store,find,retrieve"`
 	Issuer      string        `help:"Issuer of the Patient IDs it sends without one."`
 	Charset     string        `help:"Character set of data sets that name none, such as ISO_IR 100."`
+	Alias       string        `help:"Title, unique in the network, by which other sites name it as a Move Destination."`
 	Idle        time.Duration `help:"Its associations are aborted after this long without a message."`
 }
 
@@ -111,7 +74,7 @@ func (a *aeAdd) Run(e *env) error {
 	}
 	entry := ae.AE{
 		Title: a.Title, Hosts: a.Hosts, Port: a.Port, TLS: a.TLS, Certificate: a.Certificate,
-		Issuer: a.Issuer, Charset: a.Charset, Idle: a.Idle,
+		Issuer: a.Issuer, Charset: a.Charset, Alias: a.Alias, Idle: a.Idle,
 	}
 	for _, right := range a.Rights {
 		switch right {

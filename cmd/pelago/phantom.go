@@ -28,9 +28,10 @@ const (
 	ctImage     = "1.2.840.10008.5.1.4.1.1.2"
 )
 
-// writePhantom writes a CT series of a ball in a cylinder: images for machines
-// without real ones, and such as every client sends as they are.
-func writePhantom(dir string, slices int) error {
+// writePhantom writes a CT series of a ball in a cylinder, of the patient of a
+// number: images for machines without real ones, and such as every client sends
+// as they are.
+func writePhantom(dir string, patient, slices int) error {
 	study, err := newUID()
 	if err != nil {
 		return err
@@ -45,7 +46,7 @@ func writePhantom(dir string, slices int) error {
 		if err != nil {
 			return err
 		}
-		ds := phantomHeader(study, series, sop, n+1)
+		ds := phantomHeader(study, series, sop, patient, n+1)
 		pixels := phantomPixels(float64(n)/float64(slices)*2 - 1)
 		ds.Put(dicom.Element{Tag: dict.PixelData, VR: dict.OW, Value: pixels})
 		file := dicom.AppendMeta(nil, dicom.Meta{Class: ctImage, Instance: sop, Syntax: syntax.UID})
@@ -59,7 +60,7 @@ func writePhantom(dir string, slices int) error {
 	return nil
 }
 
-func phantomHeader(study, series, sop string, number int) *dicom.Dataset {
+func phantomHeader(study, series, sop string, patient, number int) *dicom.Dataset {
 	ds := dicom.NewDataset()
 	for _, text := range []struct {
 		tag   dict.Tag
@@ -69,9 +70,9 @@ func phantomHeader(study, series, sop string, number int) *dicom.Dataset {
 		{dict.SOPClassUID, dict.UI, ctImage}, {dict.SOPInstanceUID, dict.UI, sop},
 		{dict.StudyInstanceUID, dict.UI, study}, {dict.SeriesInstanceUID, dict.UI, series},
 		{dict.StudyDate, dict.DA, "20260102"}, {dict.StudyTime, dict.TM, "101500"},
-		{dict.AccessionNumber, dict.SH, "DEMO-1"}, {dict.Modality, dict.CS, "CT"},
+		{dict.AccessionNumber, dict.SH, fmt.Sprint("DEMO-", patient)}, {dict.Modality, dict.CS, "CT"},
 		{dict.StudyDescription, dict.LO, "Phantom"}, {dict.SeriesDescription, dict.LO, "Ball in a cylinder"},
-		{dict.PatientName, dict.PN, "Phantom^Ännchen"}, {dict.PatientID, dict.LO, "PHANTOM-1"},
+		{dict.PatientName, dict.PN, "Phantom^Ännchen"}, {dict.PatientID, dict.LO, fmt.Sprint("PHANTOM-", patient)},
 		{dict.PatientBirthDate, dict.DA, "19700101"}, {dict.PatientSex, dict.CS, "O"},
 		{dict.StudyID, dict.SH, "1"}, {dict.SeriesNumber, dict.IS, "1"}, {dict.InstanceNumber, dict.IS, fmt.Sprint(number)},
 		{dict.PhotometricInterpretation, dict.CS, "MONOCHROME2"},

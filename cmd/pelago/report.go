@@ -8,7 +8,7 @@ import (
 	"pelago/node/archive"
 )
 
-// status answers GET /api/status for a network of one.
+// status answers GET /api/status.
 func (n *node) status(context.Context) (*admin.Status, error) {
 	usage, err := n.archive.Usage()
 	if err != nil {
@@ -18,22 +18,20 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	totals := n.archive.Catalog().Totals()
-	used := usage.Staging + usage.Bulk
+	totals, journal := n.archive.Catalog().Totals(), n.archive.Journal()
+	from := n.network.vantage()
 	return &admin.Status{
-		Network: n.id, Site: n.config.Site, Node: n.id, Leader: n.id,
-		AppliedIndex: n.archive.Catalog().Applied(),
-		Sites: []admin.Site{{Name: n.config.Site, State: "alive", Nodes: []admin.Node{{
-			ID: n.id, Address: n.config.Peer.Listen, State: "alive",
-			CapacityBytes: usage.Size, UsedBytes: used,
-		}}}},
+		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: from.Leader,
+		AppliedIndex: from.AppliedIndex, CommitIndex: from.CommitIndex, StalenessSeconds: from.StalenessSeconds(),
+		Sites:    admin.SitesOf(n.members(usage), from),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
 		// In a network of one no site may be lost, and every study is committed
 		// as far as the network promises: fsynced.
 		ProtectedStudies: totals.Studies, SurvivesSites: 0,
-		PendingJournal: n.archive.Journal().Pending(),
-		Version:        version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
-		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, FreeBytes: usage.Free,
+		PendingJournal: journal.Pending(), RejectedFacts: journal.Rejected(),
+		Version: version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
+		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, HotBytes: usage.Hot, CachedBytes: usage.Cached, FreeBytes: usage.Free,
+		Transfers:   admin.TransfersOf(n.transfers.Running(), time.Now()),
 		Quarantined: quarantined, PendingCommitment: n.face.Pending(),
 		MendedKeyRanges: n.keys.Mended(), DamagedKeyRanges: n.keys.Damaged(),
 		Tasks: admin.TasksOf(n.tasks.Statuses()),

@@ -70,12 +70,17 @@ func (v *verifyCommand) alone(e *env, bar *bar) (report *archive.Report, err err
 	c := config.Default()
 	c.Data = v.Data
 	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	id, ring, err := openKeys(c)
+	self, ring, err := openKeys(c)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, ring.Close()) }()
-	a, err := archive.Open(archiveOptions(c, id, ring, log))
+	o := archiveOptions(c, self, ring, log)
+	if o.Catalog, err = archive.OpenCatalog(o); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, o.Catalog.Close()) }()
+	a, err := archive.Open(o)
 	if err != nil {
 		return nil, err
 	}

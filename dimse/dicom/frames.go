@@ -224,6 +224,21 @@ func startsCodestream(lead uint32) bool {
 	return lead>>8 == 0xFFD8FF || lead == 0xFF4FFF51 || lead == 0x0000000C || lead>>16 == 0xFF0A
 }
 
+// Runs returns the bytes of the data set in which frame n (from 1) lies, in
+// order: also those that it shares with its neighbours where frames begin inside
+// a byte. fault.NotFound if there is no such frame.
+func (f *Frames) Runs(n int) ([]Extent, error) {
+	if n < 1 || n > f.Count {
+		return nil, fault.New(fault.NotFound, "dicom: frame %d of %d", n, f.Count)
+	}
+	if !f.Native {
+		return f.Extents[n-1], nil
+	}
+	from := f.Bits * int64(n-1)
+	first, last := from/8, (from+f.Bits+7)/8
+	return []Extent{{Offset: f.Offset + first, Length: last - first}}, nil
+}
+
 // ReadFrame appends the bytes of frame n (from 1) to b: shifted to a byte
 // boundary for frames that straddle bytes (PS3.5 §8.1.1), fragments joined when
 // encapsulated. fault.NotFound if there is no such frame.
@@ -244,11 +259,13 @@ func (f *Frames) ReadFrame(b []byte, src Source, n int) ([]byte, error) {
 }
 
 func (f *Frames) readNative(b []byte, src Source, n int) ([]byte, error) {
-	from := f.Bits * int64(n-1)
-	first, shift := from/8, uint(from%8)
-	last := (from + f.Bits + 7) / 8
+	shift := uint(f.Bits * int64(n-1) % 8)
+	runs, err := f.Runs(n)
+	if err != nil {
+		return b, err
+	}
 	at := len(b)
-	b, err := appendAt(b, src, f.Offset+first, last-first)
+	b, err = appendAt(b, src, runs[0].Offset, runs[0].Length)
 	if err != nil {
 		return b, err
 	}

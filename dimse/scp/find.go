@@ -38,13 +38,7 @@ func (a *association) findAll(ctx context.Context, r request) (sendErr, err erro
 	if err != nil {
 		return nil, err
 	}
-	status := command.Pending
-	if matches.Partial {
-		status = command.PendingOptionalKeys
-	}
-	pending := r.set.Reply(status)
-	pending.HasData = true
-	head := pending.Encode(nil)
+	whole, partial := pendingHead(r, command.Pending), pendingHead(r, command.PendingOptionalKeys)
 	syntax, _ := dict.Syntax(r.pc.Syntax)
 	sending := context.WithoutCancel(ctx)
 	var body []byte
@@ -59,6 +53,10 @@ func (a *association) findAll(ctx context.Context, r request) (sendErr, err erro
 		if body, err = d.Encode(body[:0], syntax); err != nil {
 			return nil, err
 		}
+		head := whole
+		if matches.Partial != nil && matches.Partial() {
+			head = partial
+		}
 		if sent++; sent == 1 { // somebody waits to see anything at all
 			err = a.Send(sending, r.pc.ID, head, bytes.NewReader(body))
 		} else {
@@ -69,6 +67,13 @@ func (a *association) findAll(ctx context.Context, r request) (sendErr, err erro
 		}
 	}
 	return nil, nil
+}
+
+// pendingHead is the command set of a pending response.
+func pendingHead(r request, status command.Status) []byte {
+	pending := r.set.Reply(status)
+	pending.HasData = true
+	return pending.Encode(nil)
 }
 
 // options returns what was negotiated for the class of a request.

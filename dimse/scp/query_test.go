@@ -127,7 +127,7 @@ func TestTheEndOfAFindFollowsTheTable(t *testing.T) {
 func TestPartialAnswersArePendingFF01(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &provider{find: func(context.Context, *FindRequest) (*Matches, error) {
-			return &Matches{Datasets: matches(answer(1)), Partial: true}, nil
+			return &Matches{Datasets: matches(answer(1)), Partial: func() bool { return true }}, nil
 		}}
 		r := dialRaw(t, serve(t, &Server{Admit: admitAll{sessionOf(p)}}), assoc.Request{Contexts: contexts(studyFind)})
 		set := command.Set{Field: command.CFindRQ, MessageID: 3, Class: studyFind, HasData: true}

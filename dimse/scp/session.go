@@ -92,9 +92,10 @@ type Matches struct {
 	// with its status, after what was yielded before; fault.NotFound is a
 	// success. It is ranged over once.
 	Datasets iter.Seq2[*dicom.Dataset, error]
-	// Partial says that optional keys were not matched or that the answer may
-	// be stale or incomplete: pending responses are FF01 instead of FF00.
-	Partial bool
+	// Partial reports that optional keys were not matched or that the answer may
+	// be stale or incomplete, as far as is known by now: it is asked for each
+	// pending response, which is then FF01 instead of FF00. nil: never.
+	Partial func() bool
 }
 
 // Finder answers C-FIND. Its ctx ends when the peer cancels.
@@ -109,12 +110,17 @@ type RetrieveRequest struct {
 	Options     dimse.QueryOptions // as negotiated
 	Priority    uint16
 	Destination string // Move Destination; "" for C-GET
+	Calling     string // AE title of the requestor
+	MessageID   uint16
 }
 
 // Retrieval is what a C-MOVE or C-GET is to send.
 type Retrieval struct {
 	// Total is the number of sub-operations, as far as known.
 	Total int
+	// Missing of them fail: instances that are known by their number only, and so
+	// are not in the list of those that failed.
+	Missing int
 	// Instances yields them. An error that comes with an instance's UID counts
 	// as one failed sub-operation; one without ends the retrieval, and what
 	// Total says was still to come counts as failed. It is ranged over once; its

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pelago/cluster/fault"
+	"pelago/node/admin/page"
 	"pelago/node/ae"
 	"pelago/node/archive"
 )
@@ -50,6 +51,7 @@ type Options struct {
 	Registry   Registry
 	Echo       func(ctx context.Context, title string) (time.Duration, error)
 	Status     func(ctx context.Context) (*Status, error)
+	Network    Network
 	Protection func(ctx context.Context, study string) (*Protection, error)
 	Backup     func(ctx context.Context, dir string, progress func(done, total uint64)) error
 	Ready      func() error
@@ -64,7 +66,7 @@ type Options struct {
 // maxBody bounds the body of an API request.
 const maxBody = 1 << 20
 
-// Handler serves /api/, /metrics, /healthz and /readyz.
+// Handler serves /api/, /metrics, /healthz, /readyz and, at /, the operators' page.
 func Handler(o Options) http.Handler {
 	if o.Audit == nil {
 		o.Audit = func(Event) {}
@@ -80,6 +82,12 @@ func Handler(o Options) http.Handler {
 		a.o.Metrics.ServeHTTP(w, r)
 		return nil
 	}))
+	for _, f := range page.Files() {
+		mux.HandleFunc(f.Pattern, a.reads(func(w http.ResponseWriter, r *http.Request) error {
+			f.Handler.ServeHTTP(w, r)
+			return nil
+		}))
+	}
 	mux.HandleFunc("GET /api/status", a.reads(a.status))
 	mux.HandleFunc("GET /api/studies/{uid}/protection", a.reads(a.protection))
 	mux.HandleFunc("GET /api/aes", a.reads(a.listAEs))
@@ -89,6 +97,10 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("GET /api/conflicts", a.reads(a.listConflicts))
 	mux.HandleFunc("GET /api/conflicts/{number}", a.reads(a.compare))
 	mux.HandleFunc("POST /api/conflicts/{number}", a.changes("conflict-decide", a.decide))
+	mux.HandleFunc("GET /api/sites", a.reads(a.sites))
+	mux.HandleFunc("POST /api/tokens", a.changes("token", a.token))
+	mux.HandleFunc("POST /api/nodes/{node}/drain", a.changes("node-drain", a.drain))
+	mux.HandleFunc("DELETE /api/nodes/{node}", a.changes("node-remove", a.remove))
 	mux.HandleFunc("POST /api/delete", a.changes("delete", a.delete))
 	mux.HandleFunc("POST /api/undelete", a.changes("undelete", a.undelete))
 	mux.HandleFunc("POST /api/verify", a.changes("verify", a.verify))

@@ -1,5 +1,5 @@
 // Package admin is the node's face for operators and their tools: /api/ for the
-// command line, /metrics for Prometheus, /healthz and /readyz for whoever
+// command line, the page at /, /metrics for Prometheus, /healthz and /readyz for whoever
 // watches the process, and the login that it shares with the DICOMweb face.
 //
 // Reading needs a login wherever the web face does. Changing anything needs

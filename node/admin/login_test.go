@@ -107,6 +107,34 @@ func TestWhoMayDoWhat(t *testing.T) {
 	}
 }
 
+func TestThePageIsGuardedLikeTheStatusThatItReads(t *testing.T) {
+	for _, path := range []string{"/", "/page.js", "/page.css", "/icon.svg", "/api/status"} {
+		free, guarded := newSite(t, nil), newSite(t, map[string]string{"ann": hashOf(t, "secret")})
+		for _, test := range []struct {
+			name   string
+			s      *site
+			header []string
+			want   int
+		}{
+			{"on loopback", free, nil, 200},
+			{"under another name", free, []string{"Host", "evil.example"}, 403},
+			{"without a login", guarded, nil, 401},
+			{"with a wrong one", guarded, []string{"Authorization", basic("ann", "guess")}, 401},
+			{"with a login", guarded, []string{"Authorization", basic("ann", "secret")}, 200},
+		} {
+			if got := test.s.do("GET", path, "", test.header...).StatusCode; got != test.want {
+				t.Errorf("%s %s: %d, want %d", path, test.name, got, test.want)
+			}
+		}
+		if e := guarded.lastEvent(); e.Action != "read" || e.Object != path {
+			t.Errorf("%s: the refusal is audited as %+v", path, e)
+		}
+	}
+	if got := newSite(t, nil).do("GET", "/nothing", "").StatusCode; got != 404 {
+		t.Errorf("a path that is none: %d", got)
+	}
+}
+
 func TestConfiguredHashesThatAreNoneAreRefused(t *testing.T) {
 	good := hashOf(t, "x")
 	parts := strings.Split(good, "$")

@@ -6,14 +6,19 @@ import (
 	"pelago/node/work"
 )
 
-// Status is the answer of GET /api/status.
+// unknown is what numbers of the status are that cannot be told: zero would
+// say that all is well.
+const unknown = -1
+
+// Status is the answer of GET /api/status. docs/operations.md describes every
+// field.
 type Status struct {
 	Network          string  `json:"network"`
 	Site             string  `json:"site"`
 	Node             string  `json:"node"`
-	Leader           string  `json:"leader"`
+	Leader           string  `json:"leader"` // node id; "": none is known
 	AppliedIndex     uint64  `json:"applied_index"`
-	StalenessSeconds float64 `json:"staleness_seconds"`
+	StalenessSeconds float64 `json:"staleness_seconds"` // -1: not confirmed since the start
 	Sites            []Site  `json:"sites"`
 	Patients         uint64  `json:"patients"`
 	Studies          uint64  `json:"studies"`
@@ -24,6 +29,17 @@ type Status struct {
 	LayoutVersion    uint64  `json:"layout_version"`
 	SurvivesSites    int     `json:"survives_sites"`
 	Repair           Repair  `json:"repair"`
+
+	// CommitIndex is the highest that the leader has told of; the difference to
+	// AppliedIndex is what is known to be missing here.
+	CommitIndex uint64 `json:"commit_index"`
+	// RejectedFacts are facts of the journal that the catalogue refused.
+	RejectedFacts uint64 `json:"rejected_facts"`
+	// HotBytes and CachedBytes are parts of BulkBytes: what arrived here, and
+	// copies of what rests at other nodes.
+	HotBytes    int64      `json:"hot_bytes"`
+	CachedBytes int64      `json:"cached_bytes"`
+	Transfers   []Transfer `json:"transfers"`
 
 	Version           string `json:"version"`
 	UptimeSeconds     int64  `json:"uptime_seconds"`
@@ -38,22 +54,6 @@ type Status struct {
 	MendedKeyRanges  int    `json:"mended_key_ranges"`
 	DamagedKeyRanges int    `json:"damaged_key_ranges"`
 	Tasks            []Task `json:"tasks"`
-}
-
-// Site is a hospital in the status.
-type Site struct {
-	Name  string `json:"name"`
-	State string `json:"state"`
-	Nodes []Node `json:"nodes"`
-}
-
-// Node is a node in the status.
-type Node struct {
-	ID            string `json:"id"`
-	Address       string `json:"address"`
-	State         string `json:"state"`
-	CapacityBytes int64  `json:"capacity_bytes"`
-	UsedBytes     int64  `json:"used_bytes"`
 }
 
 // Repair is the repair line's length.

@@ -3,8 +3,10 @@ package ae
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -180,8 +182,8 @@ func (s *session) Echo(context.Context) error {
 func (s *session) closed(error) {
 	s.release()
 	s.account(s.stored.take(time.Time{}))
-	if s.stored.ever {
-		s.face.o.Arrivals.Flush()
+	if len(s.stored.all) > 0 {
+		s.face.o.Arrivals.Ended(slices.Collect(maps.Keys(s.stored.all))...)
 	}
 }
 

@@ -94,7 +94,7 @@ func TestWhoIsAdmittedToWhat(t *testing.T) {
 			var l ledger
 			f := New(Options{
 				Title: "PELAGO", CheckCalled: test.checkCalled, OpenStore: test.openStore, Limit: 10,
-				Registry: registry(t, known...), Audit: l.add, Lookup: lookup, Arrivals: &flushes{},
+				Registry: registry(t, known...), Audit: l.add, Lookup: lookup, Arrivals: &endings{},
 			})
 			request := &assoc.Request{Calling: test.calling, Called: test.called, TLS: test.tls, Remote: from(test.from)}
 			s, err := f.Admit(context.Background(), request)
@@ -143,7 +143,7 @@ func TestWhatIsKnownOfAnAEHoldsOnLoopbackToo(t *testing.T) {
 
 func TestNoHostTakesAllAssociations(t *testing.T) {
 	var l ledger
-	f := New(Options{Limit: 10, OpenStore: true, Registry: registry(t), Audit: l.add, Arrivals: &flushes{}})
+	f := New(Options{Limit: 10, OpenStore: true, Registry: registry(t), Audit: l.add, Arrivals: &endings{}})
 	admit := func(ip string) (*scp.Session, error) {
 		return f.Admit(context.Background(), &assoc.Request{Calling: "X", Remote: from(ip)})
 	}

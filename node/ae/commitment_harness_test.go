@@ -158,7 +158,7 @@ type committing struct {
 func runCommitments(t *testing.T, rows *rows, status Status, m *modality) committing {
 	t.Helper()
 	f := New(Options{
-		Title: "PELAGO", Rows: rows, Status: status, Dialer: m.dial, Arrivals: &flushes{},
+		Title: "PELAGO", Rows: rows, Status: status, Dialer: m.dial, Arrivals: &endings{},
 		Registry: registry(t, AE{Title: "CT1", Hosts: []string{"10.0.0.1"}, Port: 104}, AE{Title: "CT2", Hosts: []string{"10.0.0.2"}, Port: 104}),
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -320,7 +320,7 @@ func TestAnAEThatDoesNotAnswerKeepsNobodyWaiting(t *testing.T) {
 		m := newModality(t)
 		answering := m.listens
 		f := New(Options{
-			Title: "PELAGO", Rows: newRows(), Status: &statuses{}, Arrivals: &flushes{},
+			Title: "PELAGO", Rows: newRows(), Status: &statuses{}, Arrivals: &endings{},
 			Registry: registry(t, AE{Title: "DEAD", Hosts: []string{"10.0.0.1"}, Port: 104}, AE{Title: "CT2", Hosts: []string{"10.0.0.2"}, Port: 104}),
 			Dialer: func(ctx context.Context, addr string) (net.Conn, error) {
 				if strings.HasPrefix(addr, "10.0.0.2") {

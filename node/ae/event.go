@@ -40,8 +40,8 @@ type Event struct {
 type tally struct {
 	mu      sync.Mutex
 	studies map[string]*Event
-	since   time.Time // of the first entry
-	ever    bool      // anything was ever counted; read after the last add
+	since   time.Time       // of the first entry
+	all     map[string]bool // the first maxTally studies ever stored; read after the last add
 }
 
 const (
@@ -60,7 +60,12 @@ func (t *tally) add(study, patient, class string, failed bool, now time.Time) {
 	if len(t.studies) == 0 {
 		t.studies, t.since = map[string]*Event{}, now
 	}
-	t.ever = true
+	if !failed && len(t.all) < maxTally {
+		if t.all == nil {
+			t.all = map[string]bool{}
+		}
+		t.all[study] = true
+	}
 	key := study
 	if failed {
 		key += "\x00failed"

@@ -3,6 +3,7 @@ package ae
 import (
 	"context"
 	"iter"
+	"strings"
 	"time"
 
 	"pelago/cluster/fault"
@@ -25,7 +26,7 @@ func (s *session) Find(ctx context.Context, r *scp.FindRequest) (*scp.Matches, e
 	}
 	return &scp.Matches{
 		Datasets: s.identifiers(ctx, answer, level, r.Identifier.Strings(dict.SpecificCharacterSet), began),
-		Partial:  len(answer.Ignored) > 0 || len(answer.Silent) > 0 || answer.Staleness > 0,
+		Partial:  answer.Partial,
 	}, nil
 }
 
@@ -74,7 +75,7 @@ func (s *session) identifiers(ctx context.Context, answer *query.Answer, level q
 			s.face.o.Observe("C-FIND", uint16(status), time.Since(began), 0)
 		}()
 		matched := false
-		for match, err := range answer.Matches {
+		for match, err := range oneBehind(answer) {
 			if err != nil {
 				failure = err
 				yield(nil, err)
@@ -88,9 +89,35 @@ func (s *session) identifiers(ctx context.Context, answer *query.Answer, level q
 				return
 			}
 		}
-		if len(answer.Silent) > 0 && !matched {
-			failure = fault.New(fault.Unavailable, "%d sites did not answer", len(answer.Silent))
+		if answer.Silent == nil || matched {
+			return
+		}
+		if silent := answer.Silent(); len(silent) > 0 {
+			failure = fault.New(fault.Unavailable, "these sites do not answer: %s", strings.Join(silent, ", "))
 			yield(nil, failure)
+		}
+	}
+}
+
+// oneBehind yields the matches of an answer. Where other sites are asked each one
+// waits for the next, so that who was silent is known before the last is sent.
+func oneBehind(answer *query.Answer) iter.Seq2[*dicom.Dataset, error] {
+	if answer.Silent == nil {
+		return answer.Matches
+	}
+	return func(yield func(*dicom.Dataset, error) bool) {
+		var held *dicom.Dataset
+		for match, err := range answer.Matches {
+			if held != nil && !yield(held, nil) {
+				return
+			}
+			if held = match; err != nil {
+				yield(nil, err)
+				return
+			}
+		}
+		if held != nil {
+			yield(held, nil)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -27,13 +28,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// records is a catalogue of registry records, and the journal that writes them.
+// records is a catalogue of registry records, and what decides on them.
 type records struct {
 	mu      sync.Mutex
 	rows    map[string][]byte
 	applied uint64
 	reads   int
-	failing error // of Append
+	failing error // of Decide
 	unread  error // of Registry
 }
 
@@ -52,7 +53,7 @@ func (r *records) Applied() uint64 {
 	return r.applied
 }
 
-func (r *records) Append(_ context.Context, commands ...catalog.Command) ([]error, error) {
+func (r *records) Decide(_ context.Context, _ []catalog.Condition, commands ...catalog.Command) ([]error, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.failing != nil {
@@ -164,8 +165,10 @@ func (h held) Header() *dicom.Header {
 // answers is a query engine with a fixed answer.
 type answers struct {
 	matches []*dicom.Dataset
-	silent  []string
+	silent  []string // once the matches have ended
+	asks    bool     // other sites
 	ignored []dict.Tag
+	stale   time.Duration
 	failure error // of Find
 	breaks  error // of the matches, after the first
 
@@ -177,9 +180,11 @@ func (a *answers) Find(_ context.Context, q query.Query) (*query.Answer, error) 
 	if a.failure != nil {
 		return nil, a.failure
 	}
-	return &query.Answer{
-		Silent: a.silent, Ignored: a.ignored,
+	var silent []string
+	answer := &query.Answer{
+		Ignored: a.ignored, Staleness: a.stale,
 		Matches: func(yield func(*dicom.Dataset, error) bool) {
+			defer func() { silent = a.silent }()
 			for _, d := range a.matches {
 				if !yield(d, nil) {
 					return
@@ -190,7 +195,11 @@ func (a *answers) Find(_ context.Context, q query.Query) (*query.Answer, error) 
 				}
 			}
 		},
-	}, nil
+	}
+	if a.asks {
+		answer.Silent = func() []string { return silent }
+	}
+	return answer, nil
 }
 
 // ledger takes audit events down.
@@ -212,9 +221,10 @@ func (l *ledger) of(a Action) []Event {
 	return slices.DeleteFunc(slices.Clone(l.events), func(e Event) bool { return e.Action != a })
 }
 
-type flushes struct{ n int }
+// endings are the studies of which associations have told that they ended.
+type endings struct{ studies []string }
 
-func (f *flushes) Flush() { f.n++ }
+func (e *endings) Ended(studies ...string) { e.studies = append(e.studies, studies...) }
 
 // from is a connection's far end.
 func from(ip string) net.Addr {

@@ -19,6 +19,7 @@ import (
 	"pelago/dimse/scp"
 	"pelago/dimse/scu"
 	"pelago/node/archive"
+	"pelago/query"
 )
 
 // matchOf makes an engine's match.
@@ -36,12 +37,13 @@ func find(s *session, root dimse.Root, level string, options dimse.QueryOptions,
 		return nil, false, err
 	}
 	for d, err := range matches.Datasets {
+		partial = partial || matches.Partial()
 		if err != nil {
-			return all, matches.Partial, err
+			return all, partial, err
 		}
 		all = append(all, d)
 	}
-	return all, matches.Partial, nil
+	return all, partial, nil
 }
 
 func TestFindAnswers(t *testing.T) {
@@ -58,12 +60,19 @@ func TestFindAnswers(t *testing.T) {
 		{"matches", answers{matches: one}, "STUDY", 1, false, 0},
 		{"no match", answers{}, "STUDY", 0, false, 0},
 		{"keys that could not be used", answers{matches: one, ignored: []dict.Tag{0x00081030}}, "STUDY", 1, true, 0},
-		{"a silent site, and matches", answers{matches: one, silent: []string{"north"}}, "STUDY", 1, true, 0},
-		{"a silent site, and none", answers{silent: []string{"north"}}, "STUDY", 0, true, fault.Unavailable},
+		{"stale beyond the ordinary", answers{matches: one, stale: query.OrdinaryDelay}, "STUDY", 1, true, 0},
+		{"never heard of anybody", answers{matches: one, stale: query.StalenessUnknown}, "STUDY", 1, true, 0},
+		{"no staler than may be", answers{matches: one, stale: query.OrdinaryDelay / 2}, "STUDY", 1, false, 0},
+		{"all sites answer", answers{matches: one, asks: true}, "STUDY", 1, false, 0},
+		{"all sites answer that there is none", answers{asks: true}, "STUDY", 0, false, 0},
+		{"a silent site, and matches", answers{matches: one, asks: true, silent: []string{"north"}}, "STUDY", 1, true, 0},
+		{"a silent site, and several matches", answers{matches: slices.Concat(one, []*dicom.Dataset{matchOf("1.3", "A")}), asks: true, silent: []string{"north"}}, "STUDY", 2, true, 0},
+		{"a silent site, and none", answers{asks: true, silent: []string{"north"}}, "STUDY", 0, true, fault.Unavailable},
 		{"no level", answers{matches: one}, "", 0, false, fault.Mismatch},
 		{"a level of another model", answers{matches: one}, "PATIENT", 0, false, fault.Mismatch},
 		{"the engine fails", answers{failure: unavailable}, "STUDY", 0, false, fault.Unavailable},
 		{"the engine fails later", answers{matches: one, breaks: unavailable}, "STUDY", 1, false, fault.Unavailable},
+		{"the engine fails later, and asks others", answers{matches: one, breaks: unavailable, asks: true}, "STUDY", 1, false, fault.Unavailable},
 	} {
 		var l ledger
 		status := -1
@@ -252,14 +261,14 @@ func TestRetrievesAreAudited(t *testing.T) {
 func TestStoresPassTheSenderOnAndAreAccountedForByStudy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l ledger
-		flushed := &flushes{}
+		ended := &endings{}
 		m := &memory{store: func(in archive.Incoming) (archive.Stored, error) {
 			if in.Instance == "bad" {
 				return archive.Stored{}, fault.New(fault.Invalid, "no data set")
 			}
 			return archive.Stored{Ref: archive.Ref{Study: "1." + in.Instance[:1]}, Patient: "P" + in.Instance[:1]}, nil
 		}}
-		f := New(Options{Archive: m, Audit: l.add, Arrivals: flushed, Registry: registry(t, AE{
+		f := New(Options{Archive: m, Audit: l.add, Arrivals: ended, Registry: registry(t, AE{
 			Title: "CT1", Hosts: []string{"127.0.0.1"}, Rights: Rights{Echo: true, Store: true}, Issuer: "NORTH", Charset: "ISO_IR 100",
 		})})
 		listener := serve(t, &scp.Server{Admit: f})
@@ -298,8 +307,8 @@ func TestStoresPassTheSenderOnAndAreAccountedForByStudy(t *testing.T) {
 			t.Fatal(err)
 		}
 		events := l.of(Stored)
-		if len(events) != 4 || flushed.n != 0 {
-			t.Fatalf("after a minute: %+v, %d flushes", events, flushed.n)
+		if len(events) != 4 || len(ended.studies) != 0 {
+			t.Fatalf("after a minute: %+v, ended %v", events, ended.studies)
 		}
 		if err := client.Release(t.Context()); err != nil {
 			t.Fatal(err)
@@ -315,8 +324,9 @@ func TestStoresPassTheSenderOnAndAreAccountedForByStudy(t *testing.T) {
 				t.Errorf("study %q is audited as %+v", e.Study, e)
 			}
 		}
-		if flushed.n != 1 {
-			t.Errorf("%d flushes at the end of the association", flushed.n)
+		slices.Sort(ended.studies)
+		if !slices.Equal(ended.studies, []string{"1.1", "1.2", "1.3"}) {
+			t.Errorf("told at the end of the association: %v", ended.studies)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/node/archive/archivepb"
+	"pelago/node/recent"
 	"pelago/node/staging"
 	"pelago/query/plan"
 	"pelago/replication/catalog"
@@ -39,6 +41,13 @@ type Keys interface {
 	Forget(studies ...string) error
 }
 
+// Decider has the network decide.
+type Decider interface {
+	// Decide returns the results of the commands once they are decided and applied
+	// here: of all, or of none if a condition does not hold.
+	Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) (results []error, err error)
+}
+
 // Options are what an archive is made of.
 type Options struct {
 	FS     vfs.FS
@@ -48,6 +57,15 @@ type Options struct {
 	Keys   Keys
 	Log    *slog.Logger
 	Limits dicom.Limits
+
+	// Catalog is what the archive is found by, from [OpenCatalog]; the caller closes
+	// it after the archive. Propose and Decide put what is to be agreed on into its
+	// order, and Signer is the node's key. An archive whose tasks do not run, and in
+	// which nothing is deleted, needs neither Propose nor Decide.
+	Catalog *catalog.Catalog
+	Propose journal.Proposer
+	Decide  Decider
+	Signer  catalog.Signer
 
 	StagingBytes int64         // most that staging may hold; 8 GiB
 	StagingAhead int64         // bytes of staging that are written before there is need, at most a quarter of it; 0: none
@@ -112,10 +130,10 @@ type Archive struct {
 	catalog *catalog.Catalog
 	journal *journal.Journal
 
-	number    atomic.Uint64                // the last local number given out
-	visible   atomic.Uint64                // the highest whose arrival is durable and has its rows
-	arrival   inflight                     // SOP Instance UIDs on their way in
-	packs     recent[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
+	number    atomic.Uint64                       // the last local number given out
+	visible   atomic.Uint64                       // the highest whose arrival is durable and has its rows
+	arrival   inflight                            // SOP Instance UIDs on their way in
+	packs     recent.Values[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
 	headers   *headers
 	damage    damage
 	rot       rot
@@ -161,7 +179,7 @@ func Open(o Options) (_ *Archive, err error) {
 	onDisk := o.FS == vfs.Default
 	o.FS = ordered{o.FS}
 	a := &Archive{
-		o: o, log: o.Log, onDisk: onDisk,
+		o: o, log: o.Log, onDisk: onDisk, catalog: o.Catalog,
 		kick:    make(chan chan error),
 		hurry:   make(chan struct{}, 1),
 		codec:   pack.NewCodec(o.ChunkBytes),
@@ -170,7 +188,7 @@ func Open(o Options) (_ *Archive, err error) {
 		stopped: make(chan struct{}),
 		fatal:   make(chan struct{}),
 	}
-	a.packs.limit = maxOpenPacks
+	a.packs.Limit = maxOpenPacks
 	a.hashers.New = func() any { return blake3.New() }
 	a.arrival.waiting = map[string]chan struct{}{}
 	defer func() {
@@ -181,9 +199,8 @@ func Open(o Options) (_ *Archive, err error) {
 	if a.space, err = newSpace(o); err != nil {
 		return nil, err
 	}
-	// Nothing in a folder is durable before the folder's own name is.
-	if err = errors.Join(o.FS.MkdirAll(o.Dir, 0o700), syncFolder(o.FS, o.FS.PathDir(o.Dir))); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
+	if err = makeFolder(o); err != nil {
+		return nil, err
 	}
 	if onDisk {
 		if err = removeStages(o.Dir); err != nil {
@@ -193,10 +210,7 @@ func Open(o Options) (_ *Archive, err error) {
 	if a.store, err = openStore(o, o.FS.PathJoin(o.Dir, "store"), a.die, a.rot.note); err != nil {
 		return nil, err
 	}
-	if a.catalog, err = catalog.Open(a.catalogAt(o.FS.PathJoin(o.Dir, "catalog"))); err != nil {
-		return nil, fmt.Errorf("catalogue: %w", err)
-	}
-	if a.journal, err = journal.Open(a.store, a.catalog); err != nil {
+	if a.journal, err = journal.Open(a.store, a.catalog, journal.Options{Node: o.Node, Site: o.Site, Signer: o.Signer}); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	if err = a.openBulk(); err != nil {
@@ -214,8 +228,35 @@ func Open(o Options) (_ *Archive, err error) {
 	return a, nil
 }
 
-func (a *Archive) catalogAt(path string) catalog.Options {
-	return catalog.Options{FS: watched{a.o.FS, path, a.die}, Dir: path, CacheBytes: a.o.CacheBytes, Indexer: plan.Indexer{}}
+// makeFolder makes the data directory. Nothing in a folder is durable before the
+// folder's own name is.
+func makeFolder(o Options) error {
+	if err := errors.Join(o.FS.MkdirAll(o.Dir, 0o700), syncFolder(o.FS, o.FS.PathDir(o.Dir))); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	return nil
+}
+
+// OpenCatalog opens the catalogue of a data directory as its archive needs it:
+// with the indexes that queries use, and with o.Fatal told when it cannot be
+// written.
+func OpenCatalog(o Options) (*catalog.Catalog, error) {
+	o.setDefaults()
+	o.FS = ordered{o.FS}
+	if err := makeFolder(o); err != nil {
+		return nil, err
+	}
+	path := o.FS.PathJoin(o.Dir, "catalog")
+	die := func(err error) {
+		if o.Fatal != nil {
+			o.Fatal(err)
+		}
+	}
+	c, err := catalog.Open(catalog.Options{FS: watched{o.FS, path, die}, Dir: path, CacheBytes: o.CacheBytes, Indexer: plan.Indexer{}})
+	if err != nil {
+		return nil, fmt.Errorf("catalogue: %w", err)
+	}
+	return c, nil
 }
 
 // bulkShare is what bulk/ gets of a store's cache: its values are read once and
@@ -353,7 +394,7 @@ func (a *Archive) die(err error) {
 	})
 }
 
-// Close closes the stores; Run must have returned.
+// Close closes the stores, the catalogue excepted; Run must have returned.
 func (a *Archive) Close() error {
 	var errs []error
 	a.codec.Close()
@@ -362,9 +403,6 @@ func (a *Archive) Close() error {
 	}
 	if a.bulk != nil {
 		errs = append(errs, a.bulk.Close())
-	}
-	if a.catalog != nil {
-		errs = append(errs, a.catalog.Close())
 	}
 	if a.store != nil {
 		errs = append(errs, a.store.Close())
@@ -375,7 +413,7 @@ func (a *Archive) Close() error {
 // Catalog is the node's catalogue, for the query engine and the registry.
 func (a *Archive) Catalog() *catalog.Catalog { return a.catalog }
 
-// Journal is where changes of the catalogue go in.
+// Journal is where facts of what is stored go out.
 func (a *Archive) Journal() *journal.Journal { return a.journal }
 
 // Counters returns the archive's statistics.
@@ -384,7 +422,7 @@ func (a *Archive) Counters() *Stats { return &a.stats }
 // Usage is what the archive occupies, in bytes.
 type Usage struct {
 	Staging, StagingLive, StagingMost int64
-	Bulk                              int64
+	Bulk, Hot, Cached                 int64 // all that rests; of it what arrived here, and copies of others'
 	Free, Size                        int64 // of the file system
 	Ballast                           int64
 }
@@ -394,7 +432,7 @@ func (a *Archive) Usage() (Usage, error) {
 	var u Usage
 	u.Staging, u.StagingLive = a.staging.Bytes()
 	u.StagingMost = a.o.StagingBytes
-	u.Bulk = a.bulk.Bytes()
+	u.Bulk, u.Hot, u.Cached = a.bulk.Bytes(), a.bulk.BytesOf(bulk.Hot), a.bulk.BytesOf(bulk.Cached)
 	var err error
 	u.Free, u.Size, err = a.space.free()
 	u.Ballast = a.space.ballast(u.Size)

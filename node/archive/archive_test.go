@@ -379,7 +379,7 @@ func TestDeletedObjectsAreGoneRestorableAndLateArrivalsQuarantined(t *testing.T)
 func TestAClockThatJumpsIsDoubtedForADay(t *testing.T) {
 	fs, keys := vfs.NewMem(), newRing()
 	reopen := func() *Archive { // its tasks do not run: they look at the real clock
-		a, err := Open(testOptions(fs, keys))
+		a, err := openAlone(testOptions(fs, keys))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -410,11 +410,11 @@ func TestAClockThatJumpsIsDoubtedForADay(t *testing.T) {
 			t.Errorf("%s: %t, %v, want %t", step.name, sure, err, step.sure)
 		}
 	}
-	if err := a.Close(); err != nil {
+	if err := closeAlone(a); err != nil {
 		t.Fatal(err)
 	}
 	a = reopen()
-	defer a.Close()
+	defer closeAlone(a)
 	doubted = time.Time{}
 	if sure, err := a.trustClock(begin.Add(20*24*time.Hour), &doubted); err != nil || sure {
 		t.Errorf("switched off for weeks: %t, %v", sure, err)

@@ -139,7 +139,7 @@ func TestVerifyAloneNeedsNoTasksAndDeletesNothing(t *testing.T) {
 	}
 	b.close()
 	o.Grace = time.Nanosecond // a purge would find something
-	a, err := Open(o)
+	a, err := openAlone(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,69 @@ func TestVerifyAloneNeedsNoTasksAndDeletesNothing(t *testing.T) {
 	if err != nil || len(report.Findings) != 0 || report.Instances != 16 {
 		t.Errorf("%+v, %v", report, err)
 	}
-	if err := a.Close(); err != nil {
+	if err := closeAlone(a); err != nil {
 		t.Error(err)
+	}
+}
+
+// The network goes on while a backup lies on the shelf: what is restored must not
+// log under numbers that the network has seen.
+func TestARestoredBackupBesideANewerCatalogueBeginsAnewIncarnation(t *testing.T) {
+	ctx := t.Context()
+	o := onDisk(t, newRing())
+	b := open(t, o)
+	for n := range 8 {
+		b.store(serial(n))
+	}
+	proposed := func(b *bench) {
+		t.Helper()
+		for b.Journal().Pending() > 0 {
+			if err := b.Journal().Settle(ctx); err != nil {
+				t.Fatal(err)
+			}
+			b.Journal().Ended(serial(0).study, serial(8).study, serial(16).study)
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	proposed(b)
+	to := filepath.Join(t.TempDir(), "backup")
+	if err := b.Backup(ctx, to, nil); err != nil {
+		t.Fatal(err)
+	}
+	for n := 8; n < 16; n++ {
+		b.store(serial(n))
+	}
+	proposed(b)
+	if got := b.Journal().Status(); got.Incarnation != 1 || got.Committed < 2 {
+		t.Errorf("before: %+v", got)
+	}
+	b.close()
+
+	newer := o.Dir
+	o.Dir = filepath.Join(t.TempDir(), "restored")
+	if err := Restore(ctx, to, o.Dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	// What the network knows is what it knew, and not what it knew at the backup.
+	if err := errors.Join(os.RemoveAll(filepath.Join(o.Dir, "catalog")), os.CopyFS(filepath.Join(o.Dir, "catalog"), os.DirFS(filepath.Join(newer, "catalog")))); err != nil {
+		t.Fatal(err)
+	}
+	b = open(t, o)
+	defer b.close()
+	for n := 16; n < 20; n++ {
+		b.store(serial(n)) // under local numbers that were used before
+	}
+	proposed(b)
+	if got := b.Journal().Status(); got.Incarnation != 2 || got.Refused != nil {
+		t.Errorf("restored: %+v", got)
+	}
+	cursor, _, err := b.catalog.Cursor(o.Node)
+	if err != nil || cursor.Incarnation != 2 {
+		t.Errorf("the catalogue has %+v, %v", cursor, err)
+	}
+	for _, first := range []int{0, 16} {
+		if study, err := b.catalog.Study(serial(first).study); err != nil || study.Instances == 0 {
+			t.Errorf("study of instance %d: %+v, %v", first, study, err)
+		}
 	}
 }

@@ -20,11 +20,18 @@ import (
 type damage struct{ noted atomic.Bool }
 
 // lost is bulk's report that ranges are rotten or missing: their packs are
-// marked, durably, before the range is excised.
+// marked, durably, before the range is excised. Copies of other nodes' packs are
+// not ours to mark: who reads one gets it anew.
 func (a *Archive) lost(refs []bulk.Ref, cause error) {
 	lost := map[bulk.Ref]bool{}
 	for _, r := range refs {
-		lost[r] = true
+		if r.Space == bulk.Hot {
+			lost[r] = true
+		}
+	}
+	if len(lost) == 0 {
+		a.log.Warn("cached packs lost to a rotten or missing table; they will be fetched again", "packs", len(refs), "cause", cause)
+		return
 	}
 	batch := a.store.NewBatch()
 	defer batch.Close()
@@ -48,7 +55,7 @@ func (a *Archive) lost(refs []bulk.Ref, cause error) {
 	}
 	a.stats.PacksLost.Add(uint64(marked))
 	a.log.Error("packs lost to a rotten or missing table", "packs", marked, "cause", cause, "error", err)
-	a.packs.drop()
+	a.packs.Drop()
 }
 
 // lookForDamage sets damage.noted by the rows.

@@ -68,7 +68,7 @@ func (a *Archive) changeTombstone(ctx context.Context, command catalog.Command, 
 	if err := batch.Commit(pebble.Sync); err != nil {
 		return fmtStore(err)
 	}
-	results, err := a.journal.Append(ctx, command)
+	results, err := a.o.Decide.Decide(ctx, nil, command)
 	if err := errors.Join(append(results, err)...); err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@
 //	            drops an instance
 //	headers.mending    one instance at a time that is read for its lost header;
 //	            held over that reading, and taken before changing
-//	space.mu, recent.mu   leaf locks; statfs under the first
+//	space.mu, recent   leaf locks; statfs under the first
 //
 // # What it does not do
 //

@@ -30,6 +30,25 @@ func (r *Rows) Put(key string, value []byte) error {
 // Get reads a row.
 func (r *Rows) Get(key string) (value []byte, ok bool, err error) { return r.a.get(r.key(key)) }
 
+// Note writes rows, and drops those whose value is nil, all or none. A crash may
+// undo it, but never a part of it, and never what was noted before.
+func (r *Rows) Note(rows map[string][]byte) error {
+	batch := r.a.store.NewBatch()
+	defer batch.Close()
+	for key, value := range rows {
+		var err error
+		if value == nil {
+			err = batch.Delete(r.key(key), nil)
+		} else {
+			err = batch.Set(r.key(key), value, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return fmtStore(batch.Commit(pebble.NoSync))
+}
+
 // Delete drops a row, durably.
 func (r *Rows) Delete(key string) error { return r.a.store.Delete(r.key(key), pebble.Sync) }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -18,6 +19,8 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/dimse/dict"
+	"pelago/replication/catalog"
+	"pelago/replication/catalog/alone"
 	"pelago/shard/seal"
 )
 
@@ -184,9 +187,43 @@ func testOptions(fs vfs.FS, keys Keys) Options {
 	}
 }
 
+// network is a network of one: what is decided is durable.
+type network struct {
+	*alone.Solo
+	c *catalog.Catalog
+}
+
+func (n network) Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
+	results, err := n.Solo.Decide(ctx, conditions, commands...)
+	return results, errors.Join(err, n.c.Sync())
+}
+
+// openAlone opens an archive that is a network of its own.
+func openAlone(o Options) (*Archive, error) {
+	c, err := OpenCatalog(o)
+	if err != nil {
+		return nil, err
+	}
+	n := network{alone.New(c), c}
+	if member, err := c.RegistryRecord(catalog.KindMember, o.Node); err != nil || member == nil {
+		if _, err := n.Decide(context.Background(), nil, alone.Member(o.Node, o.Site)); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
+	o.Catalog, o.Propose, o.Decide, o.Signer = c, n, n, alone.SignerOf(o.Node)
+	a, err := Open(o)
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return a, nil
+}
+
+// closeAlone closes it with its catalogue.
+func closeAlone(a *Archive) error { return errors.Join(a.Close(), a.catalog.Close()) }
+
 func open(t testing.TB, o Options) *bench {
 	t.Helper()
-	a, err := Open(o)
+	a, err := openAlone(o)
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
@@ -196,13 +233,29 @@ func open(t testing.TB, o Options) *bench {
 	return b
 }
 
+// openPurged opens an archive whose first round of purging is over. The next one
+// is an hour away: what a test makes is not purged in the middle of it.
+func openPurged(t testing.TB, o Options) *bench {
+	t.Helper()
+	purged := make(chan struct{})
+	over := sync.OnceFunc(func() { close(purged) })
+	o.Observe = func(work string, _ time.Duration, _ error) {
+		if work == "purge" {
+			over()
+		}
+	}
+	b := open(t, o)
+	<-purged
+	return b
+}
+
 func (b *bench) close() {
 	b.t.Helper()
 	b.cancel()
 	if err := <-b.ended; err != nil {
 		b.t.Errorf("run: %v", err)
 	}
-	if err := b.Close(); err != nil {
+	if err := closeAlone(b.Archive); err != nil {
 		b.t.Errorf("close: %v", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/node/archive/archivepb"
+	"pelago/node/recent"
 )
 
 // The headers of a series are nearly the same, and those of some makers are as
@@ -49,14 +50,14 @@ type headers struct {
 	// an instance: after that, nobody begins to refer to it. Held over a batch
 	// that is not synced.
 	choosing sync.RWMutex
-	mending  sync.Mutex                     // one at a time reads an instance to remake its header; held over I/O, before changing
-	series   recent[seriesName, *reference] // what arrivals of a series are written against
-	read     recent[uint64, *reference]     // what rows were read with, by number
+	mending  sync.Mutex                            // one at a time reads an instance to remake its header; held over I/O, before changing
+	series   recent.Values[seriesName, *reference] // what arrivals of a series are written against
+	read     recent.Values[uint64, *reference]     // what rows were read with, by number
 }
 
 func newHeaders() *headers {
 	h := &headers{}
-	h.series.limit, h.read.limit = seriesBytes, dictionaryBytes
+	h.series.Limit, h.read.Limit = seriesBytes, dictionaryBytes
 	return h
 }
 
@@ -155,7 +156,7 @@ func refersTo(row []byte) (number uint64, block []byte, ok bool) {
 // one, else whole, and reports which. choosing is held for reading.
 func (a *Archive) putHeader(b *pebble.Batch, r *archivepb.Instance, record, whole []byte) (like bool, err error) {
 	row := whole
-	if f, ok := a.headers.series.get(seriesName{r.Study, r.Series}); ok {
+	if f, ok := a.headers.series.Get(seriesName{r.Study, r.Series}); ok {
 		if short := f.like(record, whole); short != nil {
 			row, like = short, true
 			err = b.Set(keyReference(f.number, r.Number), nil, nil)
@@ -168,7 +169,7 @@ func (a *Archive) putHeader(b *pebble.Batch, r *archivepb.Instance, record, whol
 // choosing is held for reading since before that was applied.
 func (a *Archive) offerHeader(r *archivepb.Instance, record []byte) {
 	if f := newReference(r.Number, record); f != nil && r.State == archivepb.State_CANONICAL {
-		a.headers.series.offer(seriesName{r.Study, r.Series}, f, int64(min(len(record), maxDictionary)+dictionaryTable))
+		a.headers.series.Offer(seriesName{r.Study, r.Series}, f, int64(min(len(record), maxDictionary)+dictionaryTable))
 	}
 }
 
@@ -193,7 +194,7 @@ func (a *Archive) headerRecord(number uint64) ([]byte, bool, error) {
 
 // reference returns what rows that refer to a number were written against.
 func (a *Archive) reference(number uint64) (*reference, error) {
-	if f, ok := a.headers.read.get(number); ok {
+	if f, ok := a.headers.read.Get(number); ok {
 		return f, nil
 	}
 	row, ok, err := a.get(keyNumber(rowHeader, number))
@@ -211,7 +212,7 @@ func (a *Archive) reference(number uint64) (*reference, error) {
 	if f == nil {
 		return nil, fault.New(fault.Corrupt, "store: a header row of %d bytes cannot be referred to", len(record))
 	}
-	a.headers.read.offer(number, f, int64(min(len(record), maxDictionary)))
+	a.headers.read.Offer(number, f, int64(min(len(record), maxDictionary)))
 	return f, nil
 }
 
@@ -237,7 +238,7 @@ func (a *Archive) verifyReference(number uint64) error {
 // it has to stay while others refer to it. changing is held.
 func (a *Archive) dropHeader(b *pebble.Batch, r *archivepb.Instance) error {
 	a.headers.choosing.Lock() // until those who have chosen it have said so in their rows
-	a.headers.series.forget(seriesName{r.Study, r.Series}, func(f *reference) bool { return f.number == r.Number })
+	a.headers.series.Forget(seriesName{r.Study, r.Series}, func(f *reference) bool { return f.number == r.Number })
 	a.headers.choosing.Unlock()
 
 	row, _, err := a.get(keyNumber(rowHeader, r.Number))

@@ -143,7 +143,7 @@ func TestAHeaderRowStaysUntilNoneRefersToIt(t *testing.T) {
 	if b.row(numbers[0]) == nil || b.rows(rowKept) != 1 || b.rows(rowReference) != 3 {
 		t.Fatalf("%d rows are kept, %d refer to it", b.rows(rowKept), b.rows(rowReference))
 	}
-	b.headers.read.drop()
+	b.headers.read.Drop()
 	for n := 1; n < 4; n++ {
 		b.headed(serial(n), numbers[n])
 	}
@@ -189,7 +189,7 @@ func TestNoArrivalRefersToAHeaderThatGoesMeanwhile(t *testing.T) {
 	if err := b.purge(ctx, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	b.headers.read.drop()
+	b.headers.read.Drop()
 	b.sound()
 }
 
@@ -204,7 +204,7 @@ func TestADanglingReferenceIsCorruptAndVerifyNamesIt(t *testing.T) {
 	if err != nil || len(report.Findings) != 1 || report.Findings[0].Kind != "reference" {
 		t.Errorf("findings: %+v, %v", report.Findings, err)
 	}
-	b.headers.read.drop()
+	b.headers.read.Drop()
 	if err := b.unset(keyNumber(rowHeader, first)); err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"pelago/replication/catalog"
-	"pelago/replication/catalog/catalogtest"
 )
 
 // The queue is looked at before the packer holds still: what a purge takes in
@@ -52,9 +51,9 @@ func TestVerifyKnowsWhatIsLeftToBeTold(t *testing.T) {
 	m := serial(0)
 	b.store(m)
 	b.sound()
-	_, err := catalogtest.Alone(b.catalog).Do(&catalog.SeriesFact{
-		Origin: b.o.Node, Site: b.o.Site, AsOf: 1 << 40, Study: m.study, Series: m.series, Instances: 7, Arrived: time.Now().UnixMicro(),
-	})
+	err := b.catalog.Ahead([]*catalog.SeriesFact{{
+		Origin: b.o.Node, Site: b.o.Site, AsOf: 1 << 60, Study: m.study, Series: m.series, Instances: 7, Arrived: time.Now().UnixMicro(),
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

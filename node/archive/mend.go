@@ -222,7 +222,7 @@ func (a *Archive) putMended(number uint64, record []byte) error {
 	if err := a.store.Set(keyNumber(rowHeader, number), wholeHeader(record), pebble.NoSync); err != nil {
 		return fmtStore(err)
 	}
-	a.headers.read.forget(number, func(*reference) bool { return true })
+	a.headers.read.Forget(number, func(*reference) bool { return true })
 	a.stats.HeadersMended.Add(1)
 	return nil
 }

@@ -102,7 +102,7 @@ func TestARottenBlockOfHeadersIsMadeAnewFromTheBytes(t *testing.T) {
 			bulktest.Rot(t, fs, name, at)
 			o := testOptions(fs, keys)
 			o.Fatal = func(err error) { t.Errorf("packed %v: the process ends: %v", packed, err) }
-			a, err := Open(o)
+			a, err := openAlone(o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -142,7 +142,7 @@ func TestARottenBlockOfHeadersIsMadeAnewFromTheBytes(t *testing.T) {
 			for _, f := range must(b.VerifyAlone(t.Context(), nil)).Findings {
 				t.Errorf("packed %v, after mending: %+v", packed, f)
 			}
-			if err := a.Close(); err != nil {
+			if err := closeAlone(a); err != nil {
 				t.Error(err)
 			}
 		}
@@ -217,7 +217,7 @@ func TestTheHeaderOfADroppedInstanceDoesNotComeBack(t *testing.T) {
 // no bytes any more, each of the others is.
 func TestAHeaderThatOthersReferToIsMended(t *testing.T) {
 	for _, dropped := range []bool{false, true} {
-		b := open(t, testOptions(vfs.NewMem(), newRing()))
+		b := openPurged(t, testOptions(vfs.NewMem(), newRing()))
 		var numbers []uint64
 		for n := range 4 {
 			numbers = append(numbers, b.store(serial(n)).Number)
@@ -231,7 +231,7 @@ func TestAHeaderThatOthersReferToIsMended(t *testing.T) {
 		if err := b.Archive.store.Set(keyNumber(rowHeader, numbers[0]), []byte{headerWhole, 0xff}, nil); err != nil {
 			t.Fatal(err)
 		}
-		b.headers.read.drop()
+		b.headers.read.Drop()
 		for i, n := range numbers[1:] {
 			if _, err := b.Headers(t.Context(), Ref{Number: n}); err != nil {
 				t.Errorf("dropped %v: %v", dropped, err)

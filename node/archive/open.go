@@ -225,12 +225,12 @@ func (a *Archive) packed(location *archivepb.Location, r *archivepb.Instance) (i
 	if err != nil {
 		return nil, nil, err
 	}
-	plaintext, ok := a.packs.get(id)
+	plaintext, ok := a.packs.Get(id)
 	if !ok {
 		if plaintext, err = a.openPack(id); err != nil {
 			return nil, nil, err
 		}
-		a.packs.offer(id, plaintext, 1)
+		a.packs.Offer(id, plaintext, 1)
 	}
 	return a.codec.Instance(id, plaintext, packEntry(location, r)), func() error { return nil }, nil
 }

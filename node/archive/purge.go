@@ -253,7 +253,7 @@ func (a *Archive) forget(ctx context.Context) error {
 			return err
 		}
 	}
-	a.packs.drop()
+	a.packs.Drop()
 	if err := a.o.Keys.Forget(studies...); err != nil {
 		return err
 	}

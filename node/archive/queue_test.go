@@ -37,12 +37,12 @@ func idle(t testing.TB, change func(*Options)) *Archive {
 	if change != nil {
 		change(&o)
 	}
-	a, err := Open(o)
+	a, err := openAlone(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := a.Close(); err != nil {
+		if err := closeAlone(a); err != nil {
 			t.Error(err)
 		}
 	})

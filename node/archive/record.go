@@ -55,36 +55,12 @@ func placed(l *archivepb.Location) staging.Placed {
 }
 
 func packedLocation(id pack.ID, e *pack.Entry) *archivepb.Location {
-	location := &archivepb.Location{Pack: id[:], Chunks: make([]*archivepb.Chunk, len(e.Chunks))}
-	for i, c := range e.Chunks {
-		chunk := &archivepb.Chunk{
-			Offset: c.Offset, Length: c.Length, At: c.At, Compressed: c.Compressed, Filter: uint32(c.Filter),
-		}
-		if s := c.Samples; s != (pack.Samples{}) {
-			chunk.Samples = &archivepb.Samples{
-				Offset: s.Offset, Length: s.Length, Width: int32(s.Width),
-				Bytes: int32(s.Bytes), Stride: int32(s.Stride), BigEndian: s.BigEndian,
-			}
-		}
-		location.Chunks[i] = chunk
-	}
-	return location
+	return &archivepb.Location{Pack: id[:], Chunks: archivepb.Chunks(e.Chunks)}
 }
 
 func packEntry(l *archivepb.Location, in *archivepb.Instance) *pack.Entry {
-	e := &pack.Entry{Bytes: in.Bytes, Chunks: make([]pack.Chunk, len(l.Chunks))}
+	e := &pack.Entry{Bytes: in.Bytes, Chunks: archivepb.PackChunks(l.Chunks)}
 	copy(e.Hash[:], in.Hash)
-	for i, c := range l.Chunks {
-		e.Chunks[i] = pack.Chunk{
-			Offset: c.Offset, Length: c.Length, At: c.At, Compressed: c.Compressed, Filter: byte(c.Filter),
-		}
-		if s := c.Samples; s != nil {
-			e.Chunks[i].Samples = pack.Samples{
-				Offset: s.Offset, Length: s.Length, Width: int(s.Width),
-				Bytes: int(s.Bytes), Stride: int(s.Stride), BigEndian: s.BigEndian,
-			}
-		}
-	}
 	return e
 }
 

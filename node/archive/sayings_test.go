@@ -9,11 +9,11 @@ import (
 )
 
 func TestFactIsTheSameWhetherRememberedOrRead(t *testing.T) {
-	a, err := Open(testOptions(vfs.NewMem(), newRing()))
+	a, err := openAlone(testOptions(vfs.NewMem(), newRing()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.Close()
+	defer closeAlone(a)
 	m := serial(3)
 	in := m.incoming(m.encode(t))
 	in.Sender.Charset, in.Sender.Issuer = "ISO_IR 144", "WARD"

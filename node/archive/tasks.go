@@ -23,7 +23,9 @@ func (a *Archive) Tasks() []work.Task {
 	again := &work.Restart{}
 	return []work.Task{
 		{Name: "disk_watch", Run: a.watch},
-		{Name: "journal", Run: func(ctx context.Context, _ *work.Progress) error { return a.journal.Run(ctx, facts{a, &a.said}) }},
+		{Name: "journal", Run: func(ctx context.Context, _ *work.Progress) error {
+			return a.journal.Run(ctx, facts{a, &a.said}, a.o.Propose)
+		}},
 		{Name: "finish_left", Run: a.finishLeft, Restart: again},
 		{Name: "mend", Run: a.runMender, Restart: again},
 		{Name: "pack", Run: a.runPacker},

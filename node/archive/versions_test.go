@@ -221,11 +221,11 @@ func TestAComparisonThatWasCutShortIsMadeAtTheNextStart(t *testing.T) {
 		t.Fatalf("%d quarantined, %v", n, err)
 	}
 	b.close()
-	a, err := Open(testOptions(mem, keys))
+	a, err := openAlone(testOptions(mem, keys))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.Close()
+	defer closeAlone(a)
 	if err := a.settleLeft(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -267,11 +267,11 @@ func TestAnArrivalWithoutRowsYieldsToWhatCameSince(t *testing.T) {
 	}
 	kept := b.store(m)
 	b.close()
-	a, err := Open(testOptions(mem, keys))
+	a, err := openAlone(testOptions(mem, keys))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(a.settleLeft(context.Background()), a.Close()); err != nil {
+	if err := errors.Join(a.settleLeft(context.Background()), closeAlone(a)); err != nil {
 		t.Fatal(err)
 	}
 	b = open(t, testOptions(mem, keys))

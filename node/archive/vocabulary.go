@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"iter"
 
@@ -46,13 +47,29 @@ type Stored struct {
 	Warnings []string // for STOW's (0008,1196) and the log; no patient data
 }
 
-// Ref names a stored instance; Number is this node's local number.
+// Ref names a stored instance. Number is the local number at the node that
+// stores it.
 type Ref struct {
 	Study, Series, SOP string
 	Class              string
 	Syntax             string
 	Number             uint64
-	Bytes              int64 // as stored
+	Bytes              int64  // as stored
+	Origin             string // id of the node that stores it; "" = this one
+}
+
+// Missing is in the tree of an error of [Reads.Select] about instances of a
+// series that are known to be held by other nodes, and only by their number:
+// none of those nodes tells now which they are. Its kind is fault.Unavailable.
+type Missing struct {
+	Study, Series string // "" where it is not known
+	SOP           string // if just that one was asked for
+	Instances     int    // at least one
+}
+
+// Error names no patient.
+func (m *Missing) Error() string {
+	return fmt.Sprintf("%d instances of series %s are held by nodes that do not answer", m.Instances, m.Series)
 }
 
 // Instance is an opened instance.
@@ -67,12 +84,15 @@ type Instance interface {
 	io.Closer
 }
 
-// Reads is what retrieval faces use of the archive. Implemented by *Archive.
+// Reads is what retrieval faces use of the archive. Implemented by *Archive for
+// what is stored here, and by node/reach for all that the network has.
 type Reads interface {
 	// Select yields the instances of a study, a series or an instance (lower
 	// UIDs empty widen), in ascending UID order; only canonical ones, none that a
 	// tombstone covers. With study empty, series or instance UIDs alone are looked
-	// up. fault.NotFound is the first yield when there are none.
+	// up. fault.NotFound is the first yield when there are none. An error with
+	// [Missing] in its tree stands for instances, and more may follow; any other
+	// is the last yield.
 	Select(ctx context.Context, study, series, instance string) iter.Seq2[Ref, error]
 	// Open opens one; fault.NotFound, fault.Corrupt, fault.Unavailable.
 	Open(ctx context.Context, ref Ref) (Instance, error)

@@ -27,7 +27,7 @@ func TestFailedWriteOfAStoreIsFatal(t *testing.T) {
 			o := testOptions(fs, newRing())
 			died := make(chan error, 1)
 			o.Fatal = func(err error) { died <- err }
-			a, err := Open(o)
+			a, err := openAlone(o)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"pelago/cluster/authority"
 	"pelago/cluster/fault"
 	"pelago/dimse"
 )
@@ -25,7 +26,9 @@ import (
 // optional setting means its default, written by [Default].
 type Config struct {
 	Data string `toml:"data" comment:"The data directory. One node a directory; it is locked."`
-	Site string `toml:"site" comment:"The hospital's name: the issuer of Patient IDs that name none."`
+	Site string `toml:"site" comment:"The hospital's name: the issuer of Patient IDs that name none. Once the node has started, its certificate names the site."`
+	// Network is asked for when a network is founded or joined.
+	Network string `toml:"network" comment:"The network's name, when this node founds one (a-z, 0-9, hyphens; empty: one is made up), and which it must be otherwise."`
 
 	DICOM DICOM `toml:"dicom"`
 	HTTP  HTTP  `toml:"http"`
@@ -63,9 +66,13 @@ type HTTP struct {
 	Users       map[string]string `toml:"users" comment:"Name = password hash, as printed by 'pelago config password'."`
 }
 
-// Peer configures the port between sites.
+// Peer configures the port between nodes, and how this one becomes a member.
 type Peer struct {
-	Listen string `toml:"listen" comment:"Address of the one port between sites. Unused in a network of one."`
+	Listen    string `toml:"listen" comment:"Address of the one port between nodes; empty: none, and the network stays one node."`
+	Advertise string `toml:"advertise" comment:"Where other nodes reach it, host or host:port; empty: where it listens."`
+	Join      string `toml:"join" comment:"host:port of any node of the network that a fresh node joins; empty: it founds one."`
+	Token     string `toml:"token" comment:"The token to join by, from 'pelago token'. Better given as PELAGO_PEER_TOKEN."`
+	Witness   bool   `toml:"witness" comment:"Join or found as a witness: it votes, and keeps no shards."`
 }
 
 // Store bounds what rests on disk.
@@ -152,8 +159,11 @@ func decode(r io.Reader, c *Config) error {
 }
 
 // Print writes the configuration as a file that reads back to itself, with a
-// comment for every key. Password hashes are left out.
+// comment for every key. Password hashes and the token are left out.
 func (c Config) Print(w io.Writer) error {
+	if c.Peer.Token != "" {
+		c.Peer.Token = "(hidden)"
+	}
 	if len(c.HTTP.Users) > 0 {
 		users := map[string]string{}
 		for name := range c.HTTP.Users {
@@ -171,7 +181,8 @@ func (c *Config) Check() error {
 	k.check(plainName(c.Site), "site: a name of 1 to %d printable characters is needed, without backslash and slash", maxSite)
 	c.DICOM.check(&k)
 	c.HTTP.check(&k)
-	k.address("peer.listen", c.Peer.Listen)
+	k.check(c.Network == "" || networkName(c.Network), "network: a name of 1 to %d of a-z, 0-9 and inner hyphens", maxNetwork)
+	c.Peer.check(&k)
 	c.Store.check(&k)
 	if c.Audit.Syslog != "" {
 		k.address("audit.syslog", c.Audit.Syslog)
@@ -222,6 +233,38 @@ func (h *HTTP) check(k *checker) {
 	}
 }
 
+func (p *Peer) check(k *checker) {
+	k.address("peer.listen", p.Listen)
+	k.address("peer.join", p.Join)
+	k.check(p.Token == "" || p.Join != "", "peer.token: a token is for joining, and peer.join says where")
+	k.check(p.Join == "" || p.Listen != "", "peer.join: a node of a network needs peer.listen, where the others reach it")
+	if p.Advertise == "" {
+		host, _, err := net.SplitHostPort(p.Listen)
+		k.check(p.Listen == "" || err != nil || host != "" && !unspecified(host),
+			"peer.advertise: peer.listen is all of this machine's addresses: say which of them other nodes reach")
+		return
+	}
+	host, _ := p.AdvertisedAs("0")
+	k.check(host != "" && !unspecified(host), "peer.advertise: a host or host:port that other nodes reach")
+}
+
+// AdvertisedAs returns the host and the port of peer.advertise, where it names
+// none the port given.
+func (p *Peer) AdvertisedAs(number string) (host, port string) {
+	if host, port, err := net.SplitHostPort(p.Advertise); err == nil {
+		if port == "" || port == "0" {
+			port = number
+		}
+		return host, port
+	}
+	return strings.Trim(p.Advertise, "[]"), number
+}
+
+func unspecified(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsUnspecified()
+}
+
 // heapBeside is the least heap beside block caches: the rows that both stores
 // hold in memory until they are flushed, at most 96 MiB while much comes in, and
 // room to work. They are in use, so that a collector held to less would run
@@ -247,13 +290,21 @@ const (
 	maxGrace = Duration(30 * 24 * time.Hour)
 )
 
+// maxNetwork is the longest name of a network: a DNS label.
+const maxNetwork = 63
+
+// networkName is the rule of cluster/authority.
+func networkName(name string) bool {
+	return authority.Name{Network: name, Site: "x", Node: strings.Repeat("a", 32)}.Check() == nil
+}
+
 // maxSite is the longest name of a site: it is the issuer of Patient IDs that
 // name none (0010,0021), VR LO.
 const maxSite = 64
 
 // plainName reports whether a site's name can stand in attributes and keys.
 func plainName(name string) bool {
-	if name == "" || utf8.RuneCountInString(name) > maxSite || strings.TrimSpace(name) != name || !utf8.ValidString(name) {
+	if name == "" || name == "." || name == ".." || utf8.RuneCountInString(name) > maxSite || strings.TrimSpace(name) != name || !utf8.ValidString(name) {
 		return false
 	}
 	return !strings.ContainsFunc(name, func(r rune) bool { return r == '\\' || r == '/' || !unicode.IsPrint(r) })

@@ -168,7 +168,16 @@ func TestCheckRefuses(t *testing.T) {
 		"a user with a colon":                 func(c *Config) { c.HTTP.Users = map[string]string{"a:b": "h"} },
 		"a user without a password":           func(c *Config) { c.HTTP.Users = map[string]string{"a": ""} },
 		"a title in blanks":                   func(c *Config) { c.DICOM.AE = " PELAGO" },
-		"an address between sites that is no": func(c *Config) { c.Peer.Listen = "x" },
+		"a site that is a folder":             func(c *Config) { c.Site = ".." },
+		"an address between nodes that is no": func(c *Config) { c.Peer.Listen = "x" },
+		"all addresses, and none to tell":     func(c *Config) { c.Peer.Listen = ":7700" },
+		"all addresses of IPv6":               func(c *Config) { c.Peer.Listen = "[::]:7700" },
+		"all addresses told to others":        func(c *Config) { c.Peer.Advertise = "0.0.0.0:7700" },
+		"a network in upper case":             func(c *Config) { c.Network = "North" },
+		"a long network":                      func(c *Config) { c.Network = strings.Repeat("a", 64) },
+		"a place to join that is none":        func(c *Config) { c.Peer.Join = "pacs" },
+		"a token without a place":             func(c *Config) { c.Peer.Token = "t" },
+		"joining without a port":              func(c *Config) { c.Peer.Join, c.Peer.Listen = "a:7700", "" },
 	} {
 		c := Default()
 		change(&c)
@@ -180,6 +189,31 @@ func TestCheckRefuses(t *testing.T) {
 	c.Site = "Klinikum Süd (Haus 3)"
 	if err := c.Check(); err != nil {
 		t.Errorf("a plain site: %v", err)
+	}
+}
+
+func TestAnAdvertisedAddressMayLeaveThePortToWhereItListens(t *testing.T) {
+	for advertise, want := range map[string]string{
+		"pacs.example": "pacs.example 7", "pacs.example:7700": "pacs.example 7700", "pacs.example:0": "pacs.example 7",
+		"10.0.0.1": "10.0.0.1 7", "fd00::1": "fd00::1 7", "[fd00::1]": "fd00::1 7", "[fd00::1]:7700": "fd00::1 7700",
+	} {
+		c := Default()
+		c.Peer.Listen, c.Peer.Advertise = ":0", advertise
+		if err := c.Check(); err != nil {
+			t.Errorf("%s: %v", advertise, err)
+		}
+		if host, port := c.Peer.AdvertisedAs("7"); host+" "+port != want {
+			t.Errorf("%s: %s %s", advertise, host, port)
+		}
+	}
+}
+
+func TestThePrintedConfigurationHoldsNoToken(t *testing.T) {
+	c := Default()
+	c.Peer.Join, c.Peer.Token = "a:7700", "pelago1secret"
+	var b bytes.Buffer
+	if err := c.Print(&b); err != nil || strings.Contains(b.String(), "secret") {
+		t.Errorf("%v\n%s", err, b.String())
 	}
 }
 

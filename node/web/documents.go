@@ -23,12 +23,16 @@ const (
 	heldMetadata = 8 << 20
 )
 
-// heldWriter gathers a body up to a limit, then sends the header and streams.
+// heldWriter gathers a body up to a limit, then sends the header and streams. One
+// that keeps its body sends nothing before the end: what is over the limit waits
+// on disk.
 type heldWriter struct {
 	call    *call
 	limit   int
 	status  int
 	held    pieces
+	keep    bool
+	spilled *spill
 	flowing bool // the header is out
 	whole   bool // everything was held: it is the body
 }
@@ -75,9 +79,18 @@ func (p pieces) room() (n int) {
 }
 
 func (h *heldWriter) Write(b []byte) (int, error) {
-	if !h.flowing && h.held.size()+len(b) <= h.limit {
+	if !h.flowing && h.spilled == nil && h.held.size()+len(b) <= h.limit {
 		h.held.add(b)
 		return len(b), nil
+	}
+	if h.keep {
+		if h.spilled == nil {
+			var err error
+			if h.spilled, err = newSpill(h.call.options.TempDir, h.call.limits.Spool); err != nil {
+				return 0, err
+			}
+		}
+		return h.spilled.Write(b)
 	}
 	if err := h.flow(); err != nil {
 		return 0, err
@@ -113,11 +126,25 @@ func (c *call) writePieces(held pieces) error {
 
 // finish sends what is held, with its length if that is all.
 func (h *heldWriter) finish() error {
-	if !h.flowing {
-		h.whole = true
-		h.call.w.Header().Set("Content-Length", strconv.Itoa(h.held.size()))
+	if h.flowing {
+		return nil
 	}
-	return h.flow()
+	size := int64(h.held.size())
+	if h.whole = h.spilled == nil; !h.whole {
+		size += h.spilled.size
+	}
+	h.call.w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+	if err := h.flow(); err != nil || h.whole || h.call.r.Method == http.MethodHead {
+		return err
+	}
+	return h.call.buffers.copyAt(h.call.w, h.spilled.file, 0, h.spilled.size)
+}
+
+// close drops what waits on disk.
+func (h *heldWriter) close() {
+	if h.spilled != nil {
+		_ = h.spilled.file.Close() // it has no name any more
+	}
 }
 
 // documents writes data sets in the form that the client takes: a JSON array,
@@ -202,8 +229,9 @@ func (d *documents) close() error {
 	return d.held.finish()
 }
 
-// release gives the compressor back, whatever became of the answer.
+// release gives the compressor and the disk back, whatever became of the answer.
 func (d *documents) release() {
+	d.held.close()
 	if d.zip != nil {
 		d.zip.Reset(io.Discard)
 		d.zips.Put(d.zip)

@@ -22,12 +22,19 @@ type frameTable struct {
 	unit   int // bytes that big endian swaps together; 1: none
 }
 
+// numbered names an instance by its local number at the node that stores it.
+type numbered struct {
+	origin string
+	number uint64
+}
+
 // frameTable returns the frame table of an opened instance, kept for the next
 // request when the archive numbers it.
 func (h *Handler) frameTable(inst archive.Instance) (*frameTable, error) {
-	number := inst.Ref().Number
-	if number != 0 {
-		if t, ok := h.tables.get(number); ok {
+	ref := inst.Ref()
+	name := numbered{ref.Origin, ref.Number}
+	if name.number != 0 {
+		if t, ok := h.tables.get(name); ok {
 			return t, nil
 		}
 	}
@@ -45,12 +52,12 @@ func (h *Handler) frameTable(inst archive.Instance) (*frameTable, error) {
 			}
 		}
 	}
-	if number != 0 {
+	if name.number != 0 {
 		bytes := int64(256)
 		for _, runs := range frames.Extents {
 			bytes += 24 + 16*int64(len(runs))
 		}
-		h.tables.put(number, t, bytes)
+		h.tables.put(name, t, bytes)
 	}
 	return t, nil
 }
@@ -73,14 +80,14 @@ func (t *frameTable) size(n int) (int64, error) {
 
 // runs returns where frame n lies, or nil when it starts or ends inside a byte.
 func (t *frameTable) runs(n int) []dicom.Extent {
-	f := t.frames
-	if !f.Native {
-		return f.Extents[n-1]
-	}
-	if f.Bits%8 != 0 {
+	if t.frames.Native && t.frames.Bits%8 != 0 {
 		return nil
 	}
-	return []dicom.Extent{{Offset: f.Offset + int64(n-1)*(f.Bits/8), Length: f.Bits / 8}}
+	runs, err := t.frames.Runs(n)
+	if err != nil {
+		return nil // and ReadFrame says why
+	}
+	return runs
 }
 
 // send writes frame n. swap asks for the other byte order than the stored one.

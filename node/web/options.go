@@ -97,11 +97,17 @@ type Options struct {
 	TempDir string   // where bulk data parts of a store request wait; "" = the system's
 	Limits  Limits
 
+	Arrivals Arrivals // nil: nobody is told
+
 	Login  Login        // nil: everyone is anonymous and may do everything
 	Audit  Auditor      // nil: nothing is recorded
 	Metric Metric       // nil: nothing is measured
 	Log    *slog.Logger // nil: nothing is logged
 }
+
+// Arrivals is told of which studies a store request has stored that has ended.
+// *journal.Journal is one.
+type Arrivals interface{ Ended(studies ...string) }
 
 // Login tells who asks. It is called once a request, before anything else of it
 // is looked at, preflight requests excepted.

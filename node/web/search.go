@@ -81,14 +81,24 @@ func (c *call) search(level query.Level, fields ...[]dict.Tag) error {
 	return c.stream(level, answer, form)
 }
 
+// warnSilent names the sites that did not answer, once the answer has ended.
+func (c *call) warnSilent(answer *query.Answer) {
+	if answer.Silent == nil {
+		return
+	}
+	if silent := answer.Silent(); len(silent) > 0 {
+		c.warn("these sites did not answer, their matches may be missing: %s", strings.Join(silent, ", "))
+	}
+}
+
 // searchWarnings tells what the client must know of the answer (PS3.18
 // §8.3.4.4, DESIGN §9).
 func (c *call) searchWarnings(answer *query.Answer, ignored []string) {
-	if answer.Staleness > 0 {
-		c.warn("what other sites stored in the last %s may be missing", answer.Staleness.Round(100*time.Millisecond))
-	}
-	if len(answer.Silent) > 0 {
-		c.warn("these sites did not answer, their matches may be missing: %s", strings.Join(answer.Silent, ", "))
+	switch tenths := 100 * time.Millisecond; {
+	case answer.Staleness == query.StalenessUnknown:
+		c.warn("this site has not heard of others since it started, what they stored may be missing")
+	case answer.Staleness > 0:
+		c.warn("what other sites stored in the last %s may be missing", (answer.Staleness + tenths - 1).Truncate(tenths))
 	}
 	for _, tag := range answer.Ignored {
 		c.warn("the matching key %s could not be used", tag)
@@ -104,6 +114,9 @@ func (c *call) stream(level query.Level, answer *query.Answer, form document) er
 	form.gzip = !form.xml && acceptsGzip(c.r)
 	out := c.newDocuments(form, http.StatusOK, heldSearch)
 	defer out.release()
+	if answer.Silent != nil { // what must be said of the answer goes before it
+		out.held.keep = true
+	}
 	for match, err := range answer.Matches {
 		if err != nil {
 			return err
@@ -129,6 +142,7 @@ func (c *call) stream(level query.Level, answer *query.Answer, form document) er
 		}
 		c.event.Instances++
 	}
+	c.warnSilent(answer)
 	if form.xml && out.count == 0 {
 		// A multipart without parts is none (RFC 2046 §5.1.1).
 		c.w.Header().Del("Content-Type")

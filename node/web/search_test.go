@@ -197,19 +197,96 @@ func TestSearchResources(t *testing.T) {
 func TestSearchSaysWhatMustBeSaidOfTheAnswer(t *testing.T) {
 	s := newSite(t, Options{AE: "PELAGO A"})
 	s.engine.answer = func(query.Query) (*query.Answer, error) {
-		return &query.Answer{Matches: matches(nil), Staleness: 1500 * time.Millisecond, Silent: []string{"north", "so\"uth"}, Ignored: []dict.Tag{0x00101010}}, nil
+		return &query.Answer{Matches: matches(nil), Staleness: 1420 * time.Millisecond, Silent: func() []string { return []string{"north", "so\"uth"} }, Ignored: []dict.Tag{0x00101010}}, nil
 	}
 	res := s.get("/dicom-web/studies?multiplevaluematching=true", "")
 	s.body(res, 200)
 	want := []string{
 		`299 PELAGO_A "what other sites stored in the last 1.5s may be missing"`,
-		`299 PELAGO_A "these sites did not answer, their matches may be missing: north, so_uth"`,
 		`299 PELAGO_A "the matching key (0010,1010) could not be used"`,
 		`299 PELAGO_A "multiplevaluematching is not supported"`,
+		`299 PELAGO_A "these sites did not answer, their matches may be missing: north, so_uth"`,
 	}
 	if got := res.Header.Values("Warning"); !reflect.DeepEqual(got, want) {
 		t.Errorf("%q", got)
 	}
+}
+
+// What a site's silence takes from an answer is known at its end only, and said
+// before it, however long it is.
+func TestSilentSitesAreNamedBeforeTheAnswer(t *testing.T) {
+	long := make([]*dicom.Dataset, 40)
+	for i := range long {
+		long[i] = dicom.NewDataset()
+		long[i].Set(tagStudy, dict.UI, fmt.Sprintf("1.2.%d", i))
+		long[i].Set(0x00081030, dict.LO, strings.Repeat("x", 8<<10))
+	}
+	broken := fault.New(fault.Corrupt, "x")
+	for _, test := range []struct {
+		name   string
+		sets   []*dicom.Dataset
+		fails  error
+		silent []string
+		accept string
+		status int
+		found  int
+	}{
+		{"nobody is silent", long[:1], nil, nil, "", 200, 1},
+		{"one is, nothing matches", nil, nil, []string{"north"}, "", 200, 0},
+		{"one is, something matches", long[:1], nil, []string{"north"}, "", 200, 1},
+		{"one is, more matches than are held in memory", long, nil, []string{"north"}, "", 200, 40},
+		{"the same as XML", long, nil, []string{"north"}, typeXML, 200, 40},
+		{"nothing as XML", nil, nil, []string{"north"}, typeXML, 204, 0},
+		{"it fails after more than is held", long, broken, []string{"north"}, "", 500, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newSite(t, Options{TempDir: t.TempDir()})
+			ended := false
+			s.engine.answer = func(query.Query) (*query.Answer, error) {
+				return &query.Answer{
+					Matches: func(yield func(*dicom.Dataset, error) bool) {
+						matches(test.fails, test.sets...)(yield)
+						ended = true
+					},
+					Silent: func() []string {
+						if !ended {
+							return nil
+						}
+						return test.silent
+					},
+				}, nil
+			}
+			res := s.get("/dicom-web/studies", test.accept)
+			body := string(s.body(res, test.status))
+			warned := strings.Contains(strings.Join(res.Header.Values("Warning"), " "), "north")
+			if warned != (test.silent != nil && test.fails == nil) {
+				t.Errorf("warnings %q", res.Header.Values("Warning"))
+			}
+			if test.fails != nil {
+				return
+			}
+			if n := strings.Count(body, "1.2."); n != 2*test.found && n != 3*test.found { // the UID and its URL
+				t.Errorf("%d UIDs in the answer, want those of %d studies", n, test.found)
+			}
+			if test.accept == "" && !json.Valid([]byte(body)) {
+				t.Error("no JSON")
+			}
+			if length := res.Header.Get("Content-Length"); test.status == 200 && length != fmt.Sprint(len(body)) {
+				t.Errorf("length %s of %d bytes", length, len(body))
+			}
+		})
+	}
+}
+
+func TestAnswersThatWaitAreBounded(t *testing.T) {
+	s := newSite(t, Options{TempDir: t.TempDir(), Limits: Limits{Spool: 100 << 10}})
+	one := dicom.NewDataset()
+	one.Set(tagStudy, dict.UI, "1.2")
+	one.Set(0x00081030, dict.LO, strings.Repeat("x", 60<<10))
+	s.engine.answer = func(query.Query) (*query.Answer, error) {
+		return &query.Answer{Matches: matches(nil, one, one, one), Silent: func() []string { return nil }}, nil
+	}
+	s.body(s.get("/dicom-web/studies", ""), 507)
 }
 
 func TestSearchForms(t *testing.T) {

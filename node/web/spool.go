@@ -24,17 +24,54 @@ type spooled struct {
 	kind           media
 }
 
-// openSpool creates the file and takes its name away at once, so that nothing
-// is left behind by a process that dies.
+// openSpool creates an empty one.
 func openSpool(dir string, limit int64) (*spool, error) {
+	f, err := nameless(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &spool{file: f, limit: limit, parts: make(map[string][]spooled)}, nil
+}
+
+// nameless creates a file and takes its name away at once, so that nothing is
+// left behind by a process that dies.
+func nameless(dir string) (*os.File, error) {
 	f, err := os.CreateTemp(dir, ".spool-*")
 	if err != nil {
-		return nil, fmt.Errorf("web: no place for bulk data parts: %w", err)
+		return nil, fmt.Errorf("web: no place to keep what waits: %w", err)
 	}
 	if err := os.Remove(f.Name()); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &spool{file: f, limit: limit, parts: make(map[string][]spooled)}, nil
+	return f, nil
+}
+
+// spill is the end of an answer that waits on disk until its header can be sent.
+type spill struct {
+	file  *os.File
+	limit int64
+	size  int64
+}
+
+func newSpill(dir string, limit int64) (*spill, error) {
+	f, err := nameless(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &spill{file: f, limit: limit}, nil
+}
+
+// Write appends; fault.Full beyond the limit.
+func (s *spill) Write(b []byte) (int, error) {
+	if s.size+int64(len(b)) > s.limit {
+		return 0, fault.New(fault.Full, "the answer is over %d bytes: ask for less at a time", s.limit)
+	}
+	n, err := s.file.WriteAt(b, s.size)
+	s.size += int64(n)
+	if err != nil {
+		err = fault.New(fault.Full, "the answer cannot be kept: %w", err)
+	}
+	return n, err
 }
 
 func (s *spool) close() error { return s.file.Close() }

@@ -3,6 +3,7 @@ package web
 import (
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 
@@ -28,6 +29,7 @@ func (c *call) store() error {
 	}
 	body := &steadyBody{body: c.r.Body, control: c.w.control, stall: c.limits.Stall}
 	s := &storing{call: c, form: form}
+	defer s.ended()
 	if sent.kind == typeDICOM {
 		s.bare = true
 		s.file(body)
@@ -134,6 +136,13 @@ func (s *storing) put(meta dicom.Meta, body io.Reader) {
 	s.stored = append(s.stored, stored)
 	s.event.Instances++
 	s.account(&stored)
+}
+
+// ended tells that no more of what was stored is on its way.
+func (s *storing) ended() {
+	if s.options.Arrivals != nil && len(s.studies) > 0 {
+		s.options.Arrivals.Ended(slices.Collect(maps.Keys(s.studies))...)
+	}
 }
 
 // maxStoredStudies bounds the studies that a store request is accounted for one

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"slices"
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
@@ -82,10 +83,8 @@ func (t *scan) complete(m *matched) error {
 	if t.q.All && t.q.Level == query.Image {
 		need |= ofHeader
 	}
-	for _, w := range t.want {
-		if m.study.Omits(m.patient, w.tag) || m.series != nil && m.series.Omits(w.tag) {
-			need |= ofHeader
-		}
+	if t.leftOut(m) {
+		need |= ofHeader
 	}
 	if m.series == nil && need&(ofSeries|ofListing|ofHeader) != 0 {
 		for x, err := range t.view.Series(m.study) {
@@ -99,16 +98,19 @@ func (t *scan) complete(m *matched) error {
 	if m.series == nil {
 		return nil
 	}
+	if t.leftOut(m) { // of the series, which may just have been chosen
+		need |= ofHeader
+	}
 	if need&(ofListing|ofHeader) == 0 {
 		return nil
 	}
 	if m.instance == nil {
-		for i, err := range t.engine.instances.List(t.ctx, m.study.UID(), m.series.UID()) {
+		for f, err := range t.list(m) {
 			if err != nil && !fault.Is(err, fault.NotFound) {
 				return err
 			}
 			if err == nil {
-				m.instance = &i
+				m.take(f)
 			}
 			break
 		}
@@ -122,11 +124,19 @@ func (t *scan) complete(m *matched) error {
 	return nil
 }
 
+// leftOut reports whether the records of a match lack a value that is asked for
+// because it is too long for them.
+func (t *scan) leftOut(m *matched) bool {
+	return slices.ContainsFunc(t.want, func(w wanted) bool {
+		return m.study.Omits(m.patient, w.tag) || m.series != nil && m.series.Omits(w.tag)
+	})
+}
+
 // addHeader puts every attribute of a header that is not bulk.
 func (t *scan) addHeader(out *dicom.Dataset, h *dicom.Header) error {
 	var picked []dicom.Element
 	for _, e := range h.Dataset.Elements {
-		if e.Tag.Group() >= 8 && !e.Tag.IsGroupLength() && scopeOf(e.Tag) != ofNobody && !holdsCut(&e) {
+		if answerable(e.Tag) && !holdsCut(&e) {
 			picked = append(picked, e)
 		}
 	}

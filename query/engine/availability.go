@@ -13,6 +13,9 @@ func (t *scan) availability(m *matched) (query.Availability, error) {
 	of := t.engine.instances
 	switch t.q.Level {
 	case query.Image:
+		if m.instance.Origin != "" {
+			return m.reached, nil // by who has just told of it
+		}
 		return of.Availability(t.ctx, m.study.UID(), m.series.UID(), m.instance.Number), nil
 	case query.Series:
 		return of.Availability(t.ctx, m.study.UID(), m.series.UID(), 0), nil

@@ -24,6 +24,12 @@ type Options struct {
 	Catalog   *catalog.Catalog // opened with plan.Indexer
 	Instances query.Instances
 	Issuer    string // the site's issuer of Patient ID
+	// Node is this node's id, and Peers are the others. nil: nobody is ever asked.
+	Node  string
+	Peers query.Peers
+	// Staleness is how old the catalogue may be, false if nobody can tell; nil: it
+	// has all there is.
+	Staleness func() (time.Duration, bool)
 }
 
 // Engine answers queries. It may be used by many goroutines.
@@ -31,6 +37,9 @@ type Engine struct {
 	catalog   *catalog.Catalog
 	instances query.Instances
 	issuer    string
+	node      string
+	peers     query.Peers
+	staleness func() (time.Duration, bool)
 	gate      *semaphore.Weighted // header reads under way
 	started   time.Time
 	settled   atomic.Int64 // since started: when the catalogue last had all that was acknowledged
@@ -48,7 +57,11 @@ func New(o Options) *Engine {
 	if have, want := o.Catalog.IndexerVersion(), (plan.Indexer{}).Version(); have != want {
 		panic(fmt.Sprintf("engine: the catalogue is indexed by version %d, plans need %d", have, want))
 	}
+	if o.Staleness == nil {
+		o.Staleness = func() (time.Duration, bool) { return 0, true }
+	}
 	return &Engine{
+		node: o.Node, peers: o.Peers, staleness: o.Staleness,
 		catalog: o.Catalog, instances: o.Instances, issuer: o.Issuer, started: time.Now(),
 		gate: semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
 	}
@@ -69,11 +82,19 @@ func (e *Engine) Find(ctx context.Context, q query.Query) (*query.Answer, error)
 		return nil, err
 	}
 	s := newSearch(e, q, matcher)
-	staleness, err := e.settle(ctx)
+	others, known := e.staleness() // before own facts: they are no older than these
+	if !known {
+		others = query.StalenessUnknown
+	}
+	own, err := e.settle(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &query.Answer{Matches: s.matches(ctx), Staleness: staleness, Ignored: s.ignored}, nil
+	answer := &query.Answer{Matches: s.matches(ctx), Staleness: max(own, others), Ignored: s.ignored}
+	if s.asks != nil && s.asks.told {
+		answer.Silent = s.asks.sites
+	}
+	return answer, nil
 }
 
 // settle waits until the catalogue has what was acknowledged before now, and
@@ -110,6 +131,8 @@ type search struct {
 	issuer      string // that a Patient ID key is of
 	checkIssuer bool
 	sops        []string // SOP Instance UIDs asked for, if any
+
+	asks *asks // nil: no other node is ever asked
 }
 
 func newSearch(e *Engine, q query.Query, m *match.Matcher) *search {
@@ -129,6 +152,7 @@ func newSearch(e *Engine, q query.Query, m *match.Matcher) *search {
 	for _, w := range s.want {
 		s.wantOf |= w.scope
 	}
+	s.asks = s.newAsks()
 	return s
 }
 

@@ -420,8 +420,8 @@ func TestAvailabilityIsThatOfTheLevelAndTheLeastOfItsInstances(t *testing.T) {
 func TestPatientsAvailabilityCostsNothingWhileNothingIsLost(t *testing.T) {
 	a := twoStudies(t)
 	find(t, a, query.Query{Level: query.Patient, Keys: dataset(attribute{dict.PatientID, "P1"}), Return: []dict.Tag{dict.InstanceAvailability}})
-	if a.asked != 0 {
-		t.Errorf("%d of the patient's studies were asked after", a.asked)
+	if a.asked.Load() != 0 {
+		t.Errorf("%d of the patient's studies were asked after", a.asked.Load())
 	}
 }
 
@@ -465,8 +465,8 @@ func TestAttributesOutsideTheCatalogueAreAnswered(t *testing.T) {
 func TestRecordsAloneAnswerWhatTheyHold(t *testing.T) {
 	a := twoStudies(t)
 	got := find(t, a, query.Query{Level: query.Series, Keys: dataset(attribute{dict.PatientName, "mul*"}, attribute{dict.Modality, ""}), All: true})
-	if len(got) != 2 || a.read != 0 {
-		t.Errorf("%d answers, %d headers read; want 2 and none", len(got), a.read)
+	if len(got) != 2 || a.read.Load() != 0 {
+		t.Errorf("%d answers, %d headers read; want 2 and none", len(got), a.read.Load())
 	}
 }
 

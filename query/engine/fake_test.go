@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -25,9 +26,9 @@ import (
 type archive struct {
 	catalog   *catalog.Catalog
 	instances []stored
-	read      int      // headers read
-	lost      []uint64 // instances that cannot be had
-	asked     int      // after the availability of a study
+	read      atomic.Int64 // headers read
+	lost      []uint64     // instances that cannot be had
+	asked     atomic.Int64 // after the availability of a study
 	settle    func(context.Context) error
 }
 
@@ -122,7 +123,7 @@ func (a *archive) Find(_ context.Context, sop string) ([]query.Instance, error) 
 }
 
 func (a *archive) Header(_ context.Context, number uint64) (*dicom.Header, error) {
-	a.read++
+	a.read.Add(1)
 	if number == 0 || number > uint64(len(a.instances)) {
 		return nil, fault.New(fault.NotFound, "no instance %d", number)
 	}
@@ -131,7 +132,7 @@ func (a *archive) Header(_ context.Context, number uint64) (*dicom.Header, error
 
 func (a *archive) Availability(_ context.Context, study, series string, number uint64) query.Availability {
 	if study != "" {
-		a.asked++
+		a.asked.Add(1)
 	}
 	for _, lost := range a.lost {
 		x := a.instances[lost-1]

@@ -21,7 +21,7 @@ func (t *scan) patients(row catalog.StudyRow) error {
 		if best == nil {
 			continue
 		}
-		seen, err := t.seen(row, i)
+		seen, err := t.brought(row, i)
 		if err != nil {
 			return err
 		}
@@ -45,6 +45,18 @@ func (t *scan) first(row catalog.StudyRow, i int, best **matched) error {
 		return nil
 	}
 	return err
+}
+
+// brought is as seen, and remembers the patient where others would have to be
+// asked again.
+func (t *scan) brought(row catalog.StudyRow, i int) (bool, error) {
+	key := row.Patient(i)
+	if t.sent == nil || key.ID == "" {
+		return t.seen(row, i)
+	}
+	seen := t.sent[key]
+	t.sent[key] = true
+	return seen, nil
 }
 
 // seen reports whether patient i of a study matches by the study as an earlier

@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
+	"slices"
 	"time"
 
 	"pelago/cluster/fault"
@@ -64,6 +66,14 @@ type emitter func(build func() (*dicom.Dataset, error)) error
 // the other.
 func (s *search) run(ctx context.Context, emit emitter) error {
 	t := &scan{search: s, ctx: ctx, emit: emit}
+	if s.asks != nil {
+		stopped, stop := context.WithCancel(ctx)
+		t.ctx = stopped
+		defer func() { stop(); s.asks.running.Wait() }()
+		if s.q.Level == query.Patient && s.asks.told {
+			t.sent = map[catalog.PatientKey]bool{}
+		}
+	}
 	if s.sops != nil {
 		done, err := t.findInstances()
 		if err != nil || done {
@@ -89,10 +99,20 @@ func (s *search) run(ctx context.Context, emit emitter) error {
 // scan is one search under way.
 type scan struct {
 	*search
-	ctx   context.Context //nolint:containedctx // lives as long as one call of run
-	emit  emitter
-	view  *catalog.View
-	found map[string]map[string][]query.Instance // by study and series, when SOP Instance UIDs are asked for
+	ctx  context.Context //nolint:containedctx // lives as long as one call of run
+	emit emitter
+	view *catalog.View
+	// found are this node's own instances by study and series, when SOP Instance
+	// UIDs are asked for. within tells that there are no others: those of other
+	// nodes are in it, or their series are named by other keys.
+	found  map[string]map[string][]query.Instance
+	within bool
+
+	ahead *window // not nil while it is gathered, and nothing is emitted
+	at    *window // whose studies are gone through
+	// sent are the patients in the answer, where it would take asking others again
+	// to see that an earlier study has brought them in.
+	sent map[catalog.PatientKey]bool
 }
 
 // part goes on from an order in a view of its own until the view is old, and
@@ -109,21 +129,17 @@ func (t *scan) part(from, last catalog.Order) (next catalog.Order, done bool, er
 	if err != nil {
 		return from, false, err
 	}
+	if t.asks != nil && t.asks.told {
+		return t.windows(studies, from, last)
+	}
 	opened := time.Now()
 	for n := 1; ; n++ {
-		at, ok, err := studies.SeekGE(from)
-		if err != nil {
-			return from, false, err
+		row, at, ok, err := t.next(studies, from, last)
+		if err != nil || !ok {
+			return from, true, err
 		}
-		if !ok || compare(at, last) > 0 {
-			return from, true, nil
-		}
-		row, ok, err := t.view.Study(at)
-		if err != nil {
-			return from, false, err
-		}
-		if ok {
-			if err := t.study(row); err != nil {
+		if row != nil {
+			if err := t.study(*row); err != nil {
 				return from, false, err
 			}
 		}
@@ -131,7 +147,7 @@ func (t *scan) part(from, last catalog.Order) (next catalog.Order, done bool, er
 			return from, true, nil
 		}
 		from = at.Next()
-		if n%checkEvery == 0 || t.keys.has&ofHeader != 0 || ok {
+		if n%checkEvery == 0 || t.keys.has&ofHeader != 0 || row != nil {
 			if err := t.ctx.Err(); err != nil {
 				return from, false, err
 			}
@@ -142,6 +158,100 @@ func (t *scan) part(from, last catalog.Order) (next catalog.Order, done bool, er
 	}
 }
 
+// next returns where the next study stands, and its row unless queries must not
+// see it; false when there is none.
+func (t *scan) next(studies stream, from, last catalog.Order) (*catalog.StudyRow, catalog.Order, bool, error) {
+	at, ok, err := studies.SeekGE(from)
+	if err != nil || !ok || compare(at, last) > 0 {
+		return nil, from, false, err
+	}
+	row, ok, err := t.view.Study(at)
+	if err != nil || !ok {
+		return nil, at, err == nil, err
+	}
+	return &row, at, true, nil
+}
+
+// windows goes on as part does, where others may have to be asked: about many
+// studies at once, and while those of one window are matched already about those
+// of the next.
+func (t *scan) windows(studies stream, from, last catalog.Order) (next catalog.Order, done bool, err error) {
+	opened := time.Now()
+	var waiting *window
+	defer func() {
+		t.at = nil
+		if waiting != nil {
+			waiting.cancel()
+		}
+	}()
+	for size := firstWindow; !done; size = min(size*growWindow, maxWindow) {
+		var rows []catalog.StudyRow
+		if rows, from, done, err = t.rows(studies, from, last, size); err != nil {
+			return from, false, err
+		}
+		w, err := t.gather(rows)
+		if err != nil {
+			return from, false, err
+		}
+		if err := t.match(waiting); err != nil {
+			w.cancel()
+			return from, false, err
+		}
+		waiting = w
+		if size == firstWindow || time.Since(opened) > viewAge {
+			if err := t.match(waiting); err != nil {
+				return from, false, err
+			}
+			waiting = nil
+			if time.Since(opened) > viewAge {
+				return from, done, nil
+			}
+		}
+	}
+	return from, true, t.match(waiting)
+}
+
+// rows reads up to so many studies.
+func (t *scan) rows(studies stream, from, last catalog.Order, size int) (rows []catalog.StudyRow, next catalog.Order, done bool, err error) {
+	for n := 1; len(rows) < size; n++ {
+		if n%checkEvery == 0 {
+			if err := t.ctx.Err(); err != nil {
+				return nil, from, false, err
+			}
+		}
+		row, at, ok, err := t.next(studies, from, last)
+		if err != nil || !ok {
+			return rows, from, true, err
+		}
+		if row != nil {
+			rows = append(rows, *row)
+		}
+		if at == catalog.LastOrder() {
+			return rows, from, true, nil
+		}
+		from = at.Next()
+	}
+	return rows, from, false, nil
+}
+
+// match goes through the studies of a window; nil has none.
+func (t *scan) match(w *window) error {
+	if w == nil {
+		return nil
+	}
+	defer w.cancel()
+	t.at = w
+	for _, row := range w.rows {
+		if err := t.ctx.Err(); err != nil {
+			return err
+		}
+		if err := t.study(row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // open returns the stream of studies to look at.
 func (t *scan) open() (stream, error) {
 	studies, err := open(t.view, t.plan.Sets)
@@ -149,7 +259,7 @@ func (t *scan) open() (stream, error) {
 		return nil, err
 	}
 	var of stream
-	if t.found != nil {
+	if t.within {
 		uids := make([]string, 0, len(t.found))
 		for uid := range t.found {
 			uids = append(uids, uid)
@@ -170,9 +280,11 @@ func (t *scan) open() (stream, error) {
 }
 
 // findInstances looks up the SOP Instance UIDs that the query names, and
-// reports whether there are none.
+// reports whether there are none. Others are asked only if nothing else says in
+// which series they are, and if they are not all here.
 func (t *scan) findInstances() (none bool, err error) {
 	t.found = map[string]map[string][]query.Instance{}
+	var missing []string
 	for _, sop := range t.sops {
 		if err := t.ctx.Err(); err != nil {
 			return false, err
@@ -181,17 +293,32 @@ func (t *scan) findInstances() (none bool, err error) {
 		if err != nil && !fault.Is(err, fault.NotFound) {
 			return false, err
 		}
-		for _, i := range instances {
-			if t.found[i.Study] == nil {
-				t.found[i.Study] = map[string][]query.Instance{}
-			}
-			t.found[i.Study][i.Series] = append(t.found[i.Study][i.Series], i)
+		if len(instances) == 0 {
+			missing = append(missing, sop)
 		}
+		t.note(instances)
 	}
-	for _, series := range t.found {
-		for _, list := range series {
-			sortBySOP(list)
+	if t.within = t.asks == nil || !namesSeries(t.matcher.Keys()); !t.within {
+		return false, nil
+	}
+	if t.asks != nil && len(missing) > 0 {
+		instances, err := t.locate(missing)
+		if err != nil {
+			return false, err
 		}
+		t.note(instances)
 	}
 	return len(t.found) == 0, nil
+}
+
+// note adds to the instances that were found, ascending.
+func (t *scan) note(instances []query.Instance) {
+	for _, i := range instances {
+		if t.found[i.Study] == nil {
+			t.found[i.Study] = map[string][]query.Instance{}
+		}
+		list := append(t.found[i.Study][i.Series], i)
+		slices.SortFunc(list, func(a, b query.Instance) int { return cmp.Compare(a.SOP, b.SOP) })
+		t.found[i.Study][i.Series] = list
+	}
 }

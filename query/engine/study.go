@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"errors"
 	"iter"
 	"slices"
@@ -20,7 +19,13 @@ type matched struct {
 	data     *dicom.Dataset // patient and study
 	series   *catalog.SeriesRow
 	instance *query.Instance
-	header   *dicom.Header
+	header   *dicom.Header // of another node's instance: what the query needs of it
+	reached  query.Availability
+}
+
+// take makes an instance the one that is looked at.
+func (m *matched) take(f query.Found) {
+	m.instance, m.header, m.reached = &f.Instance, f.Header, f.Availability
 }
 
 // study matches one study and emits what the query's level makes of it.
@@ -78,7 +83,7 @@ func (t *scan) variant(row catalog.StudyRow, i int, found func(matched) error) e
 		return nil
 	}
 	m := matched{study: row, patient: i, data: row.Dataset(i)}
-	if t.keys.has&ofArchive != 0 {
+	if t.keys.has&ofArchive != 0 && t.ahead == nil {
 		found = t.ifAvailable(found)
 	}
 	if t.keys.has&ofPatient != 0 {
@@ -108,7 +113,7 @@ func (t *scan) variant(row catalog.StudyRow, i int, found func(matched) error) e
 
 // series matches one series of a study.
 func (t *scan) series(m matched, omitted []dict.Tag, found func(matched) error) error {
-	if t.found != nil && t.found[m.study.UID()][m.series.UID()] == nil {
+	if t.within && t.found[m.study.UID()][m.series.UID()] == nil {
 		return nil
 	}
 	if t.keys.has&ofSeries != 0 {
@@ -124,14 +129,17 @@ func (t *scan) series(m matched, omitted []dict.Tag, found func(matched) error) 
 	if t.q.Level <= query.Series && len(omitted) == 0 && t.keys.has&(ofListing|ofHeader) == 0 {
 		return found(m)
 	}
-	for i, err := range t.list(m) {
+	if t.ahead != nil {
+		return t.ahead.add(t, m)
+	}
+	for f, err := range t.list(&m) {
 		if err != nil {
 			return err
 		}
 		if err := t.ctx.Err(); err != nil {
 			return err
 		}
-		m.instance, m.header = &i, nil
+		m.take(f)
 		ok, err := t.instance(&m, omitted)
 		if err != nil {
 			return err
@@ -146,22 +154,31 @@ func (t *scan) series(m matched, omitted []dict.Tag, found func(matched) error) 
 	return nil
 }
 
-// list yields the instances of a series that may match.
-func (t *scan) list(m matched) iter.Seq2[query.Instance, error] {
-	if t.found == nil {
-		return t.engine.instances.List(t.ctx, m.study.UID(), m.series.UID())
+// list yields the instances of a series that may match: this node's own, and
+// what only others have.
+func (t *scan) list(m *matched) iter.Seq2[query.Found, error] {
+	if groups, here := t.others(m.series); len(groups) > 0 {
+		return t.remoteList(m, groups, here)
 	}
-	return func(yield func(query.Instance, error) bool) {
-		for _, i := range t.found[m.study.UID()][m.series.UID()] {
-			if !yield(i, nil) {
+	return t.ownList(m.study.UID(), m.series.UID())
+}
+
+func (t *scan) ownList(study, series string) iter.Seq2[query.Found, error] {
+	return func(yield func(query.Found, error) bool) {
+		if t.found != nil {
+			for _, i := range t.found[study][series] {
+				if i.Origin == "" && !yield(query.Found{Instance: i}, nil) {
+					return
+				}
+			}
+			return
+		}
+		for i, err := range t.engine.instances.List(t.ctx, study, series) {
+			if !yield(query.Found{Instance: i}, err) {
 				return
 			}
 		}
 	}
-}
-
-func sortBySOP(list []query.Instance) {
-	slices.SortFunc(list, func(a, b query.Instance) int { return cmp.Compare(a.SOP, b.SOP) })
 }
 
 // instance matches one instance: first what needs no header.

@@ -50,6 +50,8 @@ func (c *Catalog) Apply(entries []replication.Entry, at replication.Position) er
 			return fmt.Errorf("catalog: entry %d: %w", e.Index, err)
 		}
 		done = append(done, applied{e.Index, results})
+		c.entries.Add(1)
+		c.entryBytes.Add(uint64(len(e.Data)))
 		// Between two changes of the members nobody knows who they were: there the
 		// position must move at once.
 		if changed := at.MembersIndex != known.MembersIndex; t.facts >= maxTxnFacts && (!changed || at.MembersIndex <= e.Index) {

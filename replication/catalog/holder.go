@@ -48,6 +48,9 @@ func (v *View) Holders(study, series string) ([]Holder, error) {
 	return all, nil
 }
 
+// Holders is as [View.Holders], of this series; Study is left empty.
+func (r SeriesRow) Holders() []Holder { return r.x.appendHolders(nil, "") }
+
 func (x *series) appendHolders(all []Holder, study string) []Holder {
 	for i := range x.origins {
 		o := &x.origins[i]

@@ -20,7 +20,7 @@ var OpeningOf = openingOf
 
 // Wrap is the transport that the library gets.
 func Wrap(t Transport) raft.Transport {
-	return &transport{Transport: t, evidence: newEvidence(), now: time.Now}
+	return newTransport(t)
 }
 
 // VerifyLeader is the library's own answer.
@@ -39,7 +39,7 @@ type Evidence = evidence
 func NewEvidence() *Evidence { return newEvidence() }
 
 // Note takes a confirmation.
-func (e *evidence) Note(id string, term uint64, sent time.Time) { e.note(id, term, sent) }
+func (e *evidence) Note(id string, term uint64, sent time.Time) { e.note(id, term, Heard{Sent: sent}) }
 
 // Confirmed is confirmed.
 func (e *evidence) Confirmed(self string, all []replication.Member, term uint64, since time.Time) bool {

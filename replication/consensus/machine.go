@@ -39,6 +39,15 @@ func (a *applier) reset() {
 	a.moveLocked(a.machine.Position(), nil)
 }
 
+// halt stops applying as if the state machine had failed.
+func (a *applier) halt(why error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.halted == nil {
+		a.moveLocked(a.at, why)
+	}
+}
+
 // state returns what is applied, a channel that closes when that changes, and why
 // nothing is applied any more.
 func (a *applier) state() (at replication.Position, changed <-chan struct{}, halted error) {
@@ -124,7 +133,7 @@ func (a *applier) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return err
 	}
-	if at, _, _ := a.state(); at.Index >= want.Index {
+	if at, _, _ := a.state(); !behind(at, want) {
 		return nil
 	}
 	a.behind(want)

@@ -61,7 +61,7 @@ func New(o Options) (*Node, error) {
 	}
 	n := &Node{
 		o: o, settings: o.Settings.withDefaults(), log: o.Logger,
-		trans:  &transport{Transport: o.Transport, evidence: newEvidence(), now: time.Now},
+		trans:  newTransport(o.Transport),
 		wanted: make(chan replication.Position, 1), waiting: make(chan struct{}, maxWaiting),
 		subscribers: map[chan Status]struct{}{},
 	}
@@ -237,6 +237,16 @@ func (n *Node) ready(ctx context.Context, r *raft.Raft, term uint64) error {
 	defer n.mu.Unlock()
 	n.readyTerm = max(n.readyTerm, term)
 	return nil
+}
+
+// Halt stops applying, as a state machine's failure does: for who finds out that
+// what it holds is wrong. Raft goes on, and leadership goes elsewhere.
+func (n *Node) Halt(why error) { n.applier.halt(why) }
+
+// Halted returns why nothing is applied any more, nil while it is.
+func (n *Node) Halted() error {
+	_, _, halted := n.applier.state()
+	return halted
 }
 
 // Applied returns the index up to which everything is applied here, entries of

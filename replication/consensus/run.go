@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -20,6 +21,11 @@ const maxRetry = time.Minute
 // started has ended when it returns.
 func (n *Node) Run(ctx context.Context) error {
 	defer n.enter(Stopped, nil)
+	receiving, stop := context.WithCancel(ctx)
+	var received sync.WaitGroup
+	received.Go(func() { n.trans.receive(receiving, n.admit) })
+	defer received.Wait()
+	defer stop()
 	for {
 		want, err := n.prepare(ctx)
 		if err == nil && want == nil {
@@ -48,6 +54,9 @@ func (n *Node) enter(p Phase, r *raft.Raft) {
 func (n *Node) prepare(ctx context.Context) (*replication.Position, error) {
 	n.enter(Repairing, nil)
 	at, _, _ := n.applier.state()
+	if err := n.succeed(at); err != nil {
+		return nil, err
+	}
 	if err := n.mend(ctx, at); err != nil {
 		return nil, err
 	}
@@ -69,7 +78,8 @@ func (n *Node) prepare(ctx context.Context) (*replication.Position, error) {
 		n.log.Warn("raft log cleared: the catalogue is beyond it", "first", first, "last", last, "applied", at.Index)
 		return nil, n.o.Log.DeleteRange(first, last)
 	case copyState:
-		return &replication.Position{Index: first - 1}, nil
+		now, err := n.term()
+		return &replication.Position{Index: first - 1, Term: GenerationOf(now) << generationShift}, err
 	}
 	return nil, nil
 }
@@ -131,12 +141,10 @@ func sleep(ctx context.Context, d time.Duration) error {
 // copy replaces the state machine and drops the log, which does not lead to it.
 func (n *Node) copy(ctx context.Context, want replication.Position) error {
 	n.enter(Copying, nil)
-	stop := n.refuse()
-	defer stop()
 	for pause := n.settings.Retry; ; pause = min(2*pause, maxRetry) {
 		err := n.o.Peers.Bootstrap(ctx, want)
 		if err == nil {
-			if at := n.o.Machine.Position(); at.Index >= want.Index {
+			if !behind(n.o.Machine.Position(), want) {
 				break
 			}
 			err = fault.New(fault.Protocol, "consensus: the copy stands before %d", want.Index)
@@ -149,26 +157,6 @@ func (n *Node) copy(ctx context.Context, want replication.Position) error {
 	n.applier.reset()
 	first, last := n.o.Log.Bounds()
 	return n.o.Log.DeleteRange(first, last)
-}
-
-// refuse answers what peers send while Raft does not run.
-func (n *Node) refuse() (stop func()) {
-	ended, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case rpc := <-n.trans.Consumer():
-				rpc.Respond(nil, errBehind)
-			case <-ended:
-				return
-			}
-		}
-	}()
-	return func() {
-		close(ended)
-		<-done
-	}
 }
 
 // participate runs Raft until ctx ends, or until the state machine must be copied.
@@ -192,14 +180,39 @@ func (n *Node) participate(ctx context.Context) (want *replication.Position, err
 		return false
 	})
 	r.RegisterObserver(o)
+	absent := n.trans.serve()
 	n.enter(Following, r)
 	defer func() {
 		r.DeregisterObserver(o)
 		n.enter(Stopped, nil)
 		n.drain()
+		absent()
 		err = errors.Join(err, r.Shutdown().Error())
 	}()
+	n.electAlone(ctx, r)
 	return n.supervise(ctx, r, events)
+}
+
+// electAlone spares the only voter the wait for a leader that cannot be: it is
+// told to stand for election as one is that leadership is transferred to. Whose
+// time is up when is nothing that Raft's safety rests on.
+func (n *Node) electAlone(ctx context.Context, r *raft.Raft) {
+	alone := false
+	for _, m := range members(r.GetConfiguration().Configuration()) {
+		if m.Suffrage == replication.Voter && m.ID != n.o.ID {
+			return
+		}
+		alone = alone || m.Suffrage == replication.Voter
+	}
+	if !alone {
+		return
+	}
+	answer := make(chan raft.RPCResponse, 1)
+	now := raft.RPC{Command: &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}, RespChan: answer}
+	select {
+	case n.trans.in <- now:
+	case <-ctx.Done():
+	}
 }
 
 // drain waits until calls under way are answered: the library forgets those
@@ -222,7 +235,7 @@ func (n *Node) supervise(ctx context.Context, r *raft.Raft, events <-chan raft.O
 		case <-ctx.Done():
 			return nil, nil
 		case want := <-n.wanted:
-			if at, _, _ := n.applier.state(); at.Index >= want.Index {
+			if at, _, _ := n.applier.state(); !behind(at, want) {
 				continue // asked for before the copy that was made since
 			}
 			n.log.Warn("catalogue lies behind what the leader keeps", "want", want.Index)

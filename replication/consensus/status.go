@@ -90,3 +90,13 @@ func (n *Node) publish() {
 		}
 	}
 }
+
+// Heard returns what this leader has heard of the others in its term, by id; nil
+// when it does not lead.
+func (n *Node) Heard() map[string]Heard {
+	r, err := n.running()
+	if err != nil || r.State() != raft.Leader {
+		return nil
+	}
+	return n.trans.evidence.all(r.CurrentTerm())
+}

@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -23,9 +24,59 @@ type transport struct {
 	Transport
 	evidence *evidence
 	now      func() time.Time
+	in       chan raft.RPC // what the library consumes
 
 	mu     sync.Mutex
 	silent bool
+	absent chan struct{} // closed while the library does not run
+}
+
+func newTransport(t Transport) *transport {
+	absent := make(chan struct{})
+	close(absent)
+	return &transport{Transport: t, evidence: newEvidence(), now: time.Now, in: make(chan raft.RPC), absent: absent}
+}
+
+// Consumer returns what was let through by receive.
+func (t *transport) Consumer() <-chan raft.RPC { return t.in }
+
+// serve says that the library runs, until it is told that it does no more.
+func (t *transport) serve() (ended func()) {
+	absent := make(chan struct{})
+	t.mu.Lock()
+	t.absent = absent
+	t.mu.Unlock()
+	return func() { close(absent) }
+}
+
+// receive hands the library what peers send if admit lets it through, until ctx
+// ends. What comes while the library does not run is answered here.
+func (t *transport) receive(ctx context.Context, admit func(raft.RPC) error) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case rpc := <-t.Transport.Consumer():
+			if err := admit(rpc); err != nil {
+				rpc.Respond(nil, err)
+			} else {
+				t.deliver(ctx, rpc)
+			}
+		}
+	}
+}
+
+func (t *transport) deliver(ctx context.Context, rpc raft.RPC) {
+	t.mu.Lock()
+	absent := t.absent
+	t.mu.Unlock()
+	select {
+	case t.in <- rpc:
+	case <-absent:
+		rpc.Respond(nil, errBehind)
+	case <-ctx.Done():
+		rpc.Respond(nil, errBehind)
+	}
 }
 
 var errSilent = fault.New(fault.Unavailable, "consensus: this member's log hangs")
@@ -63,7 +114,7 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, q *ra
 		return err
 	}
 	if a.Success && a.Term == q.Term {
-		t.evidence.note(string(id), q.Term, sent)
+		t.evidence.note(string(id), q.Term, Heard{sent, a.LastLog})
 	}
 	return nil
 }
@@ -95,15 +146,21 @@ func (p *pipeline) AppendEntries(q *raft.AppendEntriesRequest, a *raft.AppendEnt
 type evidence struct {
 	mu      sync.Mutex
 	term    uint64
-	sent    map[string]time.Time
+	heard   map[string]Heard
 	changed chan struct{}
 }
 
-func newEvidence() *evidence {
-	return &evidence{sent: map[string]time.Time{}, changed: make(chan struct{})}
+// Heard is what a leader has heard of a follower.
+type Heard struct {
+	Sent time.Time // when the newest heartbeat was sent that it has confirmed
+	Last uint64    // of its log then; what it has may not all be committed
 }
 
-func (e *evidence) note(id string, term uint64, sent time.Time) {
+func newEvidence() *evidence {
+	return &evidence{heard: map[string]Heard{}, changed: make(chan struct{})}
+}
+
+func (e *evidence) note(id string, term uint64, h Heard) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if term < e.term {
@@ -111,10 +168,10 @@ func (e *evidence) note(id string, term uint64, sent time.Time) {
 	}
 	if term > e.term {
 		e.term = term
-		clear(e.sent)
+		clear(e.heard)
 	}
-	if sent.After(e.sent[id]) {
-		e.sent[id] = sent
+	if h.Sent.After(e.heard[id].Sent) {
+		e.heard[id] = h
 	}
 	close(e.changed)
 	e.changed = make(chan struct{})
@@ -131,11 +188,21 @@ func (e *evidence) confirmed(self string, all []replication.Member, term uint64,
 			continue
 		}
 		voters++
-		if sent, ok := e.sent[m.ID]; m.ID == self || ok && e.term == term && !sent.Before(since) {
+		if h, ok := e.heard[m.ID]; m.ID == self || ok && e.term == term && !h.Sent.Before(since) {
 			yes++
 		}
 	}
 	return yes > voters/2, e.changed
+}
+
+// all returns what was heard in a term.
+func (e *evidence) all(term uint64) map[string]Heard {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.term != term {
+		return nil
+	}
+	return maps.Clone(e.heard)
 }
 
 // await returns once the term is confirmed as of a time, or ctx ends.

@@ -11,7 +11,7 @@ import (
 // on the disk of the working directory's file system.
 func BenchmarkSettle(b *testing.B) {
 	b.Chdir(b.TempDir())
-	n, s := openNode(b, vfs.Default), newSource()
+	n, s := openNode(b, vfs.Default, newOrder(b)), newSource()
 	defer n.close(b)
 	defer n.run(b, s)()
 	for i := 0; b.Loop(); i++ {

@@ -1,34 +1,61 @@
-// Package journal is a node's outbox: the durable, densely numbered,
-// hash-chained log of facts that the catalogue must learn (DESIGN §6). In a
-// network of one it feeds the catalogue itself.
+// Package journal is a node's outbox: the durable, densely numbered, signed and
+// hash-chained log of facts that the network must learn (DESIGN §6).
 //
 // The archive calls Dirty for every instance that it has made durable. One
-// goroutine ([Journal.Run]) asks the Source for absolute facts of the series
-// that are due, writes them as a batch, synced, into the node's store, and then
-// applies the batch to the catalogue under the batch's number. So
+// goroutine ([Journal.Run]) asks the Source for absolute facts of the series that
+// are due, writes them as batches, synced, into the node's store, and tells them
+// to the catalogue here as facts ahead of what is committed. A second one, the
+// sender, puts the batches into the network's order, one after another. Nobody
+// else waits for the network: not Dirty, not Settle, not who stores.
 //
-//   - a batch that was logged and not applied is applied by the next Open;
-//   - a batch that was applied is skipped, for the catalogue knows its number;
-//   - a series that was never logged lies beyond the durable cursor, and the next
-//     Run announces it again. Facts are absolute: to hear one twice is harmless.
+// # Once
 //
-// The cursor is a local number: every instance up to it is in a logged fact. It
-// stops before the lowest number that waits and before a gap, which may be an
-// instance whose Dirty is still to come; a gap that stays open for gapGrace is
-// taken for a number that was never used. Local numbers are therefore given when
-// an instance is committed, and Dirty is called soon after.
+// The catalogue keeps a committed cursor of each node's journal: incarnation,
+// number and hash of the last batch, and takes only the batch that follows. So
+// the sender may propose a batch as often as it likes, and after a failure, or
+// an answer that never came, asks the cursor what became of it and goes on behind
+// it. A cursor that names what this log does not hold under these numbers, or
+// lacks what this log has dropped, means that the two have different pasts: this
+// node, or the network, was restored from a backup. Then a new incarnation begins,
+// numbered from 1, that announces everything again from local number 0; nothing
+// is ever logged under a number that may have been used. Facts are absolute, and
+// their AsOf grows with the incarnation: to hear one twice is harmless, and to
+// hear an old one late is, too.
 //
-// # Coalescing
+// A network that refuses the node itself (fault.Denied) is not asked again until
+// the node's membership changes; logging goes on.
 //
-// The first fact of a series goes out within 250 ms, which lets many series
-// share a sync and an apply, then at most one a second, doubling to 30 s while the
-// series keeps growing. Flush lets all out now. Settle does too, and waits; it
-// waits for what was dirty when it was called, so that those who keep storing
-// do not starve it.
+// # Nothing is lost
+//
+// The durable cursor is a local number: every instance up to it is in a logged
+// fact. It stops before the lowest number that waits and before a gap, which may
+// be an instance whose Dirty is still to come; a gap that stays open for gapGrace
+// is taken for a number that was never used. Local numbers are therefore given when
+// an instance is committed, and Dirty is called soon after. A start tells the
+// catalogue again what was logged and is not committed, and announces what lies
+// beyond the cursor.
+//
+// # Rarely
+//
+// A fact costs bytes at every site, so a series is logged at first within 250 ms,
+// which lets many series share a batch, then ever more rarely while it keeps
+// growing, and once more when its association has ended (Ended). Settle makes the
+// catalogue here know everything, and logs nothing that is not due.
+//
+// While the network takes nothing, for days perhaps, no more than maxBacklog
+// batches are logged. What comes then is told here and left out: only the lowest
+// local number is remembered, before which the durable cursor stays. Once the
+// network takes batches again, the Source is walked from there, and each series is
+// logged as it is by then, once.
 //
 // # Rows
 //
-// Under "j/" in the store: j/m is the state, j/b and the number (8 bytes, big
-// endian) a batch: a protobuf Batch followed by its BLAKE3, to which the next
-// batch refers. Rows that the catalogue has applied and synced are dropped.
+// Under "j/" in the store (docs/formats/journal.md). Rows of batches that are
+// committed, and applied by a catalogue that is synced, are dropped, but for the
+// last one: a node that finds its catalogue behind asks the network with it.
+//
+// # Goroutines
+//
+// Run's owns the rows, the state and the coalescer's decisions; the sender reads
+// rows, and asks Run to begin a new incarnation. Both end with Run.
 package journal

@@ -1,11 +1,9 @@
 package journal
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 	"time"
 
@@ -13,7 +11,6 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/replication/catalog"
-	"pelago/replication/catalog/alone"
 )
 
 // Source computes facts from the instances that this node holds.
@@ -26,163 +23,235 @@ type Source interface {
 	After(ctx context.Context, after uint64, yield func(number uint64, study, series string) error) error
 }
 
-// Journal is the log and the goroutine that drains it.
+// Proposer puts entries into the order that all nodes agree on.
+type Proposer interface {
+	// Propose returns once the entry is committed and applied at this node. After
+	// an error it may be committed, or be committed yet.
+	Propose(ctx context.Context, entry []byte) (index uint64, err error)
+}
+
+// Options are whose journal it is.
+type Options struct {
+	Node   string // the id that facts and batches carry
+	Site   string
+	Signer catalog.Signer // of the node's key
+}
+
+// Journal is the log and the goroutines that drain it.
 type Journal struct {
+	o       Options
 	db      *pebble.DB
 	catalog *catalog.Catalog
 
 	wake chan struct{} // to Run; capacity 1
+	more chan struct{} // to the sender; capacity 1
 
+	// mu is held over no I/O. state and rows are changed by Run alone.
 	mu        sync.Mutex
 	state     state
+	rows      []kept // of the batches from state.oldest on
+	committed uint64 // number up to which the network has this incarnation's batches
 	cursor    cursor
 	series    coalescer
-	wakeAt    time.Time // when Run wakes by itself; zero: not before it is told
-	requests  []*request
-	flying    int           // commands of requests under way
+	unmarked  uint64        // instances from this local number on may be neither logged nor marked; 0: all are
+	left      uint64        // least local number of a series that was left out of the log; 0: none was
+	leftFacts uint64        // facts that were left out
+	wakeAt    time.Time     // when Run wakes by itself; zero: not before it is told
 	changed   chan struct{} // closed and replaced when something has landed
 	ended     error         // set when Run has ended
 	announced bool          // Run has gone through what the Source held at the start
+	renumber  error         // why this incarnation cannot go on
+	retell    bool          // the catalogue is not the one that was told
 	rejected  uint64
+	sending   sending
 }
 
-// request is an Append under way.
-type request struct {
-	commands []catalog.Command
-	results  []error
-	err      error
-	done     chan struct{}
+// sending is how proposals fare.
+type sending struct {
+	failed  error // of the last proposal; nil: it was committed
+	since   time.Time
+	refused error // the network does not take this node's batches
 }
 
 // Open reads the journal's rows from the node's store (key prefix "j/", no
-// other package writes there) and applies to the catalogue what it lacks of
-// them. fault.Corrupt when rows fail their hashes, or when the catalogue is
-// older than what the journal has dropped: it was restored without the store.
-func Open(db *pebble.DB, c *catalog.Catalog) (*Journal, error) {
-	j := &Journal{
-		db: db, catalog: c, wake: make(chan struct{}, 1), series: newCoalescer(), changed: make(chan struct{}),
-		state: state{incarnation: 1, oldest: 1, next: 1, nextFact: 1},
+// other package writes there) and tells the catalogue, as facts ahead of what is
+// committed, those that it lacks. A log that the committed cursor contradicts is
+// dropped, and a new incarnation begins. fault.Corrupt when rows fail their
+// hashes or their chain.
+func Open(db *pebble.DB, c *catalog.Catalog, o Options) (*Journal, error) {
+	if o.Node == "" || o.Signer == nil {
+		return nil, fault.New(fault.Invalid, "journal: a journal needs a node and its key")
 	}
-	row, closer, err := db.Get(stateKey)
+	j := &Journal{
+		o: o, db: db, catalog: c, wake: make(chan struct{}, 1), more: make(chan struct{}, 1),
+		series: newCoalescer(), changed: make(chan struct{}), state: newState(),
+	}
+	value, closer, err := db.Get(stateKey)
 	switch {
 	case errors.Is(err, pebble.ErrNotFound):
 	case err != nil:
 		return nil, fmt.Errorf("journal: read state: %w", err)
 	default:
-		j.state, err = decodeState(row)
+		j.state, err = decodeState(value)
 		if err := errors.Join(err, closer.Close()); err != nil {
 			return nil, err
 		}
 	}
-	j.cursor.base = j.state.cursor
-	if applied := applied(c); applied+1 < j.state.oldest {
-		return nil, fault.New(fault.Corrupt, "journal: the catalogue stands at %d, the journal begins at %d", applied, j.state.oldest)
-	}
-	if err := j.replay(); err != nil {
+	j.cursor.base, j.unmarked = j.state.cursor, j.state.cursor+1
+	if err := j.readRows(); err != nil {
 		return nil, err
 	}
-	if applied := applied(c); applied >= j.state.next {
-		// The store was restored from before the catalogue: go on under numbers,
-		// and an incarnation, that nobody has seen.
-		j.state.incarnation++
-		j.state.oldest, j.state.next, j.state.last = applied+1, applied+1, [32]byte{}
-		if err := db.DeleteRange(batchPrefix, []byte("j/c"), pebble.NoSync); err != nil {
-			return nil, fmt.Errorf("journal: drop rows: %w", err)
-		}
-		if err := db.Set(stateKey, j.state.encode(), pebble.Sync); err != nil {
-			return nil, fmt.Errorf("journal: write state: %w", err)
-		}
+	if err := j.reconcile(); err != nil {
+		return nil, err
 	}
 	return j, nil
 }
 
-// applied is the number of the last batch that the catalogue has applied.
-func applied(c *catalog.Catalog) uint64 { return c.Applied() / alone.Stride }
-
-// replay checks the chain of the batches that are kept and applies those that
-// the catalogue has not.
-func (j *Journal) replay() error {
-	it, err := j.db.NewIter(&pebble.IterOptions{LowerBound: batchPrefix, UpperBound: []byte("j/c")})
-	if err != nil {
-		return fmt.Errorf("journal: read: %w", err)
-	}
-	defer it.Close()
-	number, previous := j.state.oldest, []byte(nil)
-	for it.First(); it.Valid(); it.Next() {
-		b, changes, hash, err := decodeBatch(it.Value())
-		if err != nil {
-			return fmt.Errorf("journal: batch %d: %w", number, err)
-		}
-		if b.Number != number || !bytes.Equal(it.Key(), batchKey(number)) || previous != nil && !bytes.Equal(b.Previous, previous) {
+// readRows reads the batches that are kept and checks their chain.
+func (j *Journal) readRows() error {
+	number, previous := j.state.oldest, [hashBytes]byte{}
+	err := j.each(number, func(at uint64, r row, b *catalog.Batch) error {
+		if at != number || b.Number != number || b.Incarnation != j.state.incarnation || b.Node != j.o.Node ||
+			number > j.state.oldest && r.previous != previous {
 			return fault.New(fault.Corrupt, "journal: batch %d does not follow the one before", number)
 		}
-		if number > applied(j.catalog) {
-			if _, err := alone.New(j.catalog).DoAs(number, changes...); err != nil {
-				return fmt.Errorf("journal: batch %d: %w", number, err)
-			}
-		}
-		number, previous = number+1, hash[:]
+		j.rows = append(j.rows, kept{number, r.previous, r.hash, len(b.Facts)})
+		number, previous = number+1, r.hash
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	if err := it.Error(); err != nil {
-		return fmt.Errorf("journal: read: %w", err)
-	}
-	if number != j.state.next || previous != nil && !bytes.Equal(previous, j.state.last[:]) {
+	if number != j.state.next || len(j.rows) > 0 && previous != j.state.last || len(j.rows) == 0 && number != 1 {
 		return fault.New(fault.Corrupt, "journal: ends at %d, not at %d", number, j.state.next)
 	}
 	return nil
 }
 
+// each reads the batches that are kept from a number on.
+func (j *Journal) each(from uint64, do func(number uint64, r row, b *catalog.Batch) error) error {
+	it, err := j.db.NewIter(&pebble.IterOptions{LowerBound: batchKey(from), UpperBound: batchEnd})
+	if err != nil {
+		return fmt.Errorf("journal: read: %w", err)
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return fmt.Errorf("journal: read: %w", err)
+		}
+		number, ok := batchNumber(it.Key())
+		if !ok {
+			return fault.New(fault.Corrupt, "journal: a key of %d bytes", len(it.Key()))
+		}
+		r, b, err := decodeBatch(append([]byte(nil), value...), j.o.Signer)
+		if err == nil {
+			err = do(number, r, b)
+		}
+		if err != nil {
+			return fmt.Errorf("journal: batch %d: %w", number, err)
+		}
+	}
+	if err := it.Error(); err != nil {
+		return fmt.Errorf("journal: read: %w", err)
+	}
+	return nil
+}
+
+// reconcile compares the log with what the network has of it, tells the
+// catalogue what it lacks, or begins a new incarnation. Its callers are Open and
+// Run.
+func (j *Journal) reconcile() error {
+	cursor, known, err := j.catalog.Cursor(j.o.Node)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	next, v := judge(cursor, known, j.state, j.rows)
+	if v == foreign {
+		return j.begin(cursor.Incarnation)
+	}
+	j.mu.Lock()
+	j.committed = next - 1
+	j.mu.Unlock()
+	return j.each(next, func(_ uint64, _ row, b *catalog.Batch) error { return j.catalog.Ahead(b.Facts) })
+}
+
+// begin drops the log and begins an incarnation that neither this log nor the
+// network has seen, in which everything is announced again.
+func (j *Journal) begin(seen uint64) error {
+	next := newState()
+	next.incarnation = max(j.state.incarnation, seen) + 1
+	if next.incarnation > maxIncarnation {
+		return fault.New(fault.Full, "journal: there is no incarnation after %d", seen)
+	}
+	b := j.db.NewBatch()
+	defer b.Close()
+	err := errors.Join(b.DeleteRange(batchPrefix, batchEnd, nil), b.Set(stateKey, next.encode(), nil), b.Commit(pebble.Sync))
+	if err != nil {
+		return fmt.Errorf("journal: begin incarnation %d: %w", next.incarnation, err)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.state, j.rows, j.committed = next, nil, 0
+	j.unmarked, j.left, j.leftFacts, j.announced = 1, 0, 0, false
+	j.renumber, j.retell = nil, false
+	j.series.forget()
+	return nil
+}
+
 // Dirty says that a series has changed by the instance of a local number. It
-// never blocks on I/O and never fails; the first fact of a series goes out
-// within 250 ms, then at most one a second doubling to 30 s. It reports whether
-// this is such a first one: then SeriesFact is soon asked for.
+// never blocks on I/O and never fails; the first fact of a series is logged
+// within 250 ms, then ever more rarely. It reports whether this is such a first
+// one: then SeriesFact is soon asked for.
 func (j *Journal) Dirty(number uint64, study, series string) (first bool) {
 	now := time.Now()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.cursor.come(number, now)
-	return j.markLocked(seriesName{study, series}, number, now)
+	p, first := j.series.mark(seriesName{study, series}, number, now)
+	j.wakeByLocked(p.when())
+	return first
 }
 
 // Again says that a series' fact must be made anew although no instance came:
 // after a deletion, or an operator's decision. It never blocks on I/O. What it
 // names is not announced again by a later start: the caller remembers it until
-// Settle has returned.
+// Settle has returned, for then it is logged.
 func (j *Journal) Again(study, series string) {
+	now := time.Now()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	// No local number: the cursor does not wait for it.
-	j.markLocked(seriesName{study, series}, math.MaxUint64, time.Now())
+	j.wakeByLocked(j.series.bind(seriesName{study, series}, now).when())
 }
 
-// markLocked notes a change and wakes Run if it would sleep too long.
-func (j *Journal) markLocked(name seriesName, number uint64, now time.Time) (first bool) {
-	due, first := j.series.mark(name, number, now)
+// wakeByLocked wakes Run if it would sleep too long.
+func (j *Journal) wakeByLocked(due time.Time) {
 	if j.wakeAt.IsZero() || due.Before(j.wakeAt) {
 		j.wakeAt = due
-		j.poke()
+		poke(j.wake)
 	}
-	return first
 }
 
-// poke wakes Run.
-func (j *Journal) poke() {
+// poke wakes whoever waits for a channel of capacity 1.
+func poke(to chan struct{}) {
 	select {
-	case j.wake <- struct{}{}:
+	case to <- struct{}{}:
 	default:
 	}
 }
 
-// Flush lets the facts of the series out now (an association has ended).
-func (j *Journal) Flush() {
+// Ended says that no more of some studies is on its way (an association has
+// ended): what is known of them is logged now, or a second after the last fact.
+func (j *Journal) Ended(studies ...string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.series.force()
-	j.poke()
+	j.series.end(studies, time.Now())
+	poke(j.wake)
 }
 
-// Settle returns once everything named by Dirty before the call is applied, and
-// what the Source held beyond the durable cursor when Run began.
+// Settle returns once the catalogue here knows everything named by Dirty before
+// the call, and what the Source held beyond the durable cursor when Run began;
+// what Again named is logged, too. It does not wait for the network.
 // What the Source could not tell is an error, and is tried again later.
 func (j *Journal) Settle(ctx context.Context) error {
 	j.mu.Lock()
@@ -192,7 +261,7 @@ func (j *Journal) Settle(ctx context.Context) error {
 		return err
 	}
 	sequence := j.series.force()
-	j.poke()
+	poke(j.wake)
 	var failed error
 	if err := j.awaitLocked(ctx, func() (settled bool) {
 		settled, failed = j.series.settled(sequence)
@@ -226,49 +295,13 @@ func (j *Journal) awaitLocked(ctx context.Context, done func() bool) error {
 	return nil
 }
 
-// maxAppend bounds one Append: it is one batch.
-const maxAppend = 4096
-
-// Append logs other commands and returns their results once applied and
-// synced. When ctx ends first they may still be applied.
-func (j *Journal) Append(ctx context.Context, commands ...catalog.Command) ([]error, error) {
-	if len(commands) == 0 {
-		return nil, nil
-	}
-	if len(commands) > maxAppend {
-		return nil, fault.New(fault.Unsupported, "journal: %d commands at once", len(commands))
-	}
-	if _, err := catalog.EncodeDecision(unsigned{}, "n", nil, commands); err != nil {
-		return nil, err
-	}
-	r := &request{commands: commands, done: make(chan struct{})}
-	j.mu.Lock()
-	if j.ended != nil {
-		err := j.ended
-		j.mu.Unlock()
-		return nil, err
-	}
-	j.requests = append(j.requests, r)
-	j.poke()
-	j.mu.Unlock()
-	select {
-	case <-ctx.Done():
-		return nil, fault.New(fault.KindOf(ctx.Err()), "journal: append: %w", ctx.Err())
-	case <-r.done:
-		return r.results, r.err
-	}
-}
-
-// Pending is the number of facts not yet applied everywhere: of series that
-// must be announced, and of commands under way.
-func (j *Journal) Pending() uint64 {
+// Replaced says that the catalogue is not the one that was told any more: it was
+// copied from another node. What it lacks of this one is told again.
+func (j *Journal) Replaced() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	n := len(j.series.dirty) + len(j.series.flying) + j.flying
-	for _, r := range j.requests {
-		n += len(r.commands)
-	}
-	return uint64(n)
+	j.retell = true
+	poke(j.wake)
 }
 
 // Behind yields the series that Run would announce first: those of instances
@@ -279,12 +312,4 @@ func (j *Journal) Behind(ctx context.Context, s Source, yield func(study, series
 	after := j.state.cursor
 	j.mu.Unlock()
 	return s.After(ctx, after, func(_ uint64, study, series string) error { return yield(study, series) })
-}
-
-// Rejected is the number of facts that the catalogue refused as invalid since
-// the start: a fault of the Source.
-func (j *Journal) Rejected() uint64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.rejected
 }

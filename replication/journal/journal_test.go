@@ -4,139 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"pelago/cluster/fault"
-	"pelago/dimse/dict"
-	"pelago/replication/catalog"
 	"pelago/replication/catalog/catalogtest"
 )
 
-// source is a node's instances in memory.
-type source struct {
-	mu     sync.Mutex
-	count  map[seriesName]uint64
-	log    []seriesName // by local number, from 1
-	broken map[seriesName]error
-	asked  int
-}
-
-func newSource() *source {
-	return &source{count: map[seriesName]uint64{}, broken: map[seriesName]error{}}
-}
-
-// store adds an instance and returns its local number.
-func (s *source) store(study, series string) uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	name := seriesName{study, series}
-	s.count[name]++
-	s.log = append(s.log, name)
-	return uint64(len(s.log))
-}
-
-func (s *source) SeriesFact(_ context.Context, study, series string) (*catalog.SeriesFact, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.asked++
-	name := seriesName{study, series}
-	if err := s.broken[name]; err != nil {
-		return nil, err
-	}
-	if s.count[name] == 0 {
-		return nil, fault.New(fault.NotFound, "nothing of it")
-	}
-	return &catalog.SeriesFact{
-		Origin: "n", Site: "s", AsOf: uint64(len(s.log)), Study: study, Series: series, Instances: s.count[name],
-		Attributes: catalogtest.Dataset(map[dict.Tag]string{dict.PatientID: study, dict.Modality: "CT"}),
-	}, nil
-}
-
-func (s *source) After(_ context.Context, after uint64, yield func(uint64, string, string) error) error {
-	s.mu.Lock()
-	log := slices.Clone(s.log)
-	s.mu.Unlock()
-	for i := after; i < uint64(len(log)); i++ {
-		if err := yield(i+1, log[i].study, log[i].series); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// node is what a journal stands between.
-type node struct {
-	db *pebble.DB
-	c  *catalog.Catalog
-	j  *Journal
-}
-
-func openNode(t testing.TB, fs vfs.FS) *node {
-	t.Helper()
-	db, err := pebble.Open("store", &pebble.Options{FS: fs, Logger: silent{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := catalog.Open(catalog.Options{FS: fs, Dir: "catalog"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	j, err := Open(db, c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &node{db, c, j}
-}
-
-func (n *node) close(t testing.TB) {
-	t.Helper()
-	if err := errors.Join(n.c.Close(), n.db.Close()); err != nil {
-		t.Error(err)
-	}
-}
-
-// run starts the journal and returns what ends it.
-func (n *node) run(t testing.TB, s Source) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- n.j.Run(ctx, s) }()
-	return sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-}
-
-type silent struct{}
-
-func (silent) Infof(string, ...any)              {}
-func (silent) Errorf(string, ...any)             {}
-func (silent) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
-
-func instances(t testing.TB, c *catalog.Catalog, study string) uint64 {
-	t.Helper()
-	s, err := c.Study(study)
-	if fault.Is(err, fault.NotFound) {
-		return 0
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.Instances
-}
-
 func TestSettleFindsWhatWasJustStored(t *testing.T) {
-	n, s := openNode(t, vfs.NewMem()), newSource()
+	n, s := openNode(t, vfs.NewMem(), newOrder(t)), newSource()
 	defer n.close(t)
 	defer n.run(t, s)()
 	for i := range 50 {
@@ -150,13 +32,60 @@ func TestSettleFindsWhatWasJustStored(t *testing.T) {
 			t.Fatalf("after settling %d instances are known, want %d", got, want)
 		}
 	}
-	if n.j.Pending() != 0 {
-		t.Errorf("%d facts pending after settling", n.j.Pending())
-	}
+}
+
+func TestSettleLogsNothingThatIsNotDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, s := openNode(t, vfs.NewMem(), newOrder(t)), newSource()
+		defer n.close(t)
+		defer n.run(t, s)()
+		for range 30 { // a worklist that asks every 100 ms while a series comes in
+			n.j.Dirty(s.store("1.2", "1.2.3"), "1.2", "1.2.3")
+			if err := n.j.Settle(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if got := n.j.Status().Logged; got != 1 {
+			t.Errorf("%d batches in 3 s, want the first", got)
+		}
+		n.j.Ended("1.2")
+		n.drained(t)
+		if got := n.j.Status().Logged; got != 2 {
+			t.Errorf("%d batches at the end, want 2", got)
+		}
+		n.o.agree(t, s, "at the end")
+	})
+}
+
+// Nobody but the sender waits for the network.
+func TestNobodyWaitsForTheNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrder(t)
+		o.delay = time.Hour
+		n, s := openNode(t, vfs.NewMem(), o), newSource()
+		defer n.close(t)
+		defer n.run(t, s)()
+		for i := range 200 {
+			study := fmt.Sprint("1.", i)
+			began := time.Now()
+			n.j.Dirty(s.store(study, study+".1"), study, study+".1")
+			n.j.Again(study, study+".1")
+			if err := n.j.Settle(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took != 0 {
+				t.Fatalf("settling took %v while the network does not answer", took)
+			}
+			if instances(t, n.c, study) != 1 {
+				t.Fatal("what was settled is not known")
+			}
+		}
+	})
 }
 
 func TestSettleIsNotStarvedByThoseWhoKeepStoring(t *testing.T) {
-	n, s := openNode(t, vfs.NewMem()), newSource()
+	n, s := openNode(t, vfs.NewMem(), newOrder(t)), newSource()
 	defer n.close(t)
 	defer n.run(t, s)()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -185,8 +114,8 @@ func TestSettleIsNotStarvedByThoseWhoKeepStoring(t *testing.T) {
 }
 
 func TestAgainMakesAFactWithoutMovingTheCursor(t *testing.T) {
-	fs := vfs.NewMem()
-	n, s := openNode(t, fs), newSource()
+	fs, o := vfs.NewMem(), newOrder(t)
+	n, s := openNode(t, fs, o), newSource()
 	stop := n.run(t, s)
 	n.j.Dirty(s.store("1.2", "1.2.3"), "1.2", "1.2.3")
 	late := s.store("1.3", "1.3.1") // its Dirty is still to come
@@ -203,7 +132,7 @@ func TestAgainMakesAFactWithoutMovingTheCursor(t *testing.T) {
 	stop()
 	n.close(t)
 	// A start announces what came and was never named.
-	n = openNode(t, fs)
+	n = openNode(t, fs, o)
 	defer n.close(t)
 	defer n.run(t, s)()
 	if err := n.j.Settle(t.Context()); err != nil {
@@ -214,32 +143,32 @@ func TestAgainMakesAFactWithoutMovingTheCursor(t *testing.T) {
 	}
 }
 
-func TestAppendAnswersEachCommand(t *testing.T) {
-	n, s := openNode(t, vfs.NewMem()), newSource()
-	defer n.close(t)
+// Who has called Again and settled remembers it no more.
+func TestWhatAgainNamesIsLoggedBeforeSettleReturns(t *testing.T) {
+	fs, o := vfs.NewCrashableMem(), newOrder(t)
+	o.fortune = func() fortune { return refused }
+	n, s := openNode(t, fs, o), newSource()
 	stop := n.run(t, s)
-	n.j.Dirty(s.store("1.2", "1.2.3"), "1.2", "1.2.3")
-	if err := n.j.Settle(t.Context()); err != nil {
-		t.Fatal(err)
+	for i := range 2 * maxBacklog { // beyond the bound, too
+		series := fmt.Sprint("1.2.", i)
+		s.store("1.2", series)
+		n.j.Again("1.2", series)
+		if err := n.j.Settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
-	results, err := n.j.Append(t.Context(), &catalog.TombstoneFact{Study: "1.2", Tick: 10, By: "op"}, &catalog.RestoreFact{Study: "9.9", Tick: 11})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if results[0] != nil || !fault.Is(results[1], fault.NotFound) {
-		t.Errorf("results %v, want nil and not found", results)
-	}
-	if _, deleted := n.c.Deleted("1.2", "1.2.3", "1"); !deleted {
-		t.Error("the tombstone is not applied")
-	}
+	copied := fs.CrashClone(vfs.CrashCloneCfg{})
 	stop()
-	if _, err := n.j.Append(t.Context(), &catalog.TombstoneFact{Study: "1.2"}); !fault.Is(err, fault.Unavailable) {
-		t.Errorf("Append after Run: %v, want unavailable", err)
+	n.close(t)
+	n = openNode(t, copied, o)
+	defer n.close(t)
+	if got := instances(t, n.c, "1.2"); got != 2*maxBacklog {
+		t.Errorf("%d instances are known after a crash, want %d", got, 2*maxBacklog)
 	}
 }
 
 func TestSeriesThatCannotBeToldDoesNotHoldUpOthers(t *testing.T) {
-	n, s := openNode(t, vfs.NewMem()), newSource()
+	n, s := openNode(t, vfs.NewMem(), newOrder(t)), newSource()
 	defer n.close(t)
 	defer n.run(t, s)()
 	bad := s.store("1.1", "1.1.1")
@@ -259,170 +188,100 @@ func TestSeriesThatCannotBeToldDoesNotHoldUpOthers(t *testing.T) {
 	}
 }
 
-// Every instance that the source holds is known after any crash and a restart,
-// every Append that was answered stands, and nothing is counted twice.
-func TestCrashLosesNoFact(t *testing.T) {
-	const crashes = 150
-	for seed := range uint64(crashes) {
-		r := rand.New(rand.NewPCG(seed, 7))
-		fs, s := vfs.NewCrashableMem(), newSource()
-		tombstones := map[string]bool{}
-		var copied *vfs.MemFS
-		n := openNode(t, fs)
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- n.j.Run(ctx, s) }()
-		steps, crash := 60, r.IntN(60)
-		for i := range steps {
-			study := fmt.Sprintf("1.2.%d", r.IntN(8))
-			number := s.store(study, study+fmt.Sprintf(".%d", r.IntN(2)))
-			name := s.log[number-1]
-			n.j.Dirty(number, name.study, name.series)
-			switch r.IntN(6) {
-			case 0:
-				if err := n.j.Settle(ctx); err != nil {
+// A fact that no batch takes must not keep others out of the log.
+func TestFactThatNoBatchTakesStandsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, s := openNode(t, vfs.NewMem(), newOrder(t)), newSource()
+		defer n.close(t)
+		defer n.run(t, s)()
+		n.j.Dirty(s.store("1.1", "no \xff text"), "1.1", "no \xff text")
+		for i := range 20 {
+			series := fmt.Sprint("1.2.", i)
+			n.j.Dirty(s.store("1.2", series), "1.2", series)
+		}
+		time.Sleep(time.Second)
+		c := n.o.observe(t)
+		defer c.Close()
+		if got := instances(t, c, "1.2"); got != 20 {
+			t.Errorf("the network knows %d of 20 series", got)
+		}
+	})
+}
+
+// Many facts are logged at once, in batches of bounded size.
+func TestFactsThatDoNotFitOneBatchAreLoggedInSeveral(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, s := openNode(t, vfs.NewMem(), newOrder(t)), newSource()
+		defer n.close(t)
+		for i := range 2000 {
+			study := fmt.Sprintf("1.2.840.113619.2.55.3.604688119.%d.%d", 1700000000+i, i)
+			s.store(study, study+".1")
+		}
+		defer n.run(t, s)()
+		n.drained(t)
+		n.o.agree(t, s, "at the end")
+		if st := n.j.Status(); st.Logged > 20 {
+			t.Errorf("2,000 facts took %d batches", st.Logged)
+		}
+	})
+}
+
+func TestRottenOrForgedBatchesAreRefused(t *testing.T) {
+	for name, change := range map[string]func(rows map[uint64][]byte){
+		"a byte":             func(rows map[uint64][]byte) { rows[2][40] ^= 1 },
+		"one is missing":     func(rows map[uint64][]byte) { rows[2] = nil },
+		"the last is gone":   func(rows map[uint64][]byte) { rows[3] = nil },
+		"two have changed":   func(rows map[uint64][]byte) { rows[1], rows[2] = rows[2], rows[1] },
+		"one is there twice": func(rows map[uint64][]byte) { rows[4] = rows[3] },
+		"another has signed": func(rows map[uint64][]byte) {
+			r, b, err := decodeBatch(rows[3], catalogtest.SignerOf("n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.entry, r.hash = forge(t, *b, r.previous)
+			rows[3] = r.encode()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs, o := vfs.NewMem(), newOrder(t)
+			o.fortune = func() fortune { return refused }
+			n, s := openNode(t, fs, o), newSource()
+			stop := n.run(t, s)
+			for i := range 3 {
+				study := fmt.Sprint("1.", i)
+				s.store(study, study+".1")
+				n.j.Again(study, study+".1")
+				if err := n.j.Settle(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-			case 1:
-				n.j.Flush()
-			case 2:
-				dead := fmt.Sprintf("9.%d", i)
-				if _, err := n.j.Append(ctx, &catalog.TombstoneFact{Study: dead, Tick: 1}); err != nil {
+			}
+			stop()
+			rows := map[uint64][]byte{}
+			for number := uint64(1); number <= 3; number++ {
+				value, closer, err := n.db.Get(batchKey(number))
+				if err != nil {
 					t.Fatal(err)
 				}
-				tombstones[dead] = true
+				rows[number] = slices.Clone(value)
+				closer.Close()
 			}
-			if i == crash {
-				copied = fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: r.IntN(101), RNG: r})
-				break
+			change(rows)
+			for number, value := range rows {
+				err := n.db.Set(batchKey(number), value, pebble.Sync)
+				if value == nil {
+					err = n.db.Delete(batchKey(number), pebble.Sync)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
 			}
-		}
-		cancel()
-		if err := <-ended; err != nil {
-			t.Fatal(err)
-		}
-		n.close(t)
-
-		n = openNode(t, copied)
-		stop := n.run(t, s)
-		waitFor(t, n.j, s)
-		for study := range maps.Keys(tombstones) {
-			if _, ok := n.c.Deleted(study, "", ""); !ok {
-				t.Fatalf("seed %d: an answered tombstone is lost", seed)
+			n.close(t)
+			if again, err := tryOpen(fs, o); !fault.Is(err, fault.Corrupt) {
+				if err == nil {
+					again.close(t)
+				}
+				t.Errorf("Open: %v, want corrupt", err)
 			}
-		}
-		want := map[string]uint64{}
-		for name, count := range s.count {
-			want[name.study] += count
-		}
-		for study, count := range want {
-			if got := instances(t, n.c, study); got != count {
-				t.Fatalf("seed %d: study %s has %d instances, want %d", seed, study, got, count)
-			}
-		}
-		stop()
-		n.close(t)
+		})
 	}
-}
-
-// waitFor waits until all that a source holds has been announced.
-func waitFor(t testing.TB, j *Journal, s *source) {
-	t.Helper()
-	// The last instance is dirtied again, after what Run announces by itself.
-	for {
-		if err := j.Settle(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		j.mu.Lock()
-		idle := j.announced && len(j.series.dirty) == 0 && len(j.series.flying) == 0
-		changed := j.changed
-		j.mu.Unlock()
-		if idle {
-			return
-		}
-		<-changed
-	}
-}
-
-func TestOpenRefusesACatalogueOlderThanWhatWasDropped(t *testing.T) {
-	fs, s := vfs.NewMem(), newSource()
-	n := openNode(t, fs)
-	stop := n.run(t, s)
-	n.j.Dirty(s.store("1.2", "1.2.3"), "1.2", "1.2.3")
-	if err := n.j.Settle(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	stop()
-	if err := n.j.prune(); err != nil {
-		t.Fatal(err)
-	}
-	n.close(t)
-	if err := fs.RemoveAll("catalog"); err != nil {
-		t.Fatal(err)
-	}
-	db, err := pebble.Open("store", &pebble.Options{FS: fs, Logger: silent{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	c, err := catalog.Open(catalog.Options{FS: fs, Dir: "catalog"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if _, err := Open(db, c); !fault.Is(err, fault.Corrupt) {
-		t.Errorf("Open: %v, want corrupt", err)
-	}
-}
-
-func TestStoreOlderThanTheCatalogueOpensANewIncarnation(t *testing.T) {
-	fs, s := vfs.NewMem(), newSource()
-	n := openNode(t, fs)
-	stop := n.run(t, s)
-	n.j.Dirty(s.store("1.2", "1.2.3"), "1.2", "1.2.3")
-	if err := n.j.Settle(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	stop()
-	n.close(t)
-	if err := fs.RemoveAll("store"); err != nil {
-		t.Fatal(err)
-	}
-	s.store("1.3", "1.3.1")
-	n = openNode(t, fs)
-	defer n.close(t)
-	if n.j.state.incarnation != 2 {
-		t.Errorf("incarnation %d, want 2", n.j.state.incarnation)
-	}
-	defer n.run(t, s)()
-	waitFor(t, n.j, s)
-	if instances(t, n.c, "1.3") != 1 {
-		t.Error("what was stored meanwhile is not announced")
-	}
-}
-
-func TestRottenBatchIsRefused(t *testing.T) {
-	fs := vfs.NewMem()
-	s := newSource()
-	n := openNode(t, fs)
-	stop := n.run(t, s)
-	n.j.Dirty(s.store("1.2", "1.2.3"), "1.2", "1.2.3")
-	if err := n.j.Settle(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	stop()
-	row, closer, err := n.db.Get(batchKey(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	rotten := slices.Clone(row)
-	closer.Close()
-	rotten[3] ^= 1
-	if err := n.db.Set(batchKey(1), rotten, pebble.Sync); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(n.db, n.c); !fault.Is(err, fault.Corrupt) {
-		t.Errorf("Open: %v, want corrupt", err)
-	}
-	n.close(t)
 }

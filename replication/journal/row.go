@@ -1,41 +1,52 @@
 package journal
 
 import (
-	"bytes"
 	"encoding/binary"
 
 	"github.com/zeebo/blake3"
-	"google.golang.org/protobuf/proto"
 
 	"pelago/cluster/fault"
 	"pelago/replication/catalog"
-	"pelago/replication/catalog/catalogpb"
 )
 
 var (
 	stateKey    = []byte("j/m")
 	batchPrefix = []byte("j/b")
+	batchEnd    = []byte("j/c")
 )
+
+// batchNumber returns the number in a batch's key.
+func batchNumber(key []byte) (uint64, bool) {
+	if len(key) != len(batchPrefix)+8 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(key[len(batchPrefix):]), true
+}
 
 func batchKey(number uint64) []byte {
 	return binary.BigEndian.AppendUint64(append([]byte(nil), batchPrefix...), number)
 }
 
-const stateVersion = 1
+const (
+	stateVersion = 2
+	rowVersion   = 2
+	hashBytes    = 32
+)
 
 // state is what the journal knows of itself.
 type state struct {
-	incarnation uint64 // of the journal's numbering
-	oldest      uint64 // number of the oldest batch that is kept, or of the next
-	next        uint64 // number of the next batch
-	nextFact    uint64
+	incarnation uint64 // of the numbering, from 1
+	oldest      uint64 // number of the oldest batch that is kept; next when none is, before the first
+	next        uint64 // number of the next batch, from 1
 	cursor      uint64 // every instance up to this local number is in a logged fact
-	last        [32]byte
+	last        [hashBytes]byte
 }
+
+func newState() state { return state{incarnation: 1, oldest: 1, next: 1} }
 
 func (s state) encode() []byte {
 	b := []byte{stateVersion}
-	for _, v := range [...]uint64{s.incarnation, s.oldest, s.next, s.nextFact, s.cursor} {
+	for _, v := range [...]uint64{s.incarnation, s.oldest, s.next, s.cursor} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
 	return append(b, s.last[:]...)
@@ -45,74 +56,68 @@ func decodeState(b []byte) (state, error) {
 	if len(b) > 0 && b[0] != stateVersion {
 		return state{}, fault.New(fault.Unsupported, "journal: state of version %d", b[0])
 	}
-	if len(b) != 1+5*8+32 {
+	if len(b) != 1+4*8+hashBytes {
 		return state{}, fault.New(fault.Corrupt, "journal: state of %d bytes", len(b))
 	}
 	u := func(i int) uint64 { return binary.BigEndian.Uint64(b[1+8*i:]) }
-	return state{incarnation: u(0), oldest: u(1), next: u(2), nextFact: u(3), cursor: u(4), last: [32]byte(b[41:])}, nil
+	s := state{incarnation: u(0), oldest: u(1), next: u(2), cursor: u(3), last: [hashBytes]byte(b[1+4*8:])}
+	if s.incarnation == 0 || s.incarnation > maxIncarnation || s.oldest == 0 || s.next < s.oldest {
+		return state{}, fault.New(fault.Corrupt, "journal: a state of incarnation %d with batches %d to %d", s.incarnation, s.oldest, s.next)
+	}
+	return s, nil
 }
 
-// unsigned signs nothing: rows are for this node alone.
-type unsigned struct{}
+// row is a batch as it is kept: the entry that is proposed, with its hash and
+// that of the batch before it, which the entry only alludes to.
+type row struct {
+	previous, hash [hashBytes]byte
+	entry          []byte
+}
 
-func (unsigned) Sign([]byte) []byte { return nil }
+// encode returns the row with a BLAKE3 over all of it at its end.
+func (r row) encode() []byte {
+	b := make([]byte, 0, 1+3*hashBytes+len(r.entry))
+	b = append(b, rowVersion)
+	b = append(b, r.previous[:]...)
+	b = append(b, r.hash[:]...)
+	b = append(b, r.entry...)
+	sum := blake3.Sum256(b)
+	return append(b, sum[:]...)
+}
 
-// encodeBatch returns a batch's row and its hash.
-func encodeBatch(s state, facts []*catalog.SeriesFact, commands []catalog.Command) (row []byte, hash [32]byte, err error) {
-	j := &catalogpb.Journaled{Incarnation: s.incarnation, Number: s.next, First: s.nextFact, Previous: s.last[:]}
-	if len(commands) > 0 {
-		entry, err := catalog.EncodeDecision(unsigned{}, "n", nil, commands)
-		if err != nil {
-			return nil, hash, err
-		}
-		j.Entries = append(j.Entries, entry)
+// decodeRow reads what encode wrote and checks its hash: fault.Corrupt. The row
+// keeps b.
+func decodeRow(b []byte) (row, error) {
+	const head = 1 + 2*hashBytes
+	if len(b) > 0 && b[0] != rowVersion {
+		return row{}, fault.New(fault.Unsupported, "journal: a batch of version %d", b[0])
 	}
-	if len(facts) > 0 {
-		entry, _, err := catalog.EncodeBatch(unsigned{}, catalog.Batch{
-			Node: facts[0].Origin, Site: facts[0].Site, Incarnation: 1, Number: 1, Facts: facts,
-		}, [32]byte{})
-		if err != nil {
-			return nil, hash, err
-		}
-		j.Entries = append(j.Entries, entry)
+	if len(b) <= head+hashBytes {
+		return row{}, fault.New(fault.Corrupt, "journal: a batch of %d bytes", len(b))
 	}
-	row, err = proto.MarshalOptions{Deterministic: true}.Marshal(j)
+	body := b[:len(b)-hashBytes]
+	if blake3.Sum256(body) != [hashBytes]byte(b[len(body):]) {
+		return row{}, fault.New(fault.Corrupt, "journal: a batch fails its hash")
+	}
+	return row{[hashBytes]byte(b[1:]), [hashBytes]byte(b[1+hashBytes:]), body[head:]}, nil
+}
+
+// decodeBatch reads a row and the batch in it, which must be the signer's own:
+// fault.Corrupt.
+func decodeBatch(b []byte, s catalog.Signer) (row, *catalog.Batch, error) {
+	r, err := decodeRow(b)
 	if err != nil {
-		return nil, hash, fault.New(fault.Invalid, "journal: encode batch: %w", err)
+		return row{}, nil, err
 	}
-	hash = blake3.Sum256(row)
-	return append(row, hash[:]...), hash, nil
-}
-
-// decodeBatch reads a batch's row and checks its hash.
-func decodeBatch(row []byte) (*catalogpb.Journaled, []any, [32]byte, error) {
-	var hash [32]byte
-	if len(row) < len(hash) {
-		return nil, nil, hash, fault.New(fault.Corrupt, "journal: a batch of %d bytes", len(row))
+	e, err := catalog.DecodeEntry(r.entry)
+	if fault.Is(err, fault.Unsupported) {
+		return row{}, nil, err
 	}
-	body := row[:len(row)-len(hash)]
-	if hash = blake3.Sum256(body); !bytes.Equal(hash[:], row[len(body):]) {
-		return nil, nil, hash, fault.New(fault.Corrupt, "journal: a batch fails its hash")
+	if err != nil {
+		return row{}, nil, fault.New(fault.Corrupt, "journal: %w", err)
 	}
-	var b catalogpb.Journaled
-	if err := proto.Unmarshal(body, &b); err != nil {
-		return nil, nil, hash, fault.New(fault.Corrupt, "journal: a batch cannot be read: %w", err)
+	if hash, ok := e.SignedBy(s, r.previous); !ok || hash != r.hash {
+		return row{}, nil, fault.New(fault.Corrupt, "journal: a batch that this node has not signed")
 	}
-	var changes []any
-	for _, entry := range b.Entries {
-		e, err := catalog.DecodeEntry(entry)
-		if err != nil {
-			return nil, nil, hash, err
-		}
-		if e.Batch != nil {
-			for _, f := range e.Batch.Facts {
-				changes = append(changes, f)
-			}
-			continue
-		}
-		for _, c := range e.Decision.Commands {
-			changes = append(changes, c)
-		}
-	}
-	return &b, changes, hash, nil
+	return r, e.Batch, nil
 }

@@ -4,64 +4,55 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"pelago/cluster/fault"
-	"pelago/replication/catalog"
-	"pelago/replication/catalog/alone"
 )
 
 const (
-	// maxBatch bounds the facts of one batch: at most 3 KB each.
-	maxBatch = 256
-	// keepBatches is how many applied batches gather before the catalogue is
+	// maxFacts bounds the facts that are made before they are logged and told.
+	maxFacts = 256
+	// maxBacklog is how many batches wait for the network at most. Beyond it facts
+	// are told to the catalogue here and left out of the log; once no more than
+	// lowBacklog wait, they are made anew, one a series however often it grew.
+	maxBacklog = 64
+	lowBacklog = maxBacklog / 4
+	// maxBound bounds the batches with what cannot be left out: facts after
+	// operators' decisions.
+	maxBound = 4 * maxBacklog
+	// keepBatches is how many committed batches gather before the catalogue is
 	// synced and their rows are dropped; keepTime, how long they may.
 	keepBatches = 256
 	keepTime    = 10 * time.Second
 )
 
 // Run drains until ctx ends: first it announces again what Source has beyond
-// the durable cursor, then what Dirty names. It returns nil when ctx ends; any
-// other return means that the store or the catalogue failed, and that the
-// process must end. It is called once.
-func (j *Journal) Run(ctx context.Context, s Source) (err error) {
-	defer func() {
-		if ctx.Err() != nil {
-			err = nil
-		}
-		j.end(err)
+// the durable cursor, then what Dirty names, and proposes what is logged. It
+// returns nil when ctx ends; any other return means that the store or the
+// catalogue failed, and that the process must end. It is called once.
+func (j *Journal) Run(ctx context.Context, s Source, p Proposer) error {
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	sent := make(chan error, 1)
+	go func() {
+		defer cancel()
+		sent <- j.send(inner, p)
 	}()
-	if err := j.announce(ctx, s); err != nil {
-		return err
+	err := j.drain(inner, s)
+	cancel()
+	if sending := <-sent; inner.Err() != nil && fault.KindOf(err) == fault.Canceled {
+		err = sending
+	} else {
+		err = errors.Join(err, sending)
 	}
-	j.mu.Lock()
-	j.announced = true
-	j.notifyLocked()
-	j.mu.Unlock()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	pruned := time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-j.wake:
-		case <-timer.C:
-		}
-		more, err := j.round(ctx, s)
-		if err != nil {
-			return err
-		}
-		if kept := j.kept(); kept >= keepBatches || kept > 0 && time.Since(pruned) > keepTime {
-			if err := j.prune(); err != nil {
-				return err
-			}
-			pruned = time.Now()
-		}
-		j.schedule(timer, more)
+	if ctx.Err() != nil {
+		err = nil
 	}
+	j.end(err)
+	return err
 }
 
 // end answers whoever waits.
@@ -72,43 +63,161 @@ func (j *Journal) end(err error) {
 	if err != nil {
 		j.ended = fault.New(fault.Unavailable, "journal: not running: %w", err)
 	}
-	for _, r := range j.requests {
-		r.err = j.ended
-		close(r.done)
-	}
-	j.requests = nil
 	j.notifyLocked()
 }
 
-// announce marks what the Source holds beyond the durable cursor, and sends it
-// as it goes, for after a restore that may be everything.
+// drain is Run without the sender.
+func (j *Journal) drain(ctx context.Context, s Source) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	pruned := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-j.wake:
+		case <-timer.C:
+		}
+		if err := j.attend(); err != nil {
+			return err
+		}
+		if err := j.announce(ctx, s); err != nil {
+			return err
+		}
+		more, err := j.round(ctx, s)
+		if err != nil {
+			return err
+		}
+		if idle := j.idle(); idle >= keepBatches || idle > 0 && time.Since(pruned) > keepTime {
+			if err := j.prune(); err != nil {
+				return err
+			}
+			pruned = time.Now()
+		}
+		j.schedule(timer, more)
+	}
+}
+
+// attend does what the sender, or who replaced the catalogue, has asked for.
+func (j *Journal) attend() error {
+	j.mu.Lock()
+	renumber, retell := j.renumber, j.retell
+	j.retell = false
+	j.mu.Unlock()
+	if renumber == nil && !retell {
+		return nil
+	}
+	if renumber != nil {
+		cursor, _, err := j.catalog.Cursor(j.o.Node)
+		if err != nil {
+			return fmt.Errorf("journal: %w", err)
+		}
+		if err := j.begin(cursor.Incarnation); err != nil {
+			return err
+		}
+	} else {
+		if err := j.reconcile(); err != nil {
+			return err
+		}
+		j.mu.Lock()
+		j.series.forget()
+		if j.left != 0 {
+			j.unmarked, j.announced = least(j.unmarked, j.left), false
+			j.left, j.leftFacts = 0, 0
+		}
+		j.mu.Unlock()
+	}
+	poke(j.more)
+	return nil
+}
+
+// least returns the lower of two local numbers, of which 0 is none.
+func least(a, b uint64) uint64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// errFull ends a walk through the source: there is no room in the log.
+var errFull = errors.New("the log is full")
+
+// announce marks what the Source holds and neither the log nor the coalescer
+// has, and sends it as it goes, for after a restore that may be everything. That
+// is all of it at a start and in a new incarnation; later, what was left out of
+// the log, as far as there is room.
 func (j *Journal) announce(ctx context.Context, s Source) error {
 	j.mu.Lock()
-	after := j.state.cursor
+	whole := !j.announced
+	if !whole {
+		if j.left == 0 || j.backlogLocked() > lowBacklog {
+			j.mu.Unlock()
+			return nil
+		}
+		j.unmarked, j.left, j.leftFacts = j.left, 0, 0
+	}
+	after := j.unmarked - 1
 	j.mu.Unlock()
 	err := s.After(ctx, after, func(number uint64, study, series string) error {
-		j.Dirty(number, study, series)
-		for ctx.Err() == nil && j.waiting() >= maxBatch {
-			j.Flush()
+		if !j.markAgain(seriesName{study, series}, number, whole) {
+			return errFull
+		}
+		for ctx.Err() == nil && j.waiting() >= maxFacts {
 			if _, err := j.round(ctx, s); err != nil {
 				return err
 			}
 		}
 		return ctx.Err()
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errFull) {
 		return fmt.Errorf("journal: announce again: %w", err)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err != nil {
+		j.left = least(j.left, j.unmarked)
+		j.leftFacts++ // of at least one series
+	}
+	j.unmarked = 0
+	if whole {
+		j.announced = true
+		j.notifyLocked()
 	}
 	return nil
 }
 
-// waiting is the number of series that must be announced and have not failed.
+// markAgain marks a series for the log at once, unless a fact of it that went
+// out lately covers the number. It reports whether there is room for it.
+func (j *Journal) markAgain(name seriesName, number uint64, whole bool) bool {
+	now := time.Now()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.unmarked = number // those before are marked, logged or left
+	if !whole && j.backlogLocked() >= maxBacklog {
+		return false
+	}
+	j.cursor.come(number, now)
+	if j.series.covers(name, number, whole) {
+		return true
+	}
+	p, _ := j.series.mark(name, number, now)
+	if p.failed == nil {
+		p.due = now
+	}
+	return true
+}
+
+// backlogLocked is the number of batches that wait for the network.
+func (j *Journal) backlogLocked() uint64 { return j.state.next - 1 - j.committed }
+
+// waiting is the number of series that are due.
 func (j *Journal) waiting() int {
+	now := time.Now()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	n := 0
 	for _, p := range j.series.dirty {
-		if p.failed == nil {
+		if p.isDue(now) {
 			n++
 		}
 	}
@@ -130,169 +239,41 @@ func (j *Journal) schedule(timer *time.Timer, more bool) {
 	timer.Reset(j.wakeAt.Sub(now))
 }
 
-// round logs and applies one batch: requests first, then the series that are
-// due. It reports whether more waits.
-func (j *Journal) round(ctx context.Context, s Source) (more bool, err error) {
-	j.mu.Lock()
-	requests, commands := j.takeRequests()
-	limit := max(0, maxBatch-len(commands))
-	series := j.series.take(time.Now(), limit)
-	more = len(series) == limit || len(j.requests) > 0
-	j.mu.Unlock()
-	asked := len(commands)
-	var told []*pending
-	var facts []*catalog.SeriesFact
-	for _, p := range series {
-		fact, err := s.SeriesFact(ctx, p.name.study, p.name.series)
-		switch {
-		case err == nil:
-			if _, _, err = encodeBatch(state{}, []*catalog.SeriesFact{fact}, nil); err == nil {
-				facts, told = append(facts, fact), append(told, p)
-			}
-		case fault.Is(err, fault.NotFound):
-			err = nil
-		}
-		p.failed = err
-	}
-	results, err := j.commit(facts, commands, len(requests) > 0, series)
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.flying -= asked
-	at := 0
-	for _, r := range requests {
-		if r.err = err; err == nil {
-			r.results = results[at : at+len(r.commands) : at+len(r.commands)] // an append must not reach the next one's
-		}
-		at += len(r.commands)
-		close(r.done)
-	}
-	if err != nil {
-		return false, err
-	}
-	for i := range told {
-		if results[asked+i] != nil {
-			j.rejected++
-		}
-	}
-	j.series.land(time.Now())
-	j.notifyLocked()
-	return more, nil
-}
-
 // notifyLocked wakes whoever waits for something to land.
 func (j *Journal) notifyLocked() {
 	close(j.changed)
 	j.changed = make(chan struct{})
 }
 
-// takeRequests returns requests that fit one batch, at least one if there is any.
-func (j *Journal) takeRequests() ([]*request, []catalog.Command) {
-	var commands []catalog.Command
-	n := 0
-	for _, r := range j.requests {
-		if n > 0 && len(commands)+len(r.commands) > maxBatch {
-			break
-		}
-		commands = append(commands, r.commands...)
-		n++
-	}
-	taken := j.requests[:n:n]
-	j.requests = j.requests[n:]
-	j.flying += len(commands)
-	return taken, commands
-}
-
-// commit makes a batch durable and applies it; with synced the catalogue is
-// synced too.
-func (j *Journal) commit(facts []*catalog.SeriesFact, commands []catalog.Command, synced bool, announced []*pending) ([]error, error) {
-	if len(facts)+len(commands) == 0 {
-		return nil, nil
-	}
-	next := j.nextState(len(facts)+len(commands), announced)
-	j.mu.Lock()
-	current := j.state
-	j.mu.Unlock()
-	row, hash, err := encodeBatch(current, facts, commands)
-	if err != nil {
-		return nil, err
-	}
-	next.last = hash
-	b := j.db.NewBatch()
-	defer b.Close()
-	if err := errors.Join(b.Set(batchKey(current.next), row, nil), b.Set(stateKey, next.encode(), nil), b.Commit(pebble.Sync)); err != nil {
-		return nil, fmt.Errorf("journal: log batch: %w", err)
-	}
-	j.mu.Lock()
-	j.state = next
-	j.mu.Unlock()
-	if applied(j.catalog) >= current.next {
-		return nil, fault.New(fault.Corrupt, "journal: the catalogue has seen batch %d before", current.next)
-	}
-	var changes []any
-	for _, c := range commands {
-		changes = append(changes, c)
-	}
-	for _, f := range facts {
-		changes = append(changes, f)
-	}
-	results, err := alone.New(j.catalog).DoAs(current.next, changes...)
-	if err != nil {
-		return nil, fmt.Errorf("journal: batch %d: %w", current.next, err)
-	}
-	if synced {
-		if err := j.catalog.Sync(); err != nil {
-			return nil, err
-		}
-	}
-	return results, nil
-}
-
-// nextState returns the state after a batch of so many facts: with the cursor
-// before all that still waits and all that could not be told.
-func (j *Journal) nextState(facts int, announced []*pending) state {
+// idle is the number of batches that the network has and of which rows are kept,
+// the last one left out.
+func (j *Journal) idle() uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	next := j.state
-	next.next++
-	next.nextFact += uint64(facts)
-	j.cursor.advance(time.Now())
-	to := j.cursor.base
-	if lowest, ok := j.series.lowest(); ok {
-		to = min(to, lowest-1)
-	}
-	for _, p := range announced {
-		if p.failed != nil {
-			to = min(to, p.lowest-1)
-		}
-	}
-	next.cursor = max(next.cursor, to)
-	return next
+	return max(j.committed, j.state.oldest) - j.state.oldest
 }
 
-// kept is the number of batches whose rows are kept.
-func (j *Journal) kept() uint64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.state.next - j.state.oldest
-}
-
-// prune syncs the catalogue and drops the rows of applied batches.
+// prune syncs the catalogue and drops the rows of committed batches. The last
+// one stays: with it a later start can ask whether the network still has them.
 func (j *Journal) prune() error {
-	if err := j.catalog.Sync(); err != nil {
-		return err
-	}
 	j.mu.Lock()
-	next := j.state
+	next, to := j.state, j.committed
 	j.mu.Unlock()
-	next.oldest = next.next
+	if to <= next.oldest {
+		return nil
+	}
+	if err := j.catalog.Sync(); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	dropped := to - next.oldest
+	next.oldest = to
 	b := j.db.NewBatch()
 	defer b.Close()
-	err := errors.Join(b.DeleteRange(batchPrefix, batchKey(next.oldest), nil), b.Set(stateKey, next.encode(), nil), b.Commit(pebble.NoSync))
-	if err != nil {
+	if err := errors.Join(b.DeleteRange(batchPrefix, batchKey(to), nil), b.Set(stateKey, next.encode(), nil), b.Commit(pebble.NoSync)); err != nil {
 		return fmt.Errorf("journal: drop rows: %w", err)
 	}
 	j.mu.Lock()
-	j.state = next
-	j.mu.Unlock()
+	defer j.mu.Unlock()
+	j.state, j.rows = next, slices.Clone(j.rows[dropped:])
 	return nil
 }

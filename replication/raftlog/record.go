@@ -25,9 +25,9 @@ const (
 	// MaxEntryBytes bounds the data and extensions of one entry. It is the
 	// library's own suggestion: a longer one delays the heartbeats behind it.
 	MaxEntryBytes = raft.SuggestedMaxDataSize
-	// maxConfigurationBytes bounds a membership entry, which the library writes
+	// MaxConfigurationBytes bounds a membership entry, which the library writes
 	// itself: 1,000 nodes with long addresses.
-	maxConfigurationBytes = 1 << 20
+	MaxConfigurationBytes = 1 << 20
 	// maxStableBytes bounds a value of the stable store: a name and an address.
 	maxStableBytes = 4 << 10
 )
@@ -53,7 +53,7 @@ func stableKey(name []byte) []byte { return append([]byte{prefixStable}, name...
 // entryBound is what the data and extensions of an entry may take together.
 func entryBound(t raft.LogType) int {
 	if t == raft.LogConfiguration {
-		return maxConfigurationBytes
+		return MaxConfigurationBytes
 	}
 	return MaxEntryBytes
 }

@@ -390,6 +390,19 @@ func (s *Store) Bytes() int64 {
 	return n
 }
 
+// BytesOf is what the tables of one space occupy.
+func (s *Store) BytesOf(space Space) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var n int64
+	for key, t := range s.tables {
+		if key.space == space {
+			n += t.bytes
+		}
+	}
+	return n
+}
+
 // Checkpoint makes dir, which must not exist, a store that holds what this one
 // holds now. Tables are linked, not copied: dir is on the same file system.
 // Changes wait meanwhile, readers do not.

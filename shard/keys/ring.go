@@ -3,6 +3,7 @@ package keys
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -234,6 +235,34 @@ func (r *Ring) Key(id [16]byte) (seal.Key, error) {
 		}
 	}
 	return seal.Key{}, fault.New(fault.NotFound, "keys: no such study key")
+}
+
+// Wrap seals a study key of another node's ring, whose id it is, under the newest
+// epoch, to be kept where the caller likes: this ring does not keep it.
+func (r *Ring) Wrap(id [16]byte, key seal.Key) ([]byte, error) {
+	number := r.epochs.Current()
+	epoch, err := r.epochs.Epoch(number)
+	if err != nil {
+		return nil, err
+	}
+	wrapped, err := seal.Wrap(epoch, id, key)
+	if err != nil {
+		return nil, err
+	}
+	return append(binary.BigEndian.AppendUint32(nil, number), wrapped...), nil
+}
+
+// Unwrap opens what Wrap sealed; fault.Corrupt if it was changed or is of another
+// id, fault.NotFound if this node lacks the epoch.
+func (r *Ring) Unwrap(id [16]byte, wrapped []byte) (seal.Key, error) {
+	if len(wrapped) < 4 {
+		return seal.Key{}, fault.New(fault.Corrupt, "keys: a wrapped key of %d bytes", len(wrapped))
+	}
+	epoch, err := r.epochs.Epoch(binary.BigEndian.Uint32(wrapped))
+	if err != nil {
+		return seal.Key{}, err
+	}
+	return seal.Unwrap(epoch, id, wrapped[4:])
 }
 
 // Forget drops all keys of studies, durably, so that their packs are noise:

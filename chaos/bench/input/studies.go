@@ -3,6 +3,7 @@ package input
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -96,4 +97,15 @@ func weighted(r *rand.Rand) int {
 		}
 	}
 	return 0
+}
+
+// Classes lists the storage classes that studies may have.
+func Classes() []string {
+	var all []string
+	for _, k := range kinds {
+		if !slices.Contains(all, k.class) {
+			all = append(all, k.class)
+		}
+	}
+	return all
 }

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"pelago/node/admin"
+)
+
+// statusCommand shows a node's state, and that of the network as the node sees it.
+type statusCommand struct{ target }
+
+func (s *statusCommand) Run(e *env) error {
+	c, err := s.node(e)
+	if err != nil {
+		return err
+	}
+	var st admin.Status
+	if err := c.get(e.ctx, "/api/status", &st); err != nil {
+		return err
+	}
+	if s.JSON {
+		return printJSON(e.stdout, st)
+	}
+	return printStatus(e.stdout, st)
+}
+
+// printStatus prints the status for people.
+func printStatus(w io.Writer, st admin.Status) error {
+	if err := table(w, []string{"SITE", st.Site}, statusRows(st)); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	if err := printSites(w, st.Sites); err != nil {
+		return err
+	}
+	if len(st.Transfers) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	var rows [][]string
+	for _, t := range st.Transfers {
+		way, moved := "to", size(t.Bytes)
+		if t.Incoming {
+			way = "from"
+		}
+		if t.TotalBytes > 0 {
+			moved += " of " + size(t.TotalBytes)
+		}
+		rows = append(rows, []string{t.Kind, way + " " + nameOf(t.Node, st.Sites), moved, seconds(t.Seconds)})
+	}
+	return table(w, []string{"TRANSFER", "WITH", "MOVED", "SINCE"}, rows)
+}
+
+// statusRows is what is known of the node itself.
+func statusRows(st admin.Status) [][]string {
+	leader := "none is known"
+	if st.Leader != "" {
+		leader = nameOf(st.Leader, st.Sites)
+	}
+	rows := [][]string{
+		{"node", st.Node}, {"network", st.Network}, {"leader", leader}, {"version", st.Version},
+		{"up", (time.Duration(st.UptimeSeconds) * time.Second).String()},
+		{"studies", fmt.Sprint(st.Studies)}, {"series", fmt.Sprint(st.Series)}, {"instances", fmt.Sprint(st.Instances)},
+		{"staleness", seconds(st.StalenessSeconds)},
+		{"entries applied", fmt.Sprintf("%d of %d", st.AppliedIndex, max(st.CommitIndex, st.AppliedIndex))},
+		{"journal pending", fmt.Sprint(st.PendingJournal)},
+		{"staging", size(st.StagingBytes)},
+		{"at rest", fmt.Sprintf("%s, %s of them copies of others'", size(st.BulkBytes), size(st.CachedBytes))},
+		{"free", size(st.FreeBytes)},
+		{"quarantined", fmt.Sprint(st.Quarantined)},
+		{"commitments pending", fmt.Sprint(st.PendingCommitment)},
+		{"repair", fmt.Sprintf("%d queued, %d running", st.Repair.Queued, st.Repair.Running)},
+		{"sites that may be lost", fmt.Sprint(st.SurvivesSites)},
+	}
+	for _, trouble := range []struct {
+		name, text string
+		n          int
+	}{
+		{"study keys", "rotten ranges of one file made up for by the other: look at the disk", st.MendedKeyRanges},
+		{"study keys lost", "rotten ranges in both files: see verify", st.DamagedKeyRanges},
+		{"journal", "facts refused by the catalogue", int(min(st.RejectedFacts, 1<<31-1))},
+	} {
+		if trouble.n > 0 {
+			rows = append(rows, []string{trouble.name, fmt.Sprintf("%d %s", trouble.n, trouble.text)})
+		}
+	}
+	for _, task := range st.Tasks {
+		if task.Error != "" {
+			rows = append(rows, []string{"task " + task.Name, task.State + ", at " + task.ErrorAt + ": " + task.Error})
+		}
+	}
+	return rows
+}
+
+// printSites prints sites and their nodes.
+func printSites(w io.Writer, sites []admin.Site) error {
+	var rows [][]string
+	for _, s := range sites {
+		for _, n := range s.Nodes {
+			disk := "not known"
+			if n.CapacityBytes > 0 {
+				disk = size(n.UsedBytes) + " of " + size(n.CapacityBytes)
+			}
+			rows = append(rows, []string{s.Name, n.ID, n.Address, string(n.State), rolesOf(n), entries(n), seconds(n.LagSeconds), disk})
+		}
+	}
+	return table(w, []string{"SITE", "NODE", "ADDRESS", "STATE", "ROLE", "LAG", "BEHIND", "DISK"}, rows)
+}
+
+// rolesOf is what a node does for the others.
+func rolesOf(n admin.Node) string {
+	var words []string
+	for _, role := range []struct {
+		has  bool
+		name string
+	}{{n.Self, "this"}, {n.Leader, "leader"}, {n.Voter && !n.Leader, "voter"}, {n.Witness, "witness"}, {n.Signs, "signs"}, {n.Barred, "barred"}} {
+		if role.has {
+			words = append(words, role.name)
+		}
+	}
+	if len(words) == 0 {
+		return "-"
+	}
+	return strings.Join(words, ",")
+}
+
+// entries is a node's lag in entries.
+func entries(n admin.Node) string {
+	if n.LagEntries < 0 {
+		return "not known"
+	}
+	return fmt.Sprint(n.LagEntries)
+}
+
+// seconds prints a time in seconds; negative ones are not known.
+func seconds(s float64) string {
+	switch {
+	case s < 0:
+		return "not known"
+	case s < 10:
+		return fmt.Sprintf("%.1fs", s)
+	}
+	return (time.Duration(s) * time.Second).String()
+}
+
+// nameOf is a node's site where that names it, else its id.
+func nameOf(node string, sites []admin.Site) string {
+	for _, s := range sites {
+		for _, n := range s.Nodes {
+			if n.ID == node && len(s.Nodes) == 1 {
+				return s.Name
+			}
+		}
+	}
+	return node
+}

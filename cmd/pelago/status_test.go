@@ -1,0 +1,67 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+
+	"pelago/node/admin"
+)
+
+func TestStatusForPeople(t *testing.T) {
+	st := admin.Status{
+		Network: "n1", Site: "north", Node: "a1", Leader: "b1", AppliedIndex: 40, CommitIndex: 42, StalenessSeconds: -1,
+		Sites: []admin.Site{
+			{Name: "north", State: admin.Alive, Nodes: []admin.Node{{
+				ID: "a1", Address: "10.0.0.1:7700", State: admin.Alive, Self: true, Voter: true,
+				CapacityBytes: 1 << 40, UsedBytes: 1 << 38, LagEntries: -1, LagSeconds: -1,
+			}}},
+			{Name: "south", State: admin.Alive, Nodes: []admin.Node{{
+				ID: "b1", Address: "10.0.0.2:7700", State: admin.Alive, Leader: true, Voter: true, LagEntries: 3, LagSeconds: 75,
+			}}},
+			{Name: "w\x1b[2Jest", State: admin.Silent, Nodes: []admin.Node{{ID: "c1", State: admin.Silent}}},
+		},
+		Transfers: []admin.Transfer{{Kind: "images", Incoming: true, Node: "b1", Bytes: 1 << 20, TotalBytes: 1 << 22, Seconds: 1.5}},
+		Tasks: []admin.Task{
+			{Name: "pack", State: "running"},
+			{Name: "purge", State: "backoff", Error: "no room", ErrorAt: "2026-01-02T03:04:05Z"},
+		},
+		RejectedFacts: 2,
+	}
+	const want = `SITE                    north
+node                    a1
+network                 n1
+leader                  south
+version                 
+up                      0s
+studies                 0
+series                  0
+instances               0
+staleness               not known
+entries applied         40 of 42
+journal pending         0
+staging                 0 B
+at rest                 0 B, 0 B of them copies of others'
+free                    0 B
+quarantined             0
+commitments pending     0
+repair                  0 queued, 0 running
+sites that may be lost  0
+journal                 2 facts refused by the catalogue
+task purge              backoff, at 2026-01-02T03:04:05Z: no room
+
+SITE      NODE  ADDRESS        STATE   ROLE        LAG        BEHIND     DISK
+north     a1    10.0.0.1:7700  alive   this,voter  not known  not known  256.0 GiB of 1.0 TiB
+south     b1    10.0.0.2:7700  alive   leader      3          1m15s      not known
+w�[2Jest  c1                   silent  -           0          0.0s       not known
+
+TRANSFER  WITH        MOVED               SINCE
+images    from south  1.0 MiB of 4.0 MiB  1.5s
+`
+	var got bytes.Buffer
+	if err := printStatus(&got, st); err != nil {
+		t.Fatal(err)
+	}
+	if got.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", &got, want)
+	}
+}

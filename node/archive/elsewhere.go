@@ -1,0 +1,80 @@
+package archive
+
+import (
+	"io"
+
+	"pelago/cluster/fault"
+	"pelago/dimse/dicom"
+	"pelago/node/archive/archivepb"
+	"pelago/shard/bulk"
+	"pelago/shard/pack"
+)
+
+// What node/reach makes instances of that rest elsewhere with: the same parts
+// that those here are made of.
+
+// Assemble is an opened instance whose bytes come from elsewhere, r being its
+// record at the node that stores it. Closing it calls done.
+func (a *Archive) Assemble(origin string, r *archivepb.Instance, header *dicom.Header, stored io.ReaderAt, done func() error) (Instance, error) {
+	if len(r.Hash) != 32 {
+		return nil, fault.New(fault.Corrupt, "an instance's record with a hash of %d bytes", len(r.Hash))
+	}
+	return &opened{archive: a, ref: RefOf(origin, r), hash: [32]byte(r.Hash), header: header, stored: stored, close: done}, nil
+}
+
+// RefOf is the reference to an instance that a node stores.
+func RefOf(origin string, r *archivepb.Instance) Ref {
+	ref := version{r}.ref()
+	ref.Origin = origin
+	return ref
+}
+
+// HeaderOf reads a header record as another node sent it, beside the instance's
+// record. assumed puts it in the character set that is assumed of its sender, as
+// [Reads.Headers] does and [Reads.Open] does not.
+func HeaderOf(r *archivepb.Instance, record []byte, assumed bool) (*dicom.Header, error) {
+	h, err := dicom.ParseHeader(record)
+	if err != nil {
+		return nil, err
+	}
+	if assumed {
+		h = assume(h, r.Charset)
+	}
+	return h, nil
+}
+
+// HeaderFrom makes the header record of an instance from its bytes.
+func (a *Archive) HeaderFrom(stored io.ReaderAt, r *archivepb.Instance) ([]byte, error) {
+	syntax, err := storedSyntax(r.Syntax)
+	if err != nil {
+		return nil, err
+	}
+	h, err := dicom.ReadHeader(io.NewSectionReader(stored, 0, r.Bytes), syntax, a.o.Limits)
+	if err != nil {
+		return nil, err
+	}
+	return h.AppendBinary(nil)
+}
+
+// Codec is what readers of packs share: what is decompressed for one serves the
+// others, and is kept for a while.
+func (a *Archive) Codec() *pack.Codec { return a.codec }
+
+// Bulk is where packs rest. Only [bulk.Cached] is for others to write.
+func (a *Archive) Bulk() *bulk.Store { return a.bulk }
+
+// Reserve grants n bytes of the disk, or answers fault.Full: the ballast stays
+// free.
+func (a *Archive) Reserve(n int64) error { return a.space.reserve(n) }
+
+// Pressed reports whether little more than the ballast is free, so that copies
+// should make room.
+func (a *Archive) Pressed() bool {
+	free, size, err := a.space.free()
+	return err == nil && free < 2*a.space.ballast(size)
+}
+
+// AddUID adds a SOP Instance UID to the hash of a set of them, as the catalogue
+// keeps it for every series and node: a sum modulo 2^256 of the UIDs' BLAKE3,
+// little endian.
+func AddUID(sum *[32]byte, uid string) { addUID(sum, uid) }

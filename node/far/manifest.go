@@ -1,0 +1,74 @@
+package far
+
+import (
+	"context"
+	"io"
+
+	"pelago/node/archive/archivepb"
+	"pelago/shard/pack"
+	"pelago/shard/seal"
+)
+
+// Want names what is to be opened: a series by Study and Series, or the series
+// of an instance by SOP alone.
+type Want struct {
+	Study, Series string
+	SOP           string // with Study and Series: the instance that should come first
+	Frame         int    // from 1: its bytes come with the manifest; 0: none
+}
+
+// Manifest is what a node holds of one series. It is immutable.
+type Manifest struct {
+	Node          string // who told
+	Study, Series string
+	Packs         []Pack     // in the order in which the instances name them
+	Instances     []Instance // in ascending order of their SOP Instance UIDs, which are distinct
+}
+
+// Pack is a pack at another node.
+type Pack struct {
+	ID            pack.ID
+	Study, Series string
+	Bytes         int64    // of the ciphertext
+	Plaintext     int64    // bytes, the pack's own manifest at its end included
+	Manifest      int64    // offset of that in the plaintext
+	Root          [32]byte // of the hash tree over the ciphertext
+	KeyID         [16]byte // of the study key
+	Key           seal.Key // the study key; the pack's own is seal.PackKey of it
+	Instances     uint32   // that it was made of
+}
+
+// Instance is a stored instance at another node.
+type Instance struct {
+	Record *archivepb.Instance // as its node has it; Number is that node's
+	// Header is the header record (dicom.ParseHeader); nil if it is longer than
+	// 16 MiB: then it has to be read from the bytes.
+	Header []byte
+	// Pack is the index of its pack in the manifest; -1: not packed yet, to be read
+	// by [Client.Staged].
+	Pack   int
+	Chunks []pack.Chunk // in the pack; none while staged
+}
+
+// Entry is the instance's place in its pack, for pack.Codec.Instance. Its record
+// is empty.
+func (in *Instance) Entry() *pack.Entry {
+	e := &pack.Entry{Bytes: in.Record.Bytes, Chunks: in.Chunks}
+	copy(e.Hash[:], in.Record.Hash)
+	return e
+}
+
+// ReaderAt is an io.ReaderAt whose reads may wait for another node, and end with
+// a context.
+type ReaderAt interface {
+	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
+}
+
+// Keeper keeps packs that were read whole.
+type Keeper interface {
+	// Keep is called once for a pack that was read whole and whose root is right,
+	// by one goroutine at a time. The ciphertext is valid until it returns, and
+	// its memory serves no other reads meanwhile. An error is logged; the pack is
+	// then not kept, and may be offered again when it was read again.
+	Keep(ctx context.Context, p Pack, ciphertext io.ReaderAt) error
+}

@@ -1,0 +1,276 @@
+package far
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"pelago/cluster/fault"
+	"pelago/node/far/farpb"
+	"pelago/shard/pack"
+)
+
+// maxOpenings bounds the manifests that are coming at one time: each may take as
+// much memory as a series' headers.
+const maxOpenings = 64
+
+// Open asks a node for what is wanted, in one round trip. It returns as soon as
+// the wanted instance, and its frame if one was asked for, are here; the rest of
+// the manifest comes meanwhile: [Opening.Manifest]. fault.NotFound if the node
+// holds no such thing, fault.Unavailable if it does not answer, fault.Invalid if
+// its answer is none.
+func (c *Client) Open(ctx context.Context, node string, want Want) (*Opening, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	body, err := proto.Marshal(&farpb.Open{Study: want.Study, Series: want.Series, Sop: want.SOP, Frame: uint32(max(0, want.Frame))})
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "far: %w", err)
+	}
+	o := &Opening{client: c, gathering: newGathering(node, want), early: make(chan struct{}), done: make(chan struct{})}
+	c.mu.Lock()
+	if c.closed || c.openings == maxOpenings {
+		defer c.mu.Unlock()
+		if c.closed {
+			return nil, errClosed
+		}
+		return nil, fault.New(fault.Unavailable, "far: over %d series are being opened", maxOpenings)
+	}
+	c.openings++
+	run, cancel := context.WithCancel(c.ctx)
+	c.work.Go(func() {
+		defer cancel()
+		o.run(run, cancel, body)
+	})
+	c.mu.Unlock()
+	select {
+	case <-o.early:
+	case <-ctx.Done():
+		cancel() // nobody waits for it
+		return nil, context.Cause(ctx)
+	}
+	if o.first == nil {
+		<-o.done
+		return nil, o.err
+	}
+	return o, nil
+}
+
+// Series returns the manifest of a series of a node.
+func (c *Client) Series(ctx context.Context, node, study, series string) (*Manifest, error) {
+	return c.manifest(ctx, node, Want{Study: study, Series: series})
+}
+
+// Find returns the manifest of the series of an instance of a node.
+func (c *Client) Find(ctx context.Context, node, sop string) (*Manifest, error) {
+	return c.manifest(ctx, node, Want{SOP: sop})
+}
+
+func (c *Client) manifest(ctx context.Context, node string, want Want) (*Manifest, error) {
+	o, err := c.Open(ctx, node, want)
+	if err != nil {
+		return nil, err
+	}
+	return o.Manifest(ctx)
+}
+
+// Opening is an answer that is still coming.
+type Opening struct {
+	client    *Client
+	gathering *gathering    // of the goroutine that reads the answer
+	early     chan struct{} // closed when first is set, or nothing comes
+	done      chan struct{} // closed when manifest or err is set
+
+	first    *Manifest
+	manifest *Manifest
+	err      error
+}
+
+// First is what has come: the wanted instance, or the series' first, and its
+// pack. A series that is read by it finds the bytes of the frame here.
+func (o *Opening) First() *Manifest { return o.first }
+
+// Manifest waits for the whole manifest.
+func (o *Opening) Manifest(ctx context.Context) (*Manifest, error) {
+	select {
+	case <-o.done:
+		return o.manifest, o.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// run reads the answer to its end.
+func (o *Opening) run(ctx context.Context, cancel context.CancelFunc, body []byte) {
+	o.manifest, o.err = o.read(ctx, cancel, body)
+	if o.err != nil {
+		o.err = fmt.Errorf("far: node %s: %w", o.gathering.node, o.err)
+	}
+	c := o.client
+	c.mu.Lock()
+	c.openings--
+	c.mu.Unlock()
+	close(o.done)
+	o.showFirst()
+}
+
+// showFirst lets go of who waits for the first instance.
+func (o *Opening) showFirst() {
+	select {
+	case <-o.early:
+		return
+	default:
+	}
+	if o.err == nil {
+		o.first = o.gathering.soFar()
+	}
+	close(o.early)
+}
+
+func (o *Opening) read(ctx context.Context, cancel context.CancelFunc, body []byte) (*Manifest, error) {
+	c, g := o.client, o.gathering
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+g.node+pathOpen, bytes.NewReader(body))
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "%w", err)
+	}
+	stall := time.AfterFunc(answerWithin, cancel)
+	defer stall.Stop()
+	response, err := c.o.Calls.Send(request)
+	if err != nil {
+		return nil, o.late(err)
+	}
+	defer response.Body.Close()
+	stream := &messages{r: response.Body}
+	defer stream.close()
+	for {
+		kind, body, err := stream.next()
+		if err != nil {
+			return nil, o.late(err)
+		}
+		stall.Reset(stallAfter)
+		switch kind {
+		case messagePart:
+			raw, err := stream.inflate(body)
+			if err != nil {
+				return nil, err
+			}
+			if err := g.part(raw, c.o.Self); err != nil {
+				return nil, err
+			}
+			if g.want.Frame == 0 {
+				o.showFirst()
+			}
+		case messagePack, messageStaged:
+			if err := o.bytes(kind, body); err != nil {
+				return nil, err
+			}
+		case messageFrame:
+			if !g.complete() {
+				return nil, errManifest("a frame of nothing")
+			}
+			o.showFirst()
+		case messageEnd:
+			return g.end(body)
+		case messageFailure:
+			var f farpb.Failure
+			if err := parse(body, &f); err != nil {
+				return nil, err
+			}
+			if f.Kind >= uint32(len(fault.Kinds())) {
+				f.Kind = uint32(fault.Other)
+			}
+			return nil, fault.New(fault.Kind(f.Kind), "peer: %s", strings.ToValidUTF8(f.Text, "\uFFFD"))
+		}
+	}
+}
+
+// late gives an error that our own patience made its kind.
+func (o *Opening) late(err error) error {
+	if o.client.ctx.Err() == nil && fault.Is(err, fault.Canceled) {
+		return fault.New(fault.Unavailable, "no answer in time, or nobody waits for it: %w", err)
+	}
+	return err
+}
+
+// bytes puts bytes that came with the manifest where readers look first. What
+// there is no room for is not needed: readers ask again.
+func (o *Opening) bytes(kind byte, body []byte) error {
+	c, g := o.client, o.gathering
+	if len(body) < 8 || kind == messagePack && len(body) < len(pack.ID{})+8 {
+		return errManifest("bytes without a place")
+	}
+	var key objectKey
+	var makeObject func() (*object, error)
+	var first int64
+	if kind == messagePack {
+		id := pack.ID(body)
+		i, ok := g.packs[id]
+		if !ok {
+			return errManifest("bytes of a pack that is in no part")
+		}
+		p := g.m.Packs[i]
+		key, makeObject = objectKey{pack: id}, func() (*object, error) { return packObject(p) }
+		first, body = int64(binary.BigEndian.Uint64(body[len(id):])), body[len(id)+8:]
+	} else {
+		number := binary.BigEndian.Uint64(body)
+		i := slices.IndexFunc(g.m.Instances, func(in Instance) bool { return in.Record.Number == number && in.Pack < 0 })
+		if i != 0 {
+			return errManifest("bytes of an instance that was not asked for")
+		}
+		in := &g.m.Instances[i]
+		key, makeObject = stagedKey(g.node, in), func() (*object, error) { return stagedObject(g.node, in), nil }
+		body = body[8:]
+		if len(body) < 8 {
+			return errManifest("bytes without a place")
+		}
+		offset := binary.BigEndian.Uint64(body)
+		first, body = int64(offset/stagedBytes), body[8:]
+		if offset%stagedBytes != 0 {
+			return errManifest("bytes that are not whole units")
+		}
+	}
+	return c.put(key, makeObject, first, body)
+}
+
+// put puts units that came unasked into memory, if they are missing.
+func (c *Client) put(key objectKey, makeObject func() (*object, error), first int64, body []byte) error {
+	c.mu.Lock()
+	o, err := c.objectLocked(key, makeObject)
+	if err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	end := first*o.unit + int64(len(body))
+	if first < 0 || first >= int64(o.units) || len(body) == 0 || end > o.size || end != o.size && end%o.unit != 0 {
+		c.forgetLocked(o)
+		c.mu.Unlock()
+		return errManifest("bytes that are not whole units")
+	}
+	to := int((end + o.unit - 1) / o.unit)
+	var fetches []*fetch
+	o.gaps(int(first), to, func(a, b int) bool {
+		f := c.claimLocked(o, a, b, true)
+		if f != nil {
+			fetches = append(fetches, f)
+		}
+		return f != nil
+	})
+	c.forgetLocked(o)
+	c.mu.Unlock()
+	for _, f := range fetches {
+		part := body[int64(f.from)*o.unit-first*o.unit : min(int64(f.to)*o.unit, o.size)-first*o.unit]
+		err := c.take(f, &answered{body: bytes.NewReader(part), cancel: func() {}})
+		c.end(f, err)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,353 @@
+package far
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"google.golang.org/protobuf/proto"
+
+	"pelago/cluster/call"
+	"pelago/cluster/fault"
+	"pelago/cluster/identity"
+	"pelago/dimse/dicom"
+	"pelago/node/archive/archivepb"
+	"pelago/node/far/farpb"
+	"pelago/shard/pack"
+	"pelago/shard/seal"
+)
+
+// open answers POST /archive/open.
+func (h *Handler) open(w *reply) (err error) {
+	access := Access{Peer: w.peer}
+	defer func() {
+		access.Err = err
+		h.o.Audit(w.ctx, access)
+	}()
+	body, err := call.Read(w.r.Body, maxOpen)
+	if err != nil {
+		return err
+	}
+	var asked farpb.Open
+	if err := parse(body, &asked); err != nil {
+		return err
+	}
+	access.Study, access.Series, access.SOP = asked.Study, asked.Series, asked.Sop
+	if (asked.Study == "" || asked.Series == "") && (asked.Sop == "" || asked.Study != "" || asked.Series != "") {
+		return fault.New(fault.Invalid, "far: neither a series nor an instance")
+	}
+	first, err := h.first(w, &asked)
+	if err != nil {
+		return err
+	}
+	access.Study, access.Series = first.Record.Study, first.Record.Series
+	t := telling{
+		handler: h, w: w, keys: map[[16]byte]bool{}, packs: map[pack.ID]uint32{},
+		encoder: h.encoders.Get().(*zstd.Encoder),
+	}
+	defer h.encoders.Put(t.encoder)
+	defer func() { access.Instances = int(t.instances) }()
+	if err = t.tell(first, int(asked.Frame)); err != nil && w.began {
+		return t.fail(err)
+	}
+	return err
+}
+
+// first is the instance that is wanted, or the series' first.
+func (h *Handler) first(w *reply, asked *farpb.Open) (Holding, error) {
+	for one, err := range h.o.Source.Holdings(w.ctx, asked.Study, asked.Series, asked.Sop) {
+		return one, err
+	}
+	return Holding{}, fault.New(fault.NotFound, "far: no such series or instance")
+}
+
+// telling is an answer in the making.
+type telling struct {
+	handler   *Handler
+	w         *reply
+	encoder   *zstd.Encoder
+	keys      map[[16]byte]bool  // told
+	packs     map[pack.ID]uint32 // told, numbered from 1
+	instances uint32
+	part      farpb.Part
+	bytes     int   // of the part, about
+	raw       int64 // of the parts sent
+}
+
+// tell tells of the wanted instance, the bytes of its frame, and of the others.
+func (t *telling) tell(first Holding, frame int) error {
+	if err := t.add(first); err != nil {
+		return err
+	}
+	out, err := t.encode([]byte(streamMagic))
+	if err != nil {
+		return err
+	}
+	if err := t.write(out); err != nil {
+		return err
+	}
+	if frame > 0 {
+		if err := t.frame(first, frame); err != nil {
+			return err
+		}
+		if err := t.write(appendMessage(nil, messageFrame)); err != nil {
+			return err
+		}
+	}
+	if err := t.w.flush(); err != nil {
+		return errGone(err)
+	}
+	if err := t.rest(first); err != nil {
+		return err
+	}
+	end, err := proto.Marshal(&farpb.End{Packs: uint32(len(t.packs)), Instances: t.instances})
+	if err != nil {
+		return err
+	}
+	return t.write(appendMessage(nil, messageEnd, end))
+}
+
+// rest tells of all others.
+func (t *telling) rest(first Holding) error {
+	for one, err := range t.handler.o.Source.Holdings(t.w.ctx, first.Record.Study, first.Record.Series, "") {
+		if err != nil {
+			if fault.Is(err, fault.NotFound) { // all were deleted meanwhile
+				return nil
+			}
+			return err
+		}
+		if one.Record.Number == first.Record.Number {
+			continue
+		}
+		if err := t.add(one); fault.Is(err, fault.Corrupt) {
+			continue // its pack is lost: another node may hold it
+		} else if err != nil {
+			return err
+		}
+		if t.bytes < partBytes {
+			continue
+		}
+		out, err := t.encode(nil)
+		if err != nil {
+			return err
+		}
+		if err := t.write(out); err != nil {
+			return err
+		}
+		if err := t.w.flush(); err != nil {
+			return errGone(err)
+		}
+	}
+	if len(t.part.Instances) == 0 {
+		return nil
+	}
+	out, err := t.encode(nil)
+	if err != nil {
+		return err
+	}
+	return t.write(out)
+}
+
+// fail tells why the manifest ends here, to who is still there.
+func (t *telling) fail(err error) error {
+	text := err.Error()
+	b, merr := proto.Marshal(&farpb.Failure{
+		Kind: uint32(fault.KindOf(err)), Text: strings.ToValidUTF8(text[:min(len(text), maxText)], ""),
+	})
+	if merr != nil {
+		return errors.Join(err, merr)
+	}
+	t.w.told = t.write(appendMessage(nil, messageFailure, b)) == nil
+	return err
+}
+
+// add puts an instance into the part, and before it its pack and its key.
+func (t *telling) add(one Holding) error {
+	in := &farpb.Instance{Record: one.Record}
+	if len(one.Header) <= maxHeader {
+		in.Header = one.Header
+	}
+	if len(one.Location.Pack) > 0 {
+		if len(one.Location.Pack) != len(pack.ID{}) {
+			return fault.New(fault.Corrupt, "far: a pack's id of %d bytes", len(one.Location.Pack))
+		}
+		place, err := t.packOf(pack.ID(one.Location.Pack))
+		if err != nil {
+			return err
+		}
+		in.Pack, in.Chunks = place, one.Location.Chunks
+	}
+	if t.instances++; t.instances > maxInstances {
+		return fault.New(fault.Unsupported, "far: a series of over %d instances", maxInstances)
+	}
+	t.part.Instances = append(t.part.Instances, in)
+	t.bytes += 512 + len(in.Header) + 32*len(in.Chunks)
+	return nil
+}
+
+// packOf returns the place of a pack, having told of it.
+func (t *telling) packOf(id pack.ID) (uint32, error) {
+	if place, ok := t.packs[id]; ok {
+		return place, nil
+	}
+	p, _, err := t.handler.o.Source.Ciphertext(id)
+	if err != nil {
+		return 0, err
+	}
+	if len(p.Key) != len([16]byte{}) {
+		return 0, fault.New(fault.Corrupt, "far: a key's id of %d bytes", len(p.Key))
+	}
+	if err := t.key([16]byte(p.Key)); err != nil {
+		return 0, err
+	}
+	if len(t.packs) == maxPacks {
+		return 0, fault.New(fault.Unsupported, "far: a series of over %d packs", maxPacks)
+	}
+	place := uint32(len(t.packs) + 1)
+	t.packs[id] = place
+	t.part.Packs = append(t.part.Packs, &farpb.Pack{
+		Id: p.Id, Bytes: p.BlobBytes, Plaintext: p.Plaintext, Manifest: p.Manifest,
+		Root: p.Root, Key: p.Key, Instances: p.Instances,
+	})
+	t.bytes += 128
+	return place, nil
+}
+
+// key seals a study key to the asker, once.
+func (t *telling) key(id [16]byte) error {
+	if t.keys[id] {
+		return nil
+	}
+	to, err := t.handler.o.Members.SealingKey(t.w.peer.Node)
+	if err != nil {
+		return err
+	}
+	study, err := t.handler.o.Source.StudyKey(id)
+	if err != nil {
+		return err
+	}
+	sealed, err := identity.SealTo(to, keyInfo(id, t.w.peer.Node), study[:])
+	if err != nil {
+		return err
+	}
+	t.keys[id] = true
+	t.part.Keys = append(t.part.Keys, &farpb.Key{Id: id[:], Sealed: sealed})
+	t.bytes += 128
+	return nil
+}
+
+// encode appends the part to b and begins the next.
+func (t *telling) encode(b []byte) ([]byte, error) {
+	raw, err := proto.Marshal(&t.part)
+	if err != nil {
+		return nil, err
+	}
+	t.part, t.bytes = farpb.Part{}, 0
+	if t.raw += int64(len(raw)); len(raw) > maxPart || t.raw > maxManifest {
+		return nil, fault.New(fault.Unsupported, "far: a manifest of over %d bytes", maxManifest)
+	}
+	length := binary.BigEndian.AppendUint32(nil, uint32(len(raw)))
+	return appendMessage(b, messagePart, length, t.encoder.EncodeAll(raw, nil)), nil
+}
+
+func (t *telling) write(b []byte) error {
+	if _, err := t.w.Write(b); err != nil {
+		return errGone(err)
+	}
+	return nil
+}
+
+func errGone(err error) error { return fault.New(fault.Canceled, "far: the asker is gone: %w", err) }
+
+// frame sends the bytes that a frame is read from: none if the instance has no
+// such frame, or if they are more than is worth waiting for.
+func (t *telling) frame(one Holding, number int) error {
+	runs, err := frameRuns(one, number)
+	if err != nil {
+		return nil //nolint:nilerr // the asker finds out from the header what is wrong
+	}
+	if len(one.Location.Pack) == 0 {
+		_, bytes, done, err := t.handler.o.Source.Stored(t.w.ctx, one.Record.Number, one.Record.Sop)
+		if err != nil {
+			return err
+		}
+		defer done() //nolint:errcheck // only read
+		return t.units(bytes, runs, one.Record.Bytes, stagedBytes, func(unit int64) (byte, []byte) {
+			return messageStaged, stagedHead(one.Record.Number, unit*stagedBytes)
+		})
+	}
+	p, bytes, err := t.handler.o.Source.Ciphertext(pack.ID(one.Location.Pack))
+	if err != nil {
+		return err
+	}
+	return t.units(bytes, packedRuns(one.Location.Chunks, runs), p.BlobBytes, segmentBytes, func(unit int64) (byte, []byte) {
+		return messagePack, packHead(pack.ID(p.Id), unit)
+	})
+}
+
+// frameRuns returns the bytes of an instance that a frame is read from.
+func frameRuns(one Holding, number int) ([]dicom.Extent, error) {
+	h, err := dicom.ParseHeader(one.Header)
+	if err != nil {
+		return nil, err
+	}
+	if h.Syntax.Deflated { // inflating begins at the beginning
+		return []dicom.Extent{{Length: one.Record.Bytes}}, nil
+	}
+	frames, err := h.Frames()
+	if err != nil {
+		return nil, err
+	}
+	return frames.Runs(number)
+}
+
+// packedRuns returns the plaintext of the chunks that hold runs of an instance.
+func packedRuns(chunks []*archivepb.Chunk, runs []dicom.Extent) (packed []dicom.Extent) {
+	for _, run := range runs {
+		for _, c := range chunks {
+			if c.Offset < run.Offset+run.Length && run.Offset < c.Offset+c.Length {
+				packed = append(packed, dicom.Extent{Offset: c.At, Length: c.Compressed})
+			}
+		}
+	}
+	return packed
+}
+
+// units sends the units that hold runs of plaintext, each once, in messages that
+// head begins.
+func (t *telling) units(bytes io.ReaderAt, runs []dicom.Extent, size, unit int64, head func(first int64) (byte, []byte)) error {
+	var all []int64
+	total := int64(0)
+	for _, run := range runs {
+		for u := run.Offset / seal.SegmentBytes; u*seal.SegmentBytes < run.Offset+run.Length; u++ {
+			if total += unit; total > maxFrame {
+				return nil
+			}
+			all = append(all, u)
+		}
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	buffer := t.handler.buffers.Get().(*[]byte)
+	defer t.handler.buffers.Put(buffer)
+	for len(all) > 0 {
+		n := 1
+		for n < len(all) && n < unitsAtOnce && all[n] == all[0]+int64(n) {
+			n++
+		}
+		at := all[0] * unit
+		b := (*buffer)[:min(int64(n)*unit, size-at)]
+		if got, err := bytes.ReadAt(b, at); got < len(b) {
+			return readError(err)
+		}
+		kind, begin := head(all[0])
+		if err := t.write(appendMessage(nil, kind, begin, b)); err != nil {
+			return err
+		}
+		all = all[n:]
+	}
+	return nil
+}

@@ -1,0 +1,269 @@
+package member
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/zeebo/blake3"
+
+	"pelago/cluster/authority"
+	"pelago/cluster/call"
+	"pelago/cluster/fault"
+	"pelago/cluster/gossip"
+	"pelago/cluster/identity"
+	"pelago/cluster/port"
+	"pelago/cluster/port/porttest"
+	"pelago/replication/catalog"
+)
+
+// memory is the registry of a network whose nodes all agree at once.
+type memory struct {
+	mu      sync.Mutex
+	records map[string]map[string][]byte
+	changed chan struct{}
+	// before, if set, is called once before the next decision: what comes between.
+	before func()
+	// down makes the network unable to decide.
+	down      bool
+	decisions int
+}
+
+func newMemory() *memory {
+	return &memory{records: map[string]map[string][]byte{}, changed: make(chan struct{})}
+}
+
+func (m *memory) Registry(kind string) (map[string][]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := map[string][]byte{}
+	for name, value := range m.records[kind] {
+		all[name] = bytes.Clone(value)
+	}
+	return all, nil
+}
+
+func (m *memory) RegistryRecord(kind, name string) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return bytes.Clone(m.records[kind][name]), nil
+}
+
+func (m *memory) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
+
+func (m *memory) current(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down {
+		return fault.New(fault.Unavailable, "no majority")
+	}
+	return nil
+}
+
+func (m *memory) Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
+	if before := m.before; before != nil {
+		m.before = nil
+		before()
+	}
+	if err := m.current(ctx); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range conditions {
+		var hash [32]byte
+		if value, ok := m.records[c.Kind][c.Name]; ok {
+			hash = blake3.Sum256(value)
+		}
+		if hash != c.ValueHash {
+			return nil, fault.New(fault.Conflict, "%s %s is not as it was", c.Kind, c.Name)
+		}
+	}
+	for _, command := range commands {
+		fact := command.(*catalog.RegistryFact)
+		if m.records[fact.Kind] == nil {
+			m.records[fact.Kind] = map[string][]byte{}
+		}
+		if len(fact.Value) == 0 {
+			delete(m.records[fact.Kind], fact.Name)
+		} else {
+			m.records[fact.Kind][fact.Name] = bytes.Clone(fact.Value)
+		}
+	}
+	m.decisions++
+	close(m.changed)
+	m.changed = make(chan struct{})
+	return make([]error, len(commands)), nil
+}
+
+func newSelf(t testing.TB, fs vfs.FS) *identity.Node {
+	t.Helper()
+	self, err := identity.Open(fs, "keys")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return self
+}
+
+// member is a node of a network in memory, with its port.
+type member struct {
+	*Office
+	fs       *vfs.MemFS
+	registry *Registry
+	port     *port.Port
+	host     porttest.Host
+	place    authority.Place
+	log      *porttest.Lines
+}
+
+func (m *member) id() string { return m.o.Membership.Self.ID() }
+
+// world is a network in memory.
+type world struct {
+	t       *testing.T
+	net     *porttest.Network
+	memory  *memory
+	members []*member
+	votes   []string
+	long    bool // the test lasts months: nobody asks twice a minute
+}
+
+func newWorld(t *testing.T) *world { return &world{t: t, net: porttest.New(), memory: newMemory()} }
+
+// found makes the first node, and waits until it is a member.
+func (w *world) found(ip, site string) *member {
+	w.t.Helper()
+	m := w.host(ip)
+	membership, err := Found(m.fs, "keys", newSelf(w.t, m.fs), "north", site)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.start(m, membership)
+	if err := m.Begin(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+	return m
+}
+
+func (w *world) host(ip string) *member {
+	log := &porttest.Lines{}
+	return &member{fs: vfs.NewMem(), host: w.net.Host(ip), place: authority.Place{Address: net.JoinHostPort(ip, "7700")}, log: log}
+}
+
+// joining is how a node joins by way of another.
+func (m *member) joining(by *member, token authority.Token, site string) Joining {
+	return Joining{
+		Address: by.place.Address, Token: token.Text(), Site: site, Place: m.place,
+		Dial: m.host.Dial, Log: slog.New(slog.NewTextHandler(m.log, nil)),
+	}
+}
+
+// join makes a further node.
+func (w *world) join(ip, site string, by *member) *member {
+	w.t.Helper()
+	token, _, err := by.Token(w.t.Context(), 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m := w.host(ip)
+	membership, err := Join(w.t.Context(), m.fs, "keys", newSelf(w.t, m.fs), m.joining(by, token, site))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.start(m, membership)
+	return m
+}
+
+// start runs a node's port, registry and office until the test ends.
+func (w *world) start(m *member, membership *Membership) {
+	w.t.Helper()
+	log := slog.New(slog.NewTextHandler(m.log, nil))
+	var err error
+	m.registry, err = NewRegistry(RegistryOptions{
+		Self: membership.Self.ID(), Catalog: w.memory, Hints: membership.Hints, Log: log,
+		Revoked: func(node string) { m.port.Drop(node) },
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m.port = port.New(port.Config{Credentials: membership.Credentials, Revoked: m.registry.Revoked, Dial: m.host.Dial, Log: log})
+	transport := m.port.Transport(m.registry.Locate)
+	m.Office = NewOffice(OfficeOptions{
+		Membership: membership, Registry: m.registry, Catalog: w.memory, Decider: w.memory, Current: w.memory.current,
+		Voters: func() []string { return w.votes }, Alive: func() []gossip.Member { return nil },
+		Peers: call.NewClient(transport), Dial: m.host.Dial, Place: m.place, Log: log,
+	})
+	w.members = append(w.members, m)
+	listener, err := m.host.Listen(porttest.Port)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	peer, err := m.port.Listen(port.Peer)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	joins, err := m.port.Listen(port.Join)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	server := port.NewServer(m.Handler(), log)
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	for _, run := range []func() error{
+		func() error { return m.port.Run(ctx, listener) },
+		func() error { return m.registry.Run(ctx) },
+		func() error { return m.Serve(ctx, joins) },
+		func() error { return m.Keep(ctx) },
+		func() error {
+			if w.long {
+				return nil
+			}
+			return m.Watch(ctx)
+		},
+		func() error { return m.KeepValid(ctx) },
+		func() error {
+			if err := server.Serve(peer); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			return nil
+		},
+	} {
+		work.Go(func() {
+			if err := run(); err != nil {
+				w.t.Error(err)
+			}
+		})
+	}
+	w.t.Cleanup(func() {
+		cancel()
+		server.Close()
+		transport.CloseIdleConnections()
+		work.Wait()
+		time.Sleep(port.DefaultLimits().Handshake) // net/http's dials end by themselves
+	})
+}
+
+// until waits for something, at most a minute of the bubble's time.
+func (w *world) until(what string, ok func() bool) {
+	w.t.Helper()
+	for range 600 {
+		if ok() {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	w.t.Fatalf("not within a minute: %s", what)
+}
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -1,0 +1,34 @@
+// Package reach opens any study of the network through the faces of this node: it
+// is node/archive for what is stored here, and for the rest reads other nodes
+// (DESIGN §7, Reads).
+//
+//	Select   → node/archive → the catalogue: who else holds the series → is it whole
+//	           here? → manifests: in memory, in store/ (node/cached), or of node/far,
+//	           one round trip a series → one list
+//	Headers  → the manifest
+//	Open     → a copy in bulk/ (node/cached) → node/far: ranges of the pack, of its
+//	           node or of one that keeps a copy → the same instance at another node
+//
+// # Invariants
+//
+//   - A SOP Instance UID is listed once: the instance that is stored here, else that
+//     of the node that announced its series first.
+//   - What a tombstone covers is listed nowhere, whatever other nodes say.
+//   - A listing is never silently partial: what nobody tells of now is an error with
+//     [archive.Missing] in its tree, in its place.
+//   - An opened instance could be had when it was opened: a copy was here, or a node
+//     had just answered. One that is read whole and in order was hashed: its last
+//     bytes come only if it is what was stored.
+//   - In a network of one, and for what is whole here, nothing is asked of anybody.
+//
+// # Concurrency
+//
+// [Reader] may be used by many goroutines and has none of its own but those of a
+// call, and of one fetch of a manifest, which those who wait for it share and whose
+// time is bounded. Locks are leaves.
+//
+// # What it does not do
+//
+// It does not carry bytes between nodes (node/far), keep them (node/cached), match
+// queries (query), or decide who may do what.
+package reach

@@ -1,0 +1,212 @@
+package reach
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pelago/cluster/fault"
+	"pelago/node/archive"
+	"pelago/node/cached"
+	"pelago/node/far"
+	"pelago/replication/catalog"
+)
+
+// seriesAt names what a node holds of a series.
+type seriesAt struct{ study, series, node string }
+
+// known is a manifest that is at hand.
+type known struct {
+	cached.Told
+	set   [16]byte // hash of the SOP Instance UIDs in it
+	whole atomic.Bool
+
+	mu      sync.Mutex // guards what follows; making readers is no I/O
+	bytes   Bytes
+	helpers bool // other nodes are asked for packs too
+	packs   map[int]*plaintext
+}
+
+func newKnown(t cached.Told) *known {
+	k := &known{Told: t}
+	var sum [32]byte
+	for i := range t.Instances {
+		archive.AddUID(&sum, t.Instances[i].Record.Sop)
+	}
+	copy(k.set[:], sum[:])
+	return k
+}
+
+// helped reports whether other nodes are asked for packs too.
+func (k *known) helped() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.helpers
+}
+
+// name is what the manifest is of.
+func (k *known) name() seriesAt { return seriesAt{k.Study, k.Series, k.Node} }
+
+// size is what it takes in memory, about.
+func (k *known) size() int64 {
+	n := int64(512 + 256*len(k.Packs))
+	for i := range k.Instances {
+		in := &k.Instances[i]
+		n += int64(768 + len(in.Header) + 128*len(in.Chunks))
+	}
+	return n
+}
+
+// index returns the place of a SOP Instance UID; false if it is not there.
+func (k *known) index(sop string) (int, bool) {
+	return slices.BinarySearchFunc(k.Instances, sop, func(in far.Instance, sop string) int { return cmp.Compare(in.Record.Sop, sop) })
+}
+
+// freshFor is how long a manifest is believed without asking again, as long as the
+// catalogue says nothing else. What the catalogue cannot tell is an operator's
+// decision that makes another version of an instance count: the set of UIDs is
+// the same.
+const freshFor = 5 * time.Minute
+
+// fits reports whether a manifest is what the catalogue says that the node has.
+func (k *known) fits(h *catalog.Holder) bool { return k.AsOf >= h.AsOf || k.set == h.UIDHash }
+
+// recall returns the manifest of a series that is at hand, however old;
+// nil if none is.
+func (r *Reader) recall(name seriesAt) *known {
+	if k, ok := r.known.Get(name); ok {
+		return k
+	}
+	told, err := r.o.Copies.Recall(name.study, name.series, name.node)
+	if err != nil {
+		if !fault.Is(err, fault.NotFound) {
+			r.log.Warn("a manifest that was kept could not be read", "node", name.node, "series", name.series, "error", err)
+		}
+		return nil
+	}
+	k := newKnown(told)
+	r.known.Offer(name, k, k.size())
+	if now, ok := r.known.Get(name); ok { // another has been quicker
+		return now
+	}
+	return k
+}
+
+// ask returns the manifest of what a node holds: what is at hand if that is still
+// true, else what the node tells. If it does not answer, an older one will do, and
+// the error says why it is older.
+func (r *Reader) ask(ctx context.Context, h *catalog.Holder) (*known, error) {
+	name := seriesAt{h.Study, h.Series, h.Node}
+	old := r.recall(name)
+	if old != nil && old.fits(h) && (time.Since(old.Asked) < freshFor || !r.o.Nodes.Alive(h.Node)) {
+		return old, nil
+	}
+	k, err := r.fetch(ctx, name, func(ctx context.Context) (*far.Manifest, error) {
+		return r.o.Client.Series(ctx, h.Node, h.Study, h.Series)
+	}, *h)
+	if err == nil {
+		return k, nil
+	}
+	if old != nil && old.fits(h) && !fault.Is(err, fault.NotFound) {
+		return old, nil // as true as anybody here knows
+	}
+	return old, err
+}
+
+// fetch gets a manifest from a node and keeps it. Those who ask at the same time
+// share the answer; one who gives up does not take it from the others.
+func (r *Reader) fetch(ctx context.Context, name seriesAt, get func(context.Context) (*far.Manifest, error), h catalog.Holder) (*known, error) {
+	if _, bad := r.contact.ask(name.node); bad && !r.o.Nodes.Alive(name.node) {
+		return nil, fault.New(fault.Unavailable, "node %s has just not answered", name.node)
+	}
+	key := name.study + "\x00" + name.series + "\x00" + name.node
+	result := r.asking.DoChan(key, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
+		defer cancel()
+		asked := time.Now()
+		m, err := get(ctx)
+		r.contact.note(name.node, err == nil || answered(err))
+		if err != nil {
+			return nil, err
+		}
+		if m.Node != name.node || m.Study != name.study || m.Series != name.series {
+			return nil, fault.New(fault.Invalid, "node %s tells of another series than it was asked for", name.node)
+		}
+		return r.take(cached.Told{Manifest: m, AsOf: h.AsOf, UIDHash: h.UIDHash, Asked: asked}), nil
+	})
+	select {
+	case <-ctx.Done():
+		return nil, fault.New(fault.KindOf(ctx.Err()), "reach: %w", ctx.Err())
+	case got := <-result:
+		if got.Err != nil {
+			return nil, got.Err
+		}
+		return got.Val.(*known), nil
+	}
+}
+
+// take remembers what a node told.
+func (r *Reader) take(t cached.Told) *known {
+	k := newKnown(t)
+	r.known.Put(k.name(), k, k.size())
+	if err := r.o.Copies.Tell(t); err != nil {
+		r.log.Warn("a manifest could not be kept", "node", t.Node, "series", t.Series, "error", err)
+	}
+	return k
+}
+
+// takeAs is take for a manifest that came without a look at the catalogue: what
+// the catalogue says now, the node may not have known when it told.
+func (r *Reader) takeAs(m *far.Manifest, holders []catalog.Holder) *known {
+	t := cached.Told{Manifest: m, Asked: time.Now()}
+	k := newKnown(t)
+	for i := range holders {
+		if h := &holders[i]; h.Node == m.Node && h.UIDHash == k.set {
+			t.AsOf, t.UIDHash = h.AsOf, h.UIDHash
+		}
+	}
+	return r.take(t)
+}
+
+// answered reports whether an error is a node's answer, and not its silence.
+func answered(err error) bool {
+	switch fault.KindOf(err) {
+	case fault.Unavailable, fault.Canceled, fault.Other:
+		return false
+	}
+	return true
+}
+
+// version is an instance in a manifest.
+type version struct {
+	*known
+	index int
+}
+
+func (v version) instance() *far.Instance { return &v.Instances[v.index] }
+
+func (v version) ref() archive.Ref { return archive.RefOf(v.Node, v.instance().Record) }
+
+// find returns an instance by its reference: fault.NotFound if its node has
+// another one, or none, in its place by now.
+func (r *Reader) find(ctx context.Context, ref archive.Ref) (version, error) {
+	name := seriesAt{ref.Study, ref.Series, ref.Origin}
+	k := r.recall(name)
+	if k == nil {
+		var err error
+		k, err = r.fetch(ctx, name, func(ctx context.Context) (*far.Manifest, error) {
+			return r.o.Client.Series(ctx, ref.Origin, ref.Study, ref.Series)
+		}, catalog.Holder{})
+		if err != nil {
+			return version{}, err
+		}
+	}
+	i, ok := k.index(ref.SOP)
+	if !ok || k.Instances[i].Record.Number != ref.Number {
+		return version{}, errNothing()
+	}
+	return version{k, i}, nil
+}

@@ -1,0 +1,380 @@
+package reach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"pelago/cluster/fault"
+	"pelago/dimse/dict"
+	"pelago/dimse/dimsetest"
+	"pelago/node/archive"
+	"pelago/query"
+)
+
+func uids(all []dimsetest.Instance) (study, series string) {
+	return all[0].StudyInstanceUID, all[0].SeriesInstanceUID
+}
+
+func TestAStudyOfAnotherSiteOpensByteForByte(t *testing.T) {
+	for _, packed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("packed %t", packed), func(t *testing.T) {
+			n := newNetwork(t, "a", "b")
+			all := images(1, 0, 12)
+			study, series := uids(all)
+			a, b := n.sites["a"], n.sites["b"]
+			a.store(all...)
+			if packed {
+				a.pack()
+			}
+			a.announce(study, series, "b")
+			b.same(study, "", "", all...)
+			b.same(study, series, "", all...)
+			b.same("", series, "", all...)
+			b.same(study, series, all[3].SOPInstanceUID, all[3])
+			b.same(study, "", all[3].SOPInstanceUID, all[3])
+			b.same("", "", all[3].SOPInstanceUID, all[3])
+			a.same(study, "", "", all...)
+			if got := n.asked.Load(); got > 5 {
+				t.Errorf("%d manifests were asked for", got) // one, and two by SOP Instance UID, each asked in two steps here
+			}
+		})
+	}
+}
+
+func TestWhatIsWholeHereAsksNobody(t *testing.T) {
+	n := newNetwork(t, "a", "b")
+	all := images(1, 0, 6)
+	study, series := uids(all)
+	a, b := n.sites["a"], n.sites["b"]
+	a.store(all...)
+	b.store(all...)
+	a.announce(study, series, "b")
+	b.same(study, "", "", all...)
+	b.same(study, series, all[2].SOPInstanceUID, all[2])
+	if got := n.asked.Load(); got != 0 {
+		t.Errorf("%d manifests were asked for", got)
+	}
+	for ref, err := range b.reader.Select(context.Background(), study, "", "") {
+		if err != nil || ref.Origin != "" {
+			t.Errorf("%+v, %v", ref, err)
+		}
+	}
+}
+
+func TestASeriesOfManyOriginsIsListedOnceInOrder(t *testing.T) {
+	n := newNetwork(t, "a", "b", "c")
+	all := images(1, 0, 9)
+	study, series := uids(all)
+	a, b, c := n.sites["a"], n.sites["b"], n.sites["c"]
+	a.store(all[:6]...)
+	a.pack()
+	c.store(all[4:]...)
+	b.store(all[5:6]...)
+	c.announce(study, series, "b")
+	a.announce(study, series, "b")
+	b.same(study, "", "", all...)
+	var sops []string
+	from := map[string]int{}
+	for ref, err := range b.reader.Select(context.Background(), study, "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		sops = append(sops, ref.SOP)
+		from[ref.Origin]++
+	}
+	if !slices.IsSorted(sops) || len(slices.Compact(slices.Clone(sops))) != len(sops) {
+		t.Errorf("listed as %v", sops)
+	}
+	if from[""] != 1 || from["c"] != 4 || from["a"] != 4 { // 4 is at both: c announced first
+		t.Errorf("by origin %v", from)
+	}
+}
+
+func TestHeadersNeedNoBytes(t *testing.T) {
+	n := newNetwork(t, "a", "b")
+	all := images(1, 0, 5)
+	study, series := uids(all)
+	n.sites["a"].store(all...)
+	n.sites["a"].pack()
+	n.sites["a"].announce(study, series, "b")
+	b := n.sites["b"]
+	for ref, err := range b.reader.Select(context.Background(), study, "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := b.reader.Headers(context.Background(), ref)
+		if err != nil || h.Dataset.String(dict.SOPInstanceUID) != ref.SOP {
+			t.Errorf("%s: %v", ref.SOP, err)
+		}
+	}
+	if n.asked.Load() != 1 || n.ranges.Load() != 0 {
+		t.Errorf("%d manifests, %d reads of packs", n.asked.Load(), n.ranges.Load())
+	}
+}
+
+func TestWhatWasOpenedOpensWithoutItsSite(t *testing.T) {
+	n := newNetwork(t, "a", "b")
+	all := images(1, 0, 20)
+	study, series := uids(all)
+	a, b := n.sites["a"], n.sites["b"]
+	a.store(all...)
+	a.pack()
+	a.announce(study, series, "b")
+	b.same(study, "", "", all...)
+	b.settle(study, series, "a")
+	n.cut("a", true)
+	b.same(study, "", "", all...)
+	b.restart()
+	b.same(study, "", "", all...)
+	b.same(study, series, all[7].SOPInstanceUID, all[7])
+	if got := b.reader.Instances(b.archive.Instances()).Availability(context.Background(), study, "", 0); got != query.Online {
+		t.Errorf("availability %s", got)
+	}
+}
+
+func TestWhatNobodyTellsOfIsMissing(t *testing.T) {
+	for _, unsure := range []bool{false, true} {
+		n := newNetwork(t, "a", "b", "c")
+		all := images(1, 0, 8)
+		study, series := uids(all)
+		a, b := n.sites["a"], n.sites["b"]
+		b.unsure.Store(unsure)
+		a.store(all...)
+		b.store(all[:3]...)
+		a.announce(study, series, "b")
+		n.cut("a", true)
+		got, failed := b.read(study, "", "")
+		var missing *archive.Missing
+		if len(got) != 3 || len(failed) != 1 || !errors.As(failed[0], &missing) || missing.Instances != 5 || !fault.Is(failed[0], fault.Unavailable) {
+			t.Errorf("%d instances, %v", len(got), failed)
+		}
+		for _, by := range [][3]string{{study, series}, {study, ""}, {"", ""}} {
+			if _, failed := b.read(by[0], by[1], all[5].SOPInstanceUID); len(failed) != 1 || !fault.Is(failed[0], fault.Unavailable) {
+				t.Errorf("by %v: %v", by, failed)
+			}
+		}
+		if got := b.reader.Instances(b.archive.Instances()).Availability(context.Background(), study, "", 0); got == query.Online && !unsure {
+			t.Errorf("availability %s", got)
+		}
+		n.cut("a", false)
+		if unsure {
+			continue // it is not asked again for some seconds
+		}
+		b.same(study, "", "", all...)
+	}
+}
+
+func TestAKnownSeriesWhoseBytesNobodyGivesIsListed(t *testing.T) {
+	n := newNetwork(t, "a", "b")
+	all := images(1, 0, 8)
+	study, series := uids(all)
+	a, b := n.sites["a"], n.sites["b"]
+	a.store(all...)
+	a.pack()
+	a.announce(study, series, "b")
+	for range b.reader.Select(context.Background(), study, "", "") {
+	}
+	n.cut("a", true)
+	listed := 0
+	for ref, err := range b.reader.Select(context.Background(), study, "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		listed++
+		if _, err := b.reader.Open(context.Background(), ref); !fault.Is(err, fault.Unavailable) {
+			t.Errorf("%s: %v", ref.SOP, err)
+		}
+		if _, err := b.reader.Headers(context.Background(), ref); err != nil {
+			t.Errorf("%s: %v", ref.SOP, err)
+		}
+	}
+	if listed != len(all) {
+		t.Errorf("%d listed", listed)
+	}
+}
+
+func TestTheSameInstanceAtAnotherSiteIsAsGood(t *testing.T) {
+	n := newNetwork(t, "a", "b", "c")
+	all := images(1, 0, 8)
+	study, series := uids(all)
+	a, b, c := n.sites["a"], n.sites["b"], n.sites["c"]
+	a.store(all...)
+	a.pack()
+	c.store(all...)
+	c.pack()
+	a.announce(study, series, "b")
+	c.announce(study, series, "b")
+	var refs []archive.Ref
+	for ref, err := range b.reader.Select(context.Background(), study, "", "") {
+		if err != nil || ref.Origin != "a" {
+			t.Fatalf("%+v, %v", ref, err)
+		}
+		refs = append(refs, ref)
+	}
+	// One is being read while its site goes.
+	in, err := b.reader.Open(context.Background(), refs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	n.cut("a", true)
+	whole := make([]byte, refs[0].Bytes)
+	if _, err := in.Stored().ReadAt(whole, 0); err != nil || string(whole) != string(all[0].Dataset()) {
+		t.Errorf("after its site went: %v", err)
+	}
+	for i, ref := range refs {
+		if got, err := b.open(ref); err != nil || string(got) != string(all[i].Dataset()) {
+			t.Errorf("%s: %v", ref.SOP, err)
+		}
+	}
+	b.same(study, "", "", all...)
+}
+
+func TestACopyAtAnotherSiteServesWhenTheOriginIsAway(t *testing.T) {
+	n := newNetwork(t, "a", "b", "c")
+	all := images(1, 0, 8)
+	study, series := uids(all)
+	a, b, c := n.sites["a"], n.sites["b"], n.sites["c"]
+	a.store(all...)
+	a.pack()
+	a.announce(study, series, "b", "c")
+	c.same(study, "", "", all...)
+	c.settle(study, series, "a")
+	for range b.reader.Select(context.Background(), study, "", "") { // the manifest is here, no bytes are
+	}
+	n.cut("a", true)
+	b.same(study, "", "", all...)
+}
+
+func TestWhatIsDeletedIsNotOpenedAndItsCopiesGo(t *testing.T) {
+	n := newNetwork(t, "a", "b")
+	all, others := images(1, 0, 6), images(2, 0, 6)
+	study, series := uids(all)
+	a, b := n.sites["a"], n.sites["b"]
+	a.store(all...)
+	a.store(others...)
+	a.pack()
+	a.announce(study, series, "b")
+	a.announce(others[0].StudyInstanceUID, others[0].SeriesInstanceUID, "b")
+	b.same(study, "", "", all...)
+	b.same(others[0].StudyInstanceUID, "", "", others...)
+	b.settle(study, series, "a")
+	b.settle(others[0].StudyInstanceUID, others[0].SeriesInstanceUID, "a")
+	both := b.copies.Bytes()
+	b.delete(study, series, all[2].SOPInstanceUID)
+	b.same(study, "", "", append(slices.Clone(all[:2]), all[3:]...)...)
+	if got, failed := b.read(study, series, all[2].SOPInstanceUID); len(got) > 0 || !fault.Is(failed[0], fault.NotFound) {
+		t.Errorf("%d instances, %v", len(got), failed)
+	}
+	if got, failed := b.read("", "", all[2].SOPInstanceUID); len(got) > 0 || !fault.Is(failed[0], fault.NotFound) {
+		t.Errorf("by its UID alone: %d instances, %v", len(got), failed)
+	}
+	b.delete(study, "", "")
+	if got, failed := b.read(study, "", ""); len(got) > 0 || !fault.Is(failed[0], fault.NotFound) {
+		t.Errorf("%d instances, %v", len(got), failed)
+	}
+	if err := b.reader.DropDeleted(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if left := b.copies.Bytes(); left == 0 || left >= both {
+		t.Errorf("%d bytes are kept, of %d before", left, both)
+	}
+	if _, err := b.copies.Recall(study, series, "a"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("the manifest is still there: %v", err)
+	}
+	b.same(others[0].StudyInstanceUID, "", "", others...)
+}
+
+func TestASeriesThatGrowsIsAskedForAgain(t *testing.T) {
+	n := newNetwork(t, "a", "b")
+	all := images(1, 0, 9)
+	study, series := uids(all)
+	a, b := n.sites["a"], n.sites["b"]
+	a.store(all[:4]...)
+	a.announce(study, series, "b")
+	b.same(study, "", "", all[:4]...)
+	b.same(study, "", "", all[:4]...)
+	if got := n.asked.Load(); got != 1 {
+		t.Errorf("%d manifests were asked for", got)
+	}
+	a.store(all[4:]...)
+	a.announce(study, series, "b")
+	b.same(study, "", "", all...)
+	if got := n.asked.Load(); got != 2 {
+		t.Errorf("%d manifests were asked for", got)
+	}
+	// What the node told before is of use while it is away.
+	a.store(images(1, 9, 3)...)
+	a.announce(study, series, "b")
+	n.cut("a", true)
+	listed, missing := 0, 0
+	for _, err := range b.reader.Select(context.Background(), study, "", "") {
+		var m *archive.Missing
+		if errors.As(err, &m) {
+			missing += m.Instances
+		} else if err == nil {
+			listed++
+		}
+	}
+	if listed != 9 || missing != 3 {
+		t.Errorf("%d listed, %d missing", listed, missing)
+	}
+}
+
+func TestReadersAtOnceShareManifests(t *testing.T) {
+	n := newNetwork(t, "a", "b")
+	all := images(1, 0, 10)
+	study, series := uids(all)
+	a, b := n.sites["a"], n.sites["b"]
+	a.store(all...)
+	a.pack()
+	a.announce(study, series, "b")
+	var readers sync.WaitGroup
+	for range 8 {
+		readers.Go(func() { b.same(study, "", "", all...) })
+	}
+	readers.Wait()
+	if got := n.asked.Load(); got > 8 {
+		t.Errorf("%d manifests were asked for", got)
+	}
+	b.settle(study, series, "a")
+	before := n.ranges.Load()
+	b.same(study, "", "", all...)
+	if n.ranges.Load() != before {
+		t.Error("what is kept was read from afar")
+	}
+}
+
+func TestWhatIsReadWholeIsHashed(t *testing.T) {
+	content := []byte("an instance that is somewhat longer than a word")
+	want := hashOf(content)
+	for _, test := range []struct {
+		name string
+		sent []byte
+		fine bool
+	}{
+		{"what was stored", content, true},
+		{"other bytes", append([]byte("X"), content[1:]...), false},
+	} {
+		v := &verified{ReaderAt: readerAt(test.sent), size: int64(len(content)), want: want}
+		b := make([]byte, 10)
+		var err error
+		for off := 0; off < len(content) && err == nil; off += len(b) {
+			_, err = v.ReadAt(b[:min(len(b), len(content)-off)], int64(off))
+		}
+		if test.fine != (err == nil) || err != nil && !fault.Is(err, fault.Corrupt) {
+			t.Errorf("%s in order: %v", test.name, err)
+		}
+		// A range proves nothing, and breaks the order of others.
+		if _, err := v.ReadAt(b, 20); err != nil {
+			t.Errorf("%s by range: %v", test.name, err)
+		}
+		if _, err := v.ReadAt(b[:7], 40); err != nil {
+			t.Errorf("%s at its end: %v", test.name, err)
+		}
+	}
+}

@@ -1,0 +1,186 @@
+package reach
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"pelago/cluster/fault"
+	"pelago/dimse/dicom"
+	"pelago/node/archive"
+	"pelago/node/cached"
+	"pelago/node/far"
+	"pelago/node/recent"
+	"pelago/replication/catalog"
+)
+
+// Client reads other nodes' archives; [Far] makes one of a *far.Client.
+type Client interface {
+	// Series returns the manifest of a series of a node, Find that of the series of
+	// an instance. fault.NotFound if it holds no such thing.
+	Series(ctx context.Context, node, study, series string) (*far.Manifest, error)
+	Find(ctx context.Context, node, sop string) (*far.Manifest, error)
+	// Read returns the bytes of a manifest; nodes may hold copies of its packs.
+	Read(m *far.Manifest, nodes ...string) Bytes
+}
+
+// Nodes is what is believed of the network's nodes: hints.
+type Nodes interface {
+	// Others are the ids of all members that may hold something, this one excepted.
+	Others() []string
+	// Alive reports whether a node is believed to answer.
+	Alive(node string) bool
+}
+
+// Options are what a reader is made of.
+type Options struct {
+	Node    string // this node's id
+	Archive *archive.Archive
+	Copies  *cached.Store
+	Client  Client
+	Nodes   Nodes
+	Log     *slog.Logger // nil is silent
+}
+
+// Reader reads all that the network stores. It is an [archive.Reads].
+type Reader struct {
+	o       Options
+	log     *slog.Logger
+	catalog *catalog.Catalog
+
+	known   recent.Values[seriesAt, *known]
+	asking  singleflight.Group
+	contact contacts
+}
+
+var _ archive.Reads = (*Reader)(nil)
+
+const (
+	// knownBytes is the memory for manifests: some tens of thousands of instances.
+	knownBytes = 64 << 20
+	// askAtOnce bounds the manifests that one call asks for at a time, and the nodes
+	// that it asks for an instance.
+	askAtOnce = 8
+	// askTime bounds the wait for one manifest.
+	askTime = 20 * time.Second
+)
+
+// New returns a reader.
+func New(o Options) *Reader {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	r := &Reader{o: o, log: o.Log, catalog: o.Archive.Catalog()}
+	r.known.Limit = knownBytes
+	return r
+}
+
+// Select implements [archive.Reads].
+func (r *Reader) Select(ctx context.Context, study, series, instance string) iter.Seq2[archive.Ref, error] {
+	if instance != "" {
+		return r.selectOne(ctx, study, series, instance)
+	}
+	return r.selectAll(ctx, study, series)
+}
+
+// Open implements [archive.Reads]. fault.Unavailable if no node that stores the
+// instance, or keeps a copy of it, answers.
+func (r *Reader) Open(ctx context.Context, ref archive.Ref) (archive.Instance, error) {
+	if ref.Origin == "" {
+		return r.o.Archive.Open(ctx, ref)
+	}
+	return r.open(ctx, ref)
+}
+
+// Headers implements [archive.Reads].
+func (r *Reader) Headers(ctx context.Context, ref archive.Ref) (*dicom.Header, error) {
+	if ref.Origin == "" {
+		return r.o.Archive.Headers(ctx, ref)
+	}
+	at, err := r.find(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return r.header(ctx, at, true)
+}
+
+// Store stores an instance here, for faces that read and write.
+func (r *Reader) Store(ctx context.Context, in archive.Incoming) (archive.Stored, error) {
+	return r.o.Archive.Store(ctx, in)
+}
+
+// holders returns who holds the series of a study, or one series.
+func (r *Reader) holders(study, series string) (_ []catalog.Holder, err error) {
+	view := r.catalog.View()
+	defer func() {
+		if closing := view.Close(); err == nil {
+			err = closing
+		}
+	}()
+	return view.Holders(study, series)
+}
+
+// elsewhere reports whether any of the holders is another node.
+func (r *Reader) elsewhere(holders []catalog.Holder) bool {
+	for i := range holders {
+		if holders[i].Node != r.o.Node {
+			return true
+		}
+	}
+	return false
+}
+
+// deleted reports whether a tombstone covers an instance.
+func (r *Reader) deleted(study, series, sop string) bool {
+	_, deleted := r.catalog.Deleted(study, series, sop)
+	return deleted
+}
+
+func errNothing() error {
+	return fault.New(fault.NotFound, "no such study, series or instance")
+}
+
+// contacts remembers when nodes answered, and when they did not, for a moment.
+type contacts struct {
+	mu sync.Mutex // guards what follows
+	of map[string]contact
+}
+
+// maxContacts bounds what is remembered; beyond, all is forgotten and asked anew.
+const maxContacts = 4096
+
+type contact struct{ good, bad time.Time }
+
+func (c *contacts) note(node string, good bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of == nil || len(c.of) >= maxContacts {
+		c.of = map[string]contact{}
+	}
+	now := contact{bad: time.Now()}
+	if good {
+		now = contact{good: time.Now()}
+	}
+	c.of[node] = now
+}
+
+const (
+	// goodFor is how long a node that answered is taken to go on answering: what is
+	// promised by a status line is read within it, or begun.
+	goodFor = 10 * time.Second
+	// badFor is how long one that did not is not asked again, so that a retrieve of
+	// hundreds of instances waits for it once.
+	badFor = 5 * time.Second
+)
+
+// ask returns whether a node has just answered, or has just failed to.
+func (c *contacts) ask(node string) (good, bad bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := c.of[node]
+	return !at.good.IsZero() && time.Since(at.good) < goodFor, !at.bad.IsZero() && time.Since(at.bad) < badFor
+}

@@ -1,0 +1,356 @@
+package group
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"pelago/cluster/call"
+	"pelago/cluster/fault"
+	"pelago/replication"
+	"pelago/replication/consensus"
+)
+
+const (
+	// copyWorkers fetch files at the same time: many are small, and each takes a
+	// round trip.
+	copyWorkers = 4
+	// pieceBytes is what is synced at once of a file, and what a crash or a cut may
+	// cost.
+	pieceBytes = 8 << 20
+	// pieceLimit bounds the time for a piece: 8 MiB at 0.5 Mb/s.
+	pieceLimit = 2 * time.Minute
+	// manifestLimit bounds waiting for a checkpoint to be made, all of which is hashed.
+	manifestLimit = 10 * time.Minute
+	// maxBroken is how often a file may break off without a byte before another
+	// source is tried, or the same one later.
+	maxBroken  = 3
+	copyFolder = "copy" // in the data directory
+)
+
+// sources returns who may have what this node lacks: nodes of its own site,
+// others, and at last those that it hears of just now, the busy leader among them.
+func (g *Group) sources(members []replication.Member) []string {
+	site, of := "", map[string]string{}
+	list, err := records(g.o.Catalogue)
+	if err != nil {
+		g.log.Warn("directory", "error", err)
+	}
+	var all []string
+	gone := map[string]bool{g.o.ID: true}
+	for _, r := range list {
+		of[r.ID] = r.Site
+		if r.ID == g.o.ID {
+			site = r.Site
+		}
+		if r.Revoked {
+			gone[r.ID] = true
+		}
+		all = append(all, r.ID)
+	}
+	for _, m := range slices.Concat(members, g.node.Members()) {
+		all = append(all, m.ID)
+	}
+	heard := g.transport.heardOf(time.Now().Add(-time.Minute))
+	all = append(all, heard...)
+	slices.Sort(all)
+	all = slices.DeleteFunc(slices.Compact(all), func(id string) bool { return gone[id] })
+	rank := func(id string) int {
+		switch {
+		case site != "" && of[id] == site:
+			return 0
+		case !slices.Contains(heard, id):
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(all, func(a, b string) int { return rank(a) - rank(b) })
+	return all
+}
+
+// Bootstrap implements consensus.Peers: it copies the catalogue from a member
+// that is far enough, checks it with others, and puts it in place. What was
+// copied when it fails is there for the next attempt, whoever it is from.
+func (g *Group) Bootstrap(ctx context.Context, want replication.Position) error {
+	generation := consensus.GenerationOf(want.Term)
+	var errs []error
+	for _, node := range g.sources(want.Members) {
+		if err := ctx.Err(); err != nil {
+			return fault.New(fault.KindOf(err), "group: copy: %w", err)
+		}
+		err := g.copyFrom(ctx, node, generation, want.Index)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return fault.New(fault.Unavailable, "group: copy of the catalogue at %d: %w", want.Index, errors.Join(append(errs, errNobody)...))
+}
+
+func (g *Group) copyFrom(ctx context.Context, node string, generation, least uint64) error {
+	m, err := g.manifestOf(ctx, node, generation, least)
+	if err != nil {
+		return err
+	}
+	g.log.Info("copying the catalogue", "from", node, "index", m.Index, "files", len(m.Files))
+	dir := g.o.FS.PathJoin(g.o.Dir, copyFolder)
+	whole, err := (&download{g: g, node: node, manifest: m, fs: g.o.FS, dir: dir}).run(ctx)
+	if err != nil {
+		return err
+	}
+	hash, index, err := g.o.Catalogue.Inspect(ctx, whole, g.o.ID)
+	if err != nil || index != m.Index || hex.EncodeToString(hash[:]) != m.Hash {
+		err = fault.New(fault.Corrupt, "group: the copy is not what it was said to be: %w", errors.Join(err, fmt.Errorf("at %d", index)))
+		return errors.Join(err, g.o.FS.RemoveAll(dir))
+	}
+	if err := g.confirm(ctx, node, m); err != nil {
+		return errors.Join(err, g.o.FS.RemoveAll(dir))
+	}
+	if err := g.machine.replace(ctx, whole); err != nil {
+		return err
+	}
+	g.log.Info("catalogue copied", "index", m.Index)
+	if g.o.Replaced != nil {
+		g.o.Replaced()
+	}
+	return g.o.FS.RemoveAll(dir)
+}
+
+// confirm asks two nodes besides the source whether they know the state, if there
+// are so many and they still remember that index: what differs from most is not
+// taken. Later comparisons find what could not be compared.
+func (g *Group) confirm(ctx context.Context, source string, m *manifest) error {
+	same, other := 1, 0
+	for _, node := range g.sources(nil) {
+		if node == source || same+other > compareWith {
+			continue
+		}
+		theirs, err := g.hashesOf(ctx, node, m.Generation, []uint64{m.Index})
+		if hash, ok := theirs[m.Index]; err == nil && ok && hash == m.Hash {
+			same++
+		} else if err == nil && ok {
+			other++
+			g.log.Error("the copied catalogue differs from that of another node", "from", source, "node", node, "index", m.Index)
+		}
+	}
+	if other >= same {
+		return fault.New(fault.Corrupt, "group: the state of %s at %d is another one than at %d of %d nodes", source, m.Index, other, same+other)
+	}
+	return nil
+}
+
+func (g *Group) manifestOf(ctx context.Context, node string, generation, least uint64) (*manifest, error) {
+	ctx, cancel := context.WithTimeout(ctx, manifestLimit)
+	defer cancel()
+	query := url.Values{"generation": {strconv.FormatUint(generation, 10)}, "index": {strconv.FormatUint(least, 10)}}
+	response, err := g.o.Peers.Do(ctx, node, http.MethodGet, "/raft/checkpoint?"+query.Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	b, err := call.Read(response.Body, maxManifestBytes)
+	if err != nil {
+		return nil, err
+	}
+	var m manifest
+	if err := json.Unmarshal(b, &m); err != nil {
+		return nil, fault.New(fault.Protocol, "group: a peer's checkpoint: %w", err)
+	}
+	if m.Generation != generation || m.Index < least {
+		return nil, fault.New(fault.Protocol, "group: a checkpoint of generation %d at %d", m.Generation, m.Index)
+	}
+	return &m, m.check()
+}
+
+// download copies the files of a checkpoint. Each is kept under its hash until all
+// are there, so that whatever was copied of it before, from whomever, is of use.
+type download struct {
+	g        *Group
+	node     string
+	manifest *manifest
+	fs       vfs.FS
+	dir      string
+}
+
+func (d *download) parts() string { return d.fs.PathJoin(d.dir, "parts") }
+
+// run returns the folder with all files, durable and checked.
+func (d *download) run(ctx context.Context) (whole string, err error) {
+	whole = d.fs.PathJoin(d.dir, "whole")
+	if err := errors.Join(d.fs.RemoveAll(whole), d.fs.MkdirAll(d.parts(), 0o700)); err != nil {
+		return "", fmt.Errorf("group: copy: %w", err)
+	}
+	if err := d.drop(); err != nil {
+		return "", err
+	}
+	if err := d.all(ctx); err != nil {
+		return "", err
+	}
+	if err := d.fs.MkdirAll(whole, 0o700); err != nil {
+		return "", fmt.Errorf("group: copy: %w", err)
+	}
+	for _, f := range d.manifest.Files {
+		// Two files may be one part, if they are alike.
+		if err := d.fs.Link(d.fs.PathJoin(d.parts(), f.BLAKE3), d.fs.PathJoin(whole, f.Name)); err != nil {
+			return "", fmt.Errorf("group: copy: %w", err)
+		}
+	}
+	return whole, syncDirs(d.fs, whole, d.dir, d.g.o.Dir)
+}
+
+// drop removes parts that the checkpoint does not have.
+func (d *download) drop() error {
+	names, err := d.fs.List(d.parts())
+	if err != nil {
+		return fmt.Errorf("group: copy: %w", err)
+	}
+	needed := map[string]bool{}
+	for _, f := range d.manifest.Files {
+		needed[f.BLAKE3] = true
+	}
+	for _, name := range names {
+		if !needed[name] {
+			if err := d.fs.RemoveAll(d.fs.PathJoin(d.parts(), name)); err != nil {
+				return fmt.Errorf("group: copy: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// all fetches every part, some at a time.
+func (d *download) all(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	files := make(chan file)
+	var work sync.WaitGroup
+	for range copyWorkers {
+		work.Go(func() {
+			for f := range files {
+				if err := d.one(ctx, f); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	seen := map[string]bool{}
+	for _, f := range d.manifest.Files {
+		if seen[f.BLAKE3] {
+			continue
+		}
+		seen[f.BLAKE3] = true
+		select {
+		case files <- f:
+		case <-ctx.Done():
+		}
+	}
+	close(files)
+	work.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return fault.New(fault.KindOf(err), "group: copy: %w", err)
+	}
+	return nil
+}
+
+// one completes a part, piece by piece, and checks it.
+func (d *download) one(ctx context.Context, f file) error {
+	name := d.fs.PathJoin(d.parts(), f.BLAKE3)
+	have := int64(0)
+	info, err := d.fs.Stat(name)
+	switch {
+	case err == nil:
+		have = info.Size()
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	for broken := 0; have < f.Size || info == nil; {
+		n, err := d.piece(ctx, f, name, have)
+		have += n
+		if n > 0 {
+			broken = 0
+		}
+		if err == nil {
+			if info, err = d.fs.Stat(name); err != nil {
+				return err
+			}
+			continue
+		}
+		if broken++; broken >= maxBroken || ctx.Err() != nil || fault.Is(err, fault.NotFound) || !fault.Is(err, fault.Unavailable) {
+			return err
+		}
+		if !wait(ctx, time.Second) {
+			return ctx.Err()
+		}
+	}
+	hash, size, err := hashFile(d.fs, name)
+	if err != nil {
+		return err
+	}
+	if hash != f.BLAKE3 || size != f.Size {
+		return errors.Join(fault.New(fault.Corrupt, "group: a file of the checkpoint is not what it was said to be"), d.fs.RemoveAll(name))
+	}
+	return nil
+}
+
+// piece appends the next piece of a part, and syncs it.
+func (d *download) piece(ctx context.Context, f file, name string, have int64) (n int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, pieceLimit)
+	defer cancel()
+	to, err := d.fs.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return 0, fmt.Errorf("group: copy: %w", err)
+	}
+	defer func() { err = errors.Join(err, to.Sync(), to.Close()) }()
+	want := min(pieceBytes, f.Size-have)
+	if want == 0 {
+		return 0, nil
+	}
+	from := "https://" + d.node + "/raft/checkpoint/" + url.PathEscape(d.manifest.ID) + "/" + url.PathEscape(f.Name)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return 0, fault.New(fault.Protocol, "group: copy: %w", err)
+	}
+	request.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", have, have+want-1))
+	response, err := d.g.o.Peers.Send(request)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusPartialContent {
+		return 0, fault.New(fault.Protocol, "group: a peer answers a range with %d", response.StatusCode)
+	}
+	n, err = io.Copy(io.NewOffsetWriter(to, have), io.LimitReader(response.Body, want))
+	if err == nil && n < want {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return n, fault.New(fault.Unavailable, "group: copy: %w", err)
+	}
+	return n, nil
+}
+
+// syncDirs makes the names in folders durable.
+func syncDirs(fs vfs.FS, dirs ...string) error {
+	for _, dir := range dirs {
+		d, err := fs.OpenDir(dir)
+		if err != nil {
+			return fmt.Errorf("group: copy: %w", err)
+		}
+		if err := errors.Join(d.Sync(), d.Close()); err != nil {
+			return fmt.Errorf("group: copy: %w", err)
+		}
+	}
+	return nil
+}

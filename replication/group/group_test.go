@@ -1,0 +1,113 @@
+package group_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"pelago/cluster/fault"
+	"pelago/replication"
+	"pelago/replication/group"
+)
+
+func TestANetworkOfOneIsReadyAtOnceEveryTime(t *testing.T) {
+	network(t, group.Settings{}, func(w *world) {
+		a := w.add("Mercy")
+		start := time.Now()
+		a.found()
+		a.mustPropose("x")
+		if took := time.Since(start); took > 100*time.Millisecond {
+			t.Errorf("ready after %v", took)
+		}
+		w.until("its staleness", 5*time.Second, func() bool { _, ok := a.group.Staleness(); return ok })
+		for range 3 {
+			a.stop()
+			time.Sleep(time.Hour)
+			start := time.Now()
+			a.open()
+			if err := a.group.Found(); !fault.Is(err, fault.Conflict) {
+				t.Errorf("founded twice: %v", err)
+			}
+			a.run()
+			a.mustPropose(start.String())
+			if took := time.Since(start); took > 100*time.Millisecond {
+				t.Errorf("ready again after %v", took)
+			}
+		}
+	})
+}
+
+// voters counts who votes by what a node knows, and whether everybody is in.
+func (m *member) membership() (voters, all int) {
+	for _, x := range m.group.Members() {
+		all++
+		if x.Suffrage == replication.Voter {
+			voters++
+		}
+	}
+	return voters, all
+}
+
+// grow founds a network of n nodes at as many sites and waits until its voters are chosen.
+func (w *world) grow(n, voters int) {
+	w.t.Helper()
+	w.add("Site 1").found()
+	for i := 1; i < n; i++ {
+		m := w.add(fmt.Sprintf("Site %d", i+1))
+		m.start()
+		w.record(m, nil)
+	}
+	w.settle(voters, n)
+}
+
+// settle waits until everybody who is up knows the same members and a leader.
+func (w *world) settle(voters, n int) {
+	w.t.Helper()
+	w.until("a settled membership", 2*time.Minute, func() bool {
+		for _, m := range w.members {
+			if m.done == nil {
+				continue
+			}
+			if v, all := m.membership(); v != voters || all != n || m.group.Leader() == "" {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func (w *world) leader() *member {
+	w.t.Helper()
+	var l *member
+	w.until("a leader", time.Minute, func() bool {
+		for _, m := range w.members {
+			if m.done == nil {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			_, err := m.group.CommitIndex(ctx)
+			cancel()
+			if err == nil && m.group.Leader() == m.id() {
+				l = m
+			}
+		}
+		return l != nil
+	})
+	return l
+}
+
+func TestVotersFollowTheNumberOfSites(t *testing.T) {
+	for n, voters := range map[int]int{2: 1, 3: 3, 4: 3, 5: 5} {
+		network(t, group.Settings{}, func(w *world) {
+			w.grow(n, voters)
+			// Everybody proposes, wherever the leader is.
+			for _, m := range w.members {
+				m.mustPropose("from " + m.ip)
+			}
+			for _, m := range w.members {
+				w.until("everything everywhere", time.Minute, func() bool { return m.machine.count() == n })
+			}
+		})
+	}
+}

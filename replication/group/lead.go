@@ -1,0 +1,128 @@
+package group
+
+import (
+	"context"
+	"time"
+
+	"pelago/cluster/fault"
+	"pelago/replication"
+	"pelago/replication/consensus"
+)
+
+const (
+	// leadEvery is how often a leader looks at its members, and leadPause the
+	// least time between two looks, however fast entries come in.
+	leadEvery = time.Second
+	leadPause = 100 * time.Millisecond
+	// maxLag is how many entries a member may be behind that is given a vote, and
+	// keeps it.
+	maxLag = 2048
+)
+
+// lead keeps the membership as the catalogue has it while this node leads.
+func (g *Group) lead(ctx context.Context) {
+	changes, cancel := g.node.Subscribe()
+	defer cancel()
+	tick := time.NewTicker(leadEvery)
+	defer tick.Stop()
+	var term uint64 // in which everything committed before is applied here
+	h := &health{steady: g.settings.Steady, doubt: g.settings.Doubt}
+	for ctx.Err() == nil {
+		changed := g.o.Catalogue.Changed()
+		status := g.node.Stats()
+		switch {
+		case status.Phase != consensus.Leading:
+			changed = nil
+			*h = health{steady: h.steady, doubt: h.doubt}
+		case status.Term != term:
+			// What the catalogue lacks must not look as if nobody had decided it.
+			if err := g.barrier(ctx); err == nil {
+				term = status.Term
+				continue
+			}
+		default:
+			again, err := g.leadStep(ctx, h, status)
+			if err != nil && ctx.Err() == nil {
+				g.log.Warn("membership", "error", err)
+			} else if again {
+				continue
+			}
+		}
+		if !wait(ctx, leadPause) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-changes:
+		case <-changed:
+		case <-tick.C:
+		}
+	}
+}
+
+func (g *Group) barrier(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, g.settings.Answer)
+	defer cancel()
+	return g.node.Barrier(ctx)
+}
+
+// leadStep makes the next change that is due, and reports whether it made one.
+func (g *Group) leadStep(ctx context.Context, h *health, status consensus.Status) (bool, error) {
+	list, err := records(g.o.Catalogue)
+	if err != nil {
+		return false, err
+	}
+	members := g.node.Members()
+	g.examine(h, members, status)
+	s, ok := plan(g.o.ID, list, members, h.healthy)
+	if !ok {
+		return false, nil
+	}
+	g.log.Info("membership", "step", s.do.String(), "member", s.id)
+	ctx, cancel := context.WithTimeout(ctx, g.settings.Propose)
+	defer cancel()
+	return true, g.take(ctx, s)
+}
+
+// examine looks at who was heard of, and how far they are.
+func (g *Group) examine(h *health, members []replication.Member, status consensus.Status) {
+	now := time.Now()
+	heard := g.node.Heard()
+	for _, m := range members {
+		of := heard[m.ID]
+		well := now.Sub(of.Sent) <= 2*g.settings.Raft.Election && lag(status.Last, of.Last) <= maxLag
+		if m.ID == g.o.ID {
+			well = status.Halted == nil && !status.Silent
+		}
+		h.see(m.ID, m.Suffrage == replication.Voter, well, now)
+	}
+	h.keep(members)
+}
+
+func (g *Group) take(ctx context.Context, s step) error {
+	switch s.do {
+	case remove:
+		return g.node.Remove(ctx, s.id)
+	case admit:
+		return g.node.AddNonvoter(ctx, s.id, s.address)
+	case promote:
+		return g.node.AddVoter(ctx, s.id, s.address)
+	case demote:
+		return g.node.Demote(ctx, s.id)
+	case abdicate:
+		return g.node.LeadershipTransfer(ctx, "")
+	}
+	return fault.New(fault.Other, "group: an unknown step %d", s.do)
+}
+
+// wait sleeps unless ctx ends.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

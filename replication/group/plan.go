@@ -1,0 +1,220 @@
+package group
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"pelago/replication"
+	"pelago/replication/consensus"
+)
+
+// Record is what the catalogue says of a node.
+type Record struct {
+	ID, Site, Address string
+	Witness           bool // votes, and holds nothing
+	Barred            bool // never votes: it came back older than it was
+	Founder           bool
+	Drained           bool // leaves the network
+	Revoked           bool // is no part of it
+}
+
+// deed is a kind of change of the membership.
+type deed uint8
+
+const (
+	remove   deed = iota
+	admit         // as one that does not vote, or under another address
+	promote       // give a vote, or another address to one that has it
+	demote        // take the vote
+	abdicate      // give leadership away, so that another leader can do what is due
+)
+
+var deeds = [...]string{"remove", "admit", "promote", "demote", "abdicate"}
+
+func (d deed) String() string { return deeds[d] }
+
+// step is one change of the membership.
+type step struct {
+	do      deed
+	id      string
+	address string
+}
+
+// tolerance is how many sites may be lost without the network's losing its
+// majority, by how many there are.
+func tolerance(sites int) int {
+	switch {
+	case sites <= 1:
+		return 0
+	case sites <= 4:
+		return 1
+	case sites == 5:
+		return 2
+	}
+	return 3
+}
+
+// plan returns the next change that brings the membership to what the catalogue
+// says, false when there is none: who is revoked goes before anything else, then
+// who is not in the catalogue; who is missing comes in; then votes are moved, and
+// who was drained goes once it has none. A leader that must lose its own vote, or
+// its place, gives leadership away first.
+func plan(self string, records []Record, members []replication.Member, healthy func(id string) bool) (step, bool) {
+	known := map[string]Record{}
+	for _, r := range records {
+		known[r.ID] = r
+	}
+	present := map[string]replication.Member{}
+	others := 0 // that vote
+	for _, m := range members {
+		present[m.ID] = m
+		if m.ID != self && m.Suffrage == replication.Voter && !known[m.ID].Revoked {
+			others++
+		}
+	}
+	if s, ok := planLeaving(self, known, members, others); ok {
+		return s, true
+	}
+	if s, ok := planComing(known, present); ok {
+		return s, true
+	}
+	if s, ok := planVotes(self, known, present, others, healthy); ok {
+		return s, true
+	}
+	for _, m := range members {
+		if known[m.ID].Drained && m.Suffrage == replication.Nonvoter {
+			return step{do: remove, id: m.ID}, true
+		}
+	}
+	return step{}, false
+}
+
+func planLeaving(self string, known map[string]Record, members []replication.Member, others int) (step, bool) {
+	if len(known) == 0 {
+		return step{}, false // the founding is not committed yet
+	}
+	for _, unknown := range [...]bool{false, true} { // the revoked first
+		for _, m := range members {
+			r, ok := known[m.ID]
+			switch {
+			case !r.Revoked && (ok || !unknown):
+			case m.ID != self:
+				return step{do: remove, id: m.ID}, true
+			case others > 0:
+				return step{do: abdicate}, true
+			}
+		}
+	}
+	return step{}, false
+}
+
+func planComing(known map[string]Record, present map[string]replication.Member) (step, bool) {
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		r := known[id]
+		m, ok := present[id]
+		switch {
+		case r.Revoked || r.Address == "" || len(r.Address) > replication.MaxMemberBytes || ok && m.Address == r.Address:
+		case ok && m.Suffrage == replication.Voter:
+			return step{do: promote, id: id, address: r.Address}, true
+		case ok || !r.Drained:
+			return step{do: admit, id: id, address: r.Address}, true
+		}
+	}
+	return step{}, false
+}
+
+func planVotes(self string, known map[string]Record, present map[string]replication.Member, others int, healthy func(string) bool) (step, bool) {
+	sites := map[string]*consensus.Site{}
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		r := known[id]
+		m, ok := present[id]
+		if !ok || r.Revoked {
+			continue
+		}
+		s := sites[r.Site]
+		if s == nil {
+			s = &consensus.Site{Name: r.Site, Witness: true}
+			sites[r.Site] = s
+		}
+		s.Founder = s.Founder || r.Founder
+		s.Witness = s.Witness && r.Witness
+		s.Nodes = append(s.Nodes, consensus.Eligible{
+			ID: id, Voter: m.Suffrage == replication.Voter, Barred: r.Barred, Healthy: !r.Drained && healthy(id),
+		})
+	}
+	var all []consensus.Site
+	staying := 0
+	for _, name := range slices.Sorted(maps.Keys(sites)) {
+		s := sites[name]
+		all = append(all, *s)
+		if slices.ContainsFunc(s.Nodes, func(e consensus.Eligible) bool { return !known[e.ID].Drained }) {
+			staying++
+		}
+	}
+	change, ok := consensus.ChooseVoters(tolerance(staying), all)
+	switch {
+	case !ok:
+		return step{}, false
+	case change.Promote:
+		return step{do: promote, id: change.ID, address: present[change.ID].Address}, true
+	case change.ID != self:
+		return step{do: demote, id: change.ID}, true
+	case others > 0:
+		return step{do: abdicate}, true
+	}
+	return step{}, false
+}
+
+// health turns what a leader hears of the others into an opinion that changes
+// slowly: votes that move with every hiccup are worse than a slow voter.
+type health struct {
+	steady time.Duration // how long one must be well to be healthy
+	doubt  time.Duration // and how long unwell not to be
+
+	opinions map[string]*opinion
+}
+
+type opinion struct {
+	healthy bool
+	since   time.Time // when what was seen began to contradict; zero: it does not
+}
+
+// see takes what is seen of a node now. Of voters the first opinion is good:
+// their leader may be a new one.
+func (h *health) see(id string, voter, well bool, now time.Time) {
+	if h.opinions == nil {
+		h.opinions = map[string]*opinion{}
+	}
+	o := h.opinions[id]
+	if o == nil {
+		o = &opinion{healthy: voter}
+		h.opinions[id] = o
+	}
+	if well == o.healthy {
+		o.since = time.Time{}
+		return
+	}
+	if o.since.IsZero() {
+		o.since = now
+	}
+	limit := h.doubt
+	if well {
+		limit = h.steady
+	}
+	if now.Sub(o.since) >= limit {
+		o.healthy, o.since = well, time.Time{}
+	}
+}
+
+func (h *health) healthy(id string) bool { return h.opinions[id] != nil && h.opinions[id].healthy }
+
+// keep forgets who is not among ids.
+func (h *health) keep(members []replication.Member) {
+	maps.DeleteFunc(h.opinions, func(id string, _ *opinion) bool {
+		return !slices.ContainsFunc(members, func(m replication.Member) bool { return m.ID == id })
+	})
+}
+
+// lag is how far behind the end of the log a node is that was heard of last at an index.
+func lag(end, last uint64) uint64 { return end - min(end, last) }

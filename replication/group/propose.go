@@ -1,0 +1,213 @@
+package group
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"time"
+
+	"pelago/cluster/call"
+	"pelago/cluster/fault"
+	"pelago/replication/consensus"
+	"pelago/replication/raftlog"
+)
+
+// maxAnswer bounds answers that are a few numbers, in bytes.
+const maxAnswer = 4 << 10
+
+// Propose puts an entry into the order, through the leader wherever it is, and
+// returns its index once it is committed and applied here. The error is
+// fault.Unavailable when there is no leader or no majority; an error that wraps
+// consensus.ErrUnknownOutcome is of an entry that may be committed yet. An entry
+// that is refused for sure because the leader has moved is proposed once more.
+func (g *Group) Propose(ctx context.Context, entry []byte) (index uint64, err error) {
+	if len(entry) == 0 || len(entry) > raftlog.MaxEntryBytes {
+		return 0, fault.New(fault.Invalid, "group: an entry of %d bytes", len(entry))
+	}
+	if err := g.Fenced(); err != nil {
+		return 0, fault.New(fault.Unavailable, "group: no proposal: %w", err)
+	}
+	refused := ""
+	for range 2 {
+		var leader string
+		if leader, err = g.awaitLeader(ctx, refused); err != nil {
+			return 0, err
+		}
+		index, err = g.proposeTo(ctx, leader, entry)
+		if err == nil || errors.Is(err, consensus.ErrUnknownOutcome) || !fault.Is(err, fault.Unavailable) {
+			break
+		}
+		refused = leader
+	}
+	if err != nil {
+		return 0, err
+	}
+	if err := g.node.AwaitApplied(ctx, index); err != nil {
+		return 0, fmt.Errorf("group: entry %d is committed and not applied here: %w: %w", index, consensus.ErrUnknownOutcome, err)
+	}
+	return index, nil
+}
+
+// awaitLeader returns who leads. It waits, for as long as an election takes, for
+// anybody at all, or for another one than who has just refused.
+func (g *Group) awaitLeader(ctx context.Context, refused string) (string, error) {
+	changes, cancel := g.node.Subscribe()
+	defer cancel()
+	limit := time.NewTimer(2 * g.settings.Raft.Election)
+	defer limit.Stop()
+	for {
+		leader := g.Leader()
+		if leader != "" && leader != refused {
+			return leader, nil
+		}
+		select {
+		case <-changes:
+		case <-limit.C:
+			if leader != "" {
+				return leader, nil
+			}
+			return "", fault.New(fault.Unavailable, "group: no leader is known")
+		case <-ctx.Done():
+			return "", fault.New(fault.KindOf(ctx.Err()), "group: no leader is known: %w", ctx.Err())
+		}
+	}
+}
+
+// proposeTo has an entry put into the order by a node that should lead.
+func (g *Group) proposeTo(ctx context.Context, leader string, entry []byte) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, g.settings.Propose)
+	defer cancel()
+	if leader == g.o.ID {
+		return g.node.Propose(ctx, entry)
+	}
+	generation, _ := g.node.Generation()
+	// What no connection was found for has not been sent, and what was answered
+	// with an error by the leader itself has an outcome.
+	sent, answered := false, false
+	trace := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:              func(httptrace.GotConnInfo) { sent = true },
+		GotFirstResponseByte: func() { answered = true },
+	})
+	trace, stop := g.whileLeader(trace, leader)
+	defer stop()
+	path := "/raft/propose?" + url.Values{"generation": {strconv.FormatUint(generation, 10)}}.Encode()
+	response, err := g.o.Peers.Do(trace, leader, http.MethodPost, path, bytes.NewReader(entry))
+	if err != nil {
+		switch {
+		case sent && !answered:
+			err = fault.New(fault.Unavailable, "group: proposal to the leader: %w: %w", consensus.ErrUnknownOutcome, err)
+		case ctx.Err() == nil && fault.Is(err, fault.Canceled):
+			err = fault.New(fault.Unavailable, "group: another node leads now: %w", err)
+		}
+		return 0, err
+	}
+	var a proposed
+	err = readAnswer(response, &a)
+	if err != nil || a.Index == 0 {
+		return 0, fault.New(fault.Unavailable, "group: proposal at the leader: %w", errors.Join(consensus.ErrUnknownOutcome, err))
+	}
+	return a.Index, nil
+}
+
+// whileLeader ends a context soon after another node leads than the one that is
+// asked: that one may be cut off, and what it has not said it can say no more.
+func (g *Group) whileLeader(ctx context.Context, leader string) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	changes, forget := g.node.Subscribe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer forget()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case s := <-changes:
+				if s.Leader == "" || s.Leader == leader {
+					continue
+				}
+			}
+			wait(ctx, time.Second) // for an answer that is on its way
+			cancel()
+			return
+		}
+	}()
+	return ctx, func() {
+		cancel()
+		<-done
+	}
+}
+
+// proposed answers a proposal. Index 0: the outcome is not known.
+type proposed struct {
+	Index uint64 `json:"index"`
+}
+
+func (g *Group) servePropose(w http.ResponseWriter, r *http.Request) {
+	if err := g.sameGeneration(r); err != nil {
+		call.Refuse(w, err)
+		return
+	}
+	if err := g.Fenced(); err != nil {
+		call.Refuse(w, fault.New(fault.Unavailable, "%w", err))
+		return
+	}
+	entry, err := call.Read(http.MaxBytesReader(w, r.Body, raftlog.MaxEntryBytes+1), raftlog.MaxEntryBytes)
+	if err != nil {
+		call.Refuse(w, err)
+		return
+	}
+	if len(entry) == 0 {
+		call.Refuse(w, fault.New(fault.Invalid, "group: an empty entry"))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), g.settings.Propose)
+	defer cancel()
+	index, err := g.node.Propose(ctx, entry)
+	if errors.Is(err, consensus.ErrUnknownOutcome) {
+		g.log.Warn("outcome of a peer's proposal is not known", "error", err)
+		writeAnswer(w, proposed{})
+		return
+	}
+	if err != nil {
+		call.Refuse(w, err)
+		return
+	}
+	writeAnswer(w, proposed{Index: index})
+}
+
+// sameGeneration refuses who takes part in another generation of the network.
+func (g *Group) sameGeneration(r *http.Request) error {
+	theirs, err := strconv.ParseUint(r.URL.Query().Get("generation"), 10, 32)
+	if err != nil {
+		return fault.New(fault.Invalid, "group: a call without a generation")
+	}
+	if ours, known := g.node.Generation(); !known || ours != theirs {
+		return fault.New(fault.Unavailable, "group: generation %d, and not %d", ours, theirs)
+	}
+	return nil
+}
+
+func writeAnswer(w http.ResponseWriter, answer any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(answer) // an asker that is gone needs no answer
+}
+
+// readAnswer reads a small answer and closes its body.
+func readAnswer(response *http.Response, into any) error {
+	defer response.Body.Close()
+	b, err := call.Read(response.Body, maxAnswer)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, into); err != nil {
+		return fault.New(fault.Protocol, "group: a peer's answer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,58 @@
+package journal
+
+import "time"
+
+// Status is how far a journal is, for operators.
+type Status struct {
+	Incarnation uint64
+	Logged      uint64 // number of the last batch that is durable here
+	Committed   uint64 // number of the last one that the network has
+	Pending     uint64 // facts that the network does not have
+	// Left says that there is no room for facts in the log because the network
+	// takes none; they are told here, and made again when it does.
+	Left bool
+	// Failing is why the last proposal failed, Since when the first of those that
+	// failed since a success did. nil: the network takes batches.
+	Failing error
+	Since   time.Time
+	// Refused is why the network does not take batches of this node at all: nothing
+	// is sent until its membership changes.
+	Refused error
+}
+
+// Status returns it.
+func (j *Journal) Status() Status {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return Status{
+		Incarnation: j.state.incarnation, Logged: j.state.next - 1, Committed: j.committed,
+		Pending: j.pendingLocked(), Left: j.left != 0,
+		Failing: j.sending.failed, Since: j.sending.since, Refused: j.sending.refused,
+	}
+}
+
+// Pending is the number of facts that the network does not have: of series that
+// must be announced, and in batches that are not committed.
+func (j *Journal) Pending() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.pendingLocked()
+}
+
+func (j *Journal) pendingLocked() uint64 {
+	n := uint64(len(j.series.dirty)+len(j.series.flying)) + j.leftFacts
+	for _, r := range j.rows {
+		if r.number > j.committed {
+			n += uint64(r.facts)
+		}
+	}
+	return n
+}
+
+// Rejected is the number of facts that the catalogue refused as invalid since
+// the start: a fault of the Source.
+func (j *Journal) Rejected() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.rejected
+}
