@@ -49,6 +49,10 @@ const decider = "decider"
 // Solo is a catalogue without Raft: an entry is committed and applied at once,
 // under the next index.
 type Solo struct {
+	// Node is the member that decides, with Signer its key: of a network that
+	// somebody has founded. "": one that is made up, which founds it.
+	Node   string
+	Signer catalog.Signer
 	// Keep is called with every entry that is applied; nil: nobody is.
 	Keep func(replication.Entry)
 
@@ -65,13 +69,13 @@ func (a *Solo) Propose(_ context.Context, entry []byte) (uint64, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	index := a.c.Applied() + 1
-	return index, a.apply(index, index, entry)
+	return index, a.apply(index, entry)
 }
 
-// apply applies entries under the indexes from first on, and makes at last.
-func (a *Solo) apply(first, last uint64, entries ...[]byte) error {
+// apply applies entries under the indexes from first on.
+func (a *Solo) apply(first uint64, entries ...[]byte) error {
 	at := a.c.Position()
-	at.Index, at.Term = last, max(1, at.Term)
+	at.Index, at.Term = first+uint64(len(entries))-1, max(1, at.Term)
 	list := make([]replication.Entry, len(entries))
 	for i, entry := range entries {
 		list[i] = replication.Entry{Index: first + uint64(i), Term: at.Term, Data: entry}
@@ -86,11 +90,11 @@ func (a *Solo) apply(first, last uint64, entries ...[]byte) error {
 func (a *Solo) Decide(_ context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := run{c: a.c}
+	r := a.run()
 	if err := r.decide(conditions, commands); err != nil {
 		return nil, err
 	}
-	return a.do(r, a.c.Applied()+1, 0)
+	return a.do(r, a.c.Applied()+1)
 }
 
 // Do applies facts (*catalog.SeriesFact) and commands in their order, each run of
@@ -99,36 +103,18 @@ func (a *Solo) Decide(_ context.Context, conditions []catalog.Condition, command
 func (a *Solo) Do(changes ...any) ([]error, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := run{c: a.c}
+	r := a.run()
 	if err := r.add(changes); err != nil {
 		return nil, err
 	}
-	return a.do(r, a.c.Applied()+1, 0)
+	return a.do(r, a.c.Applied()+1)
 }
 
-// Stride is how many indexes [Solo.DoAs] uses for one number.
-const Stride = 256
-
-// DoAs is Do, in one step and under indexes that follow from a number: the
-// catalogue stands at number times Stride afterwards.
-func (a *Solo) DoAs(number uint64, changes ...any) ([]error, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	r := run{c: a.c}
-	if err := r.add(changes); err != nil {
-		return nil, err
-	}
-	if len(r.entries) > Stride {
-		return nil, fault.New(fault.Invalid, "alone: %d entries at once", len(r.entries))
-	}
-	return a.do(r, (number-1)*Stride+1, number*Stride)
-}
-
-func (a *Solo) do(r run, first, last uint64) ([]error, error) {
+func (a *Solo) do(r run, first uint64) ([]error, error) {
 	if len(r.entries) == 0 {
 		return nil, nil
 	}
-	if err := a.apply(first, max(last, first+uint64(len(r.entries))-1), r.entries...); err != nil {
+	if err := a.apply(first, r.entries...); err != nil {
 		return nil, err
 	}
 	var all []error
@@ -146,9 +132,19 @@ func (a *Solo) do(r run, first, last uint64) ([]error, error) {
 	return all, nil
 }
 
+func (a *Solo) run() run {
+	r := run{c: a.c, node: a.Node, signer: a.Signer}
+	if r.node == "" {
+		r.node, r.signer = decider, SignerOf(decider)
+	}
+	return r
+}
+
 // run are entries that are about to be applied.
 type run struct {
 	c       *catalog.Catalog
+	node    string // that decides
+	signer  catalog.Signer
 	entries [][]byte
 	asked   []bool            // whether the caller hears of the results
 	members map[string]string // site by node
@@ -196,10 +192,10 @@ func (r *run) add(changes []any) error {
 }
 
 func (r *run) decide(conditions []catalog.Condition, commands []catalog.Command) error {
-	if err := r.admit(decider, ""); err != nil {
+	if err := r.admit(r.node, ""); err != nil {
 		return err
 	}
-	entry, err := catalog.EncodeDecision(SignerOf(decider), decider, conditions, commands)
+	entry, err := catalog.EncodeDecision(r.signer, r.node, conditions, commands)
 	r.put(entry, true)
 	return err
 }
@@ -258,13 +254,13 @@ func (r *run) admit(node, site string) error {
 			return err
 		}
 	}
-	if member == nil || member.Site != site {
-		if node != decider {
-			if err := r.admit(decider, ""); err != nil {
+	if member == nil || node != r.node && member.Site != site {
+		if node != r.node {
+			if err := r.admit(r.node, ""); err != nil {
 				return err
 			}
 		}
-		entry, err := catalog.EncodeDecision(SignerOf(decider), decider, nil, []catalog.Command{Member(node, site)})
+		entry, err := catalog.EncodeDecision(r.signer, r.node, nil, []catalog.Command{Member(node, site)})
 		if err != nil {
 			return err
 		}
