@@ -94,7 +94,7 @@ func (t *txn) entry(e replication.Entry) ([]error, error) {
 	case fault.Is(bad, fault.Unsupported):
 		return nil, bad
 	case bad != nil:
-		return []error{bad}, nil
+		return all(1, bad), nil
 	case entry.Batch != nil:
 		return t.batch(entry, e.Index)
 	}

@@ -25,8 +25,8 @@ type scene struct {
 
 func newScene(t *testing.T) *scene {
 	s := &scene{t: t, hashes: make([][32]byte, 1)}
-	s.put(s.decision("a", "a", catalogtest.Member("a", "north")))
-	s.put(s.decision("a", "a", catalogtest.Member("b", "south")))
+	s.put(s.decision("a", "a", catalogtest.Member("a", "site-a")))
+	s.put(s.decision("a", "a", catalogtest.Member("b", "site-b")))
 	for range 2 {
 		s.put(s.batch("a", "a", 1, uint64(len(s.hashes)), s.hashes[len(s.hashes)-1], 1, true))
 	}
@@ -94,6 +94,17 @@ func TestWhatNoMemberMaySayIsRefusedEverywhereAlike(t *testing.T) {
 		{"a batch whose counts were changed", func(s *scene) []byte {
 			a, b := s.batch("a", "a", 1, 3, s.hashes[2], 5, false), s.batch("a", "a", 1, 3, s.hashes[2], 6, false)
 			return append(bytes.Clone(a[:len(a)-ed25519.SignatureSize]), b[len(b)-ed25519.SignatureSize:]...)
+		}, fault.Denied},
+		{"a batch of another site", func(s *scene) []byte {
+			f := fact("a", "1.1", "1.1.1", 3, 5, values{})
+			f.Site = "elsewhere"
+			entry, _, err := catalog.EncodeBatch(catalogtest.SignerOf("a"), catalog.Batch{
+				Node: "a", Site: f.Site, Incarnation: 1, Number: 3, Facts: []*catalog.SeriesFact{f},
+			}, s.hashes[2])
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			return entry
 		}, fault.Denied},
 		{"a known batch again", func(s *scene) []byte { return s.log[3].Data }, none},
 		{"a batch before it again", func(s *scene) []byte { return s.log[2].Data }, none},

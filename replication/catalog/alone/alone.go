@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -165,8 +164,8 @@ type run struct {
 	node    string // that decides
 	signer  catalog.Signer
 	entries [][]byte
-	asked   []bool // whether the caller hears of the results
-	members []string
+	asked   []bool            // whether the caller hears of the results
+	members map[string]string // site by node
 	cursors map[string]catalog.Cursor
 }
 
@@ -258,16 +257,25 @@ func (r *run) say(facts []*catalog.SeriesFact) error {
 	return nil
 }
 
-// admit makes a node a member unless it is one. The first founds the network.
+// admit makes a node a member of a site unless it is one. The first founds the network.
 func (r *run) admit(node, site string) error {
-	if slices.Contains(r.members, node) {
+	if node == r.node && node != decider { // somebody has founded the network with it
 		return nil
 	}
-	member, err := r.c.RegistryRecord(catalog.KindMember, node)
+	if known, ok := r.members[node]; ok && known == site {
+		return nil
+	}
+	row, err := r.c.RegistryRecord(catalog.KindMember, node)
 	if err != nil {
 		return err
 	}
-	if member == nil {
+	var member *catalogpb.Member
+	if row != nil {
+		if member, err = catalog.DecodeMember(row); err != nil {
+			return err
+		}
+	}
+	if member == nil || member.Site != site {
 		if node != r.node {
 			if err := r.admit(r.node, ""); err != nil {
 				return err
@@ -279,6 +287,9 @@ func (r *run) admit(node, site string) error {
 		}
 		r.put(entry, false)
 	}
-	r.members = append(r.members, node)
+	if r.members == nil {
+		r.members = map[string]string{}
+	}
+	r.members[node] = site
 	return nil
 }
