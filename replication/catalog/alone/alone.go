@@ -69,13 +69,13 @@ func (a *Solo) Propose(_ context.Context, entry []byte) (uint64, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	index := a.c.Applied() + 1
-	return index, a.apply(index, entry)
+	return index, a.apply(index, index, entry)
 }
 
-// apply applies entries under the indexes from first on.
-func (a *Solo) apply(first uint64, entries ...[]byte) error {
+// apply applies entries under the indexes from first on, and makes at last.
+func (a *Solo) apply(first, last uint64, entries ...[]byte) error {
 	at := a.c.Position()
-	at.Index, at.Term = first+uint64(len(entries))-1, max(1, at.Term)
+	at.Index, at.Term = last, max(1, at.Term)
 	list := make([]replication.Entry, len(entries))
 	for i, entry := range entries {
 		list[i] = replication.Entry{Index: first + uint64(i), Term: at.Term, Data: entry}
@@ -94,7 +94,7 @@ func (a *Solo) Decide(_ context.Context, conditions []catalog.Condition, command
 	if err := r.decide(conditions, commands); err != nil {
 		return nil, err
 	}
-	return a.do(r, a.c.Applied()+1)
+	return a.do(r, a.c.Applied()+1, 0)
 }
 
 // Do applies facts (*catalog.SeriesFact) and commands in their order, each run of
@@ -107,14 +107,32 @@ func (a *Solo) Do(changes ...any) ([]error, error) {
 	if err := r.add(changes); err != nil {
 		return nil, err
 	}
-	return a.do(r, a.c.Applied()+1)
+	return a.do(r, a.c.Applied()+1, 0)
 }
 
-func (a *Solo) do(r run, first uint64) ([]error, error) {
+// Stride is how many indexes [Solo.DoAs] uses for one number.
+const Stride = 256
+
+// DoAs is Do, in one step and under indexes that follow from a number: the
+// catalogue stands at number times Stride afterwards.
+func (a *Solo) DoAs(number uint64, changes ...any) ([]error, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.run()
+	if err := r.add(changes); err != nil {
+		return nil, err
+	}
+	if len(r.entries) > Stride {
+		return nil, fault.New(fault.Invalid, "alone: %d entries at once", len(r.entries))
+	}
+	return a.do(r, (number-1)*Stride+1, number*Stride)
+}
+
+func (a *Solo) do(r run, first, last uint64) ([]error, error) {
 	if len(r.entries) == 0 {
 		return nil, nil
 	}
-	if err := a.apply(first, r.entries...); err != nil {
+	if err := a.apply(first, max(last, first+uint64(len(r.entries))-1), r.entries...); err != nil {
 		return nil, err
 	}
 	var all []error
@@ -241,6 +259,9 @@ func (r *run) say(facts []*catalog.SeriesFact) error {
 
 // admit makes a node a member of a site unless it is one. The first founds the network.
 func (r *run) admit(node, site string) error {
+	if node == r.node && node != decider { // somebody has founded the network with it
+		return nil
+	}
 	if known, ok := r.members[node]; ok && known == site {
 		return nil
 	}
@@ -254,7 +275,7 @@ func (r *run) admit(node, site string) error {
 			return err
 		}
 	}
-	if member == nil || node != r.node && member.Site != site {
+	if member == nil || member.Site != site {
 		if node != r.node {
 			if err := r.admit(r.node, ""); err != nil {
 				return err
