@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -119,7 +122,7 @@ func TestASiteJoinsWithOneCommandAndStaysAMember(t *testing.T) {
 	a.cstore(mercy)
 	b.cstore(grace)
 	known := func(n *node, studies uint64) func() bool { return func() bool { return n.studies() == studies } }
-	all := studiesOf(mercy)+studiesOf(grace)
+	all := studiesOf(mercy) + studiesOf(grace)
 	until(t, "all studies are known at Mercy", known(a, all))
 	until(t, "all studies are known at Grace", known(b, all))
 
@@ -303,6 +306,59 @@ func TestARemovedNodeIsRefusedAndServesOnWhatItHolds(t *testing.T) {
 	var sites []admin.Site
 	if err != nil || json.Unmarshal([]byte(r.Stdout), &sites) != nil || len(sites) != 3 {
 		t.Errorf("sites --json: %+v, %v", r, err)
+	}
+}
+
+func TestAWitnessVotesAndMayNotSign(t *testing.T) {
+	a := start(t, at("Mercy"))
+	b := start(t, joining("Grace", a, a.token()))
+	w := start(t, joining("Tower", b, b.token()), func(o *proc.Options) { o.Args = append(o.Args, "--witness") })
+	id := w.id()
+	until(t, "it votes", func() bool { return a.members()[id].Voter && b.members()[id].Voter })
+	for _, n := range []*node{a, b} {
+		if m := n.members()[id]; !m.Witness || m.Signs {
+			t.Errorf("%+v", m)
+		}
+	}
+}
+
+func TestStrangersAtThePortBetweenNodesGetNowhere(t *testing.T) {
+	a := start(t, at("Mercy"))
+	b := start(t, joining("Grace", a, a.token()))
+	a.sees("alive", b)
+	for name, say := range map[string][]byte{
+		"garbage": []byte("\x00\xff\x13garbage\r\n\r\n"), "HTTP": []byte("GET /node/members HTTP/1.1\r\nHost: x\r\n\r\n"), "DICOM": {1, 0, 0, 0, 0, 4, 0, 1, 0, 0},
+	} {
+		conn, err := net.Dial("tcp", a.Peer())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(say); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(soon)); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(conn)
+		if len(answer) > 16 || errors.Is(err, os.ErrDeadlineExceeded) { // a TLS alert, or nothing
+			t.Errorf("%s: answered with %q, %v", name, answer, err)
+		}
+		conn.Close()
+	}
+	for _, protocol := range []string{"h2", "pelago-raft/1", "pelago-gossip/1", "http/1.1"} {
+		conn, err := tls.Dial("tcp", a.Peer(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}}) //nolint:gosec // a stranger does not care
+		if err == nil {                                                                                               // the client is through before the server has asked for its certificate
+			_, err = io.ReadAll(conn)
+			conn.Close()
+		}
+		if err == nil {
+			t.Errorf("%s without a certificate: it was not refused", protocol)
+		}
+	}
+	a.sees("alive", b)
+	a.healthy()
+	if log := a.Log(); !strings.Contains(log, "peer connection refused") {
+		t.Errorf("it said\n%s", tail(log, 20))
 	}
 }
 

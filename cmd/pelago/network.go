@@ -14,7 +14,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"pelago/cluster/authority"
-	"pelago/cluster/call"
 	"pelago/cluster/fault"
 	"pelago/cluster/gossip"
 	"pelago/cluster/identity"
@@ -46,6 +45,8 @@ type network struct {
 	office   *member.Office
 	peers    *http.ServeMux                // what other nodes may call
 	offered  map[port.Service]net.Listener // until the task that serves them takes them
+
+	watch watch
 
 	offering sync.Mutex // guards offered
 
@@ -92,7 +93,7 @@ func (w *network) open(c config.Config) (err error) {
 	}
 	w.port = port.New(port.Config{Credentials: w.membership.Credentials, Revoked: w.registry.Revoked, Log: w.log})
 	w.short, w.bulk = w.port.Transport(w.registry.Locate), w.port.Transport(w.registry.Locate)
-	calls := call.NewClient(w.short)
+	calls := w.watch.client(w.short)
 	if err := w.offer(port.Peer, port.Join, port.Gossip); err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func (w *network) tasks() []work.Task {
 	if w.listener != nil {
 		all = append(all, again("peer_calls", w.serveCalls), again("join", w.serveJoin), again("gossip", w.talk))
 	}
-	return append(all, again("membership", w.office.Keep), again("certificate", w.office.KeepValid), again("standing", w.office.Watch))
+	return append(all, w.watch.task(w.catalog.Applied), again("membership", w.office.Keep), again("certificate", w.office.KeepValid), again("standing", w.office.Watch))
 }
 
 // serveCalls answers other nodes.
@@ -49,7 +49,7 @@ func (w *network) serveCalls(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := port.NewServer(w.peers, w.log)
+	server := port.NewServer(w.watch.handler(w.peers), w.log)
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(ended)

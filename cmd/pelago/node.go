@@ -22,7 +22,6 @@ import (
 	"pelago/node/audit"
 	"pelago/node/config"
 	"pelago/node/datadir"
-	"pelago/node/transfers"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -37,8 +36,6 @@ type node struct {
 	metrics *admin.Metrics
 	id      string
 	began   time.Time
-
-	transfers transfers.Registry
 
 	dir       *datadir.Dir
 	announced chan struct{} // closed once commands find the node by its data directory
@@ -144,7 +141,7 @@ func (n *node) enter(ctx context.Context) (err error) {
 		return err
 	}
 	n.id = n.self.ID()
-	n.network = &network{log: n.log, self: n.self}
+	n.network = &network{log: n.log, self: n.self, watch: watch{metrics: n.metrics}}
 	if n.network.listener, n.network.place, err = openPort(n.config.Peer); err != nil {
 		return err
 	}

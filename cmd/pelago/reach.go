@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"slices"
 
-	"pelago/cluster/call"
 	"pelago/cluster/fault"
 	"pelago/cluster/identity"
 	"pelago/cluster/port"
@@ -50,7 +49,7 @@ func (n *node) openDistance() error {
 	// Manifests are short, and bytes many; they share a transport, for the first
 	// frame comes with its manifest.
 	n.distance.far = far.NewClient(far.Options{
-		Calls: call.NewClient(n.network.bulk), Self: n.self, Keep: n.distance.copies, Log: n.log,
+		Calls: n.network.watch.client(n.network.bulk), Self: n.self, Keep: n.distance.copies, Log: n.log,
 	})
 	n.distance.reach = reach.New(reach.Options{
 		Node: n.id, Archive: n.archive, Copies: n.distance.copies,
@@ -133,13 +132,13 @@ func (h holders) Of(site string) []string {
 
 // Send implements [ae.Peers].
 func (h holders) Send(request *http.Request) (*http.Response, error) {
-	return call.NewClient(h.bulk).Send(request)
+	return h.watch.client(h.bulk).Send(request)
 }
 
 // searched is how others are asked for what the catalogue does not have.
 func (h holders) searched() *federate.Client {
 	return federate.NewClient(federate.Options{
-		Call: call.NewClient(h.bulk),
+		Call: h.watch.client(h.bulk),
 		Nodes: func() []query.Node {
 			var nodes []query.Node
 			for _, m := range h.registry.Members() {

@@ -144,11 +144,12 @@ func (o operated) Sites() ([]admin.Site, error) {
 	if err != nil {
 		return nil, err
 	}
-	return admin.SitesOf(o.n.members(usage), o.n.network.vantage()), nil
+	from := o.n.network.vantage()
+	return admin.SitesOf(o.n.members(usage, from), from), nil
 }
 
 // members lists the network's nodes, with what this one's own disk holds.
-func (n *node) members(usage archive.Usage) []admin.Member {
+func (n *node) members(usage archive.Usage, from admin.Vantage) []admin.Member {
 	var all []admin.Member
 	for _, m := range n.network.office.Nodes() {
 		one := admin.Member{
@@ -159,7 +160,7 @@ func (n *node) members(usage archive.Usage) []admin.Member {
 		}
 		if m.Self {
 			one.Used = usage.Staging + usage.Bulk
-			one.Capacity, one.AppliedIndex = one.Used+usage.Free, n.catalog.Applied()
+			one.Capacity, one.AppliedIndex = one.Used+usage.Free, from.AppliedIndex
 			one.DICOM, one.Web = n.dicomAddr, n.baseURL
 		}
 		all = append(all, one)
@@ -169,15 +170,11 @@ func (n *node) members(usage archive.Usage) []admin.Member {
 
 // vantage is how far this node's catalogue is.
 func (w *network) vantage() admin.Vantage {
-	index := w.catalog.Applied()
-	committed := index // at least, and what others say that they have applied
-	for _, m := range w.alive() {
-		committed = max(committed, m.Meta.AppliedIndex)
-	}
-	staleness, known := w.group.Staleness()
+	s, now := w.group.Status(), time.Now()
 	return admin.Vantage{
-		Leader: w.group.Leader(), AppliedIndex: index, CommitIndex: committed,
-		Staleness: staleness, StalenessKnown: known,
+		Leader: s.Leader, AppliedIndex: s.Applied, CommitIndex: s.Commit,
+		Staleness: s.Staleness, StalenessKnown: s.Known,
+		Behind: func(index uint64) (time.Duration, bool) { return w.watch.history.Behind(now, index) },
 	}
 }
 

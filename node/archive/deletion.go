@@ -17,22 +17,49 @@ var ErrDeleted = errors.New("deleted")
 
 // Delete commits a tombstone for a study, or with series and instance for less.
 // Everything under it disappears from queries and retrieves at once and can be
-// restored until the delete grace has passed.
+// restored until the delete grace has passed. It need not be here: what the
+// catalogue knows can be deleted at every node.
 func (a *Archive) Delete(ctx context.Context, study, series, instance, by string) error {
-	found := false
-	for _, err := range a.Select(ctx, study, series, instance) {
-		if err != nil {
-			return err
-		}
-		found = true
-		break
+	known, err := a.isKnown(ctx, study, series, instance)
+	if err != nil {
+		return err
 	}
-	if !found || study == "" {
+	if !known {
 		return fault.New(fault.NotFound, "no such study, series or instance")
 	}
 	return a.changeTombstone(ctx, &catalog.TombstoneFact{
 		Study: study, Series: series, Instance: instance, Tick: time.Now().Unix(), By: by,
 	}, study, series)
+}
+
+// isKnown reports whether there is anything to delete: here, or, as far as the
+// catalogue can tell, at another node.
+func (a *Archive) isKnown(ctx context.Context, study, series, instance string) (known bool, err error) {
+	if study == "" {
+		return false, nil
+	}
+	for _, err := range a.Select(ctx, study, series, instance) {
+		if err == nil {
+			return true, nil
+		}
+		if !fault.Is(err, fault.NotFound) {
+			return false, err
+		}
+	}
+	if _, deleted := a.catalog.Deleted(study, series, instance); deleted {
+		return false, nil
+	}
+	view := a.catalog.View()
+	defer func() {
+		if closing := view.Close(); err == nil {
+			err = closing
+		}
+	}()
+	holders, err := view.Holders(study, series)
+	for _, h := range holders {
+		known = known || h.Node != a.o.Node
+	}
+	return known, err
 }
 
 // Restore takes a tombstone back within the delete grace.

@@ -71,11 +71,14 @@ func (f facts) count(ctx context.Context, study, series string) (fact *catalog.S
 		AsOf:     f.visible.Load(),
 	}
 	classes := map[string]bool{}
+	_, some := f.catalog.Accepted(study, series)
 	for ref, err := range f.list(ctx, keySeries(study, series, "")) {
 		if err != nil {
 			return nil, 0, err
 		}
-		if t, deleted := f.catalog.Deleted(study, series, ref.SOP); deleted && t.Instance != "" {
+		if out, err := f.leftOut(ref, some); err != nil {
+			return nil, 0, err
+		} else if out {
 			continue
 		}
 		if first == 0 {
@@ -91,6 +94,17 @@ func (f facts) count(ctx context.Context, study, series string) (fact *catalog.S
 	}
 	slices.Sort(fact.Classes)
 	return fact, first, nil
+}
+
+// leftOut reports whether an instance does not count in its series: it was deleted
+// by itself, or with the series of which some is accepted nevertheless. A series
+// that is deleted as a whole is told as it is: the catalogue hides it.
+func (f facts) leftOut(ref Ref, some bool) (bool, error) {
+	if some {
+		return f.hidden(ref)
+	}
+	t, deleted := f.catalog.Deleted(ref.Study, ref.Series, ref.SOP)
+	return deleted && t.Instance != "", nil
 }
 
 // assume gives the data sets of a header that name no character set the

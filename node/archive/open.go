@@ -23,7 +23,8 @@ func (a *Archive) Select(ctx context.Context, study, series, instance string) it
 		found := false
 		for ref, err := range a.choose(ctx, study, series, instance) {
 			if err == nil {
-				if _, deleted := a.catalog.Deleted(ref.Study, ref.Series, ref.SOP); deleted {
+				var hidden bool
+				if hidden, err = a.hidden(ref); hidden {
 					continue
 				}
 			}
@@ -36,6 +37,21 @@ func (a *Archive) Select(ctx context.Context, study, series, instance string) it
 			yield(Ref{}, fault.New(fault.NotFound, "no such study, series or instance"))
 		}
 	}
+}
+
+// hidden reports whether a canonical instance is deleted.
+func (a *Archive) hidden(ref Ref) (bool, error) {
+	if _, deleted := a.catalog.Deleted(ref.Study, ref.Series, ref.SOP); !deleted {
+		return false, nil
+	}
+	if _, some := a.catalog.Accepted(ref.Study, ref.Series); !some {
+		return true, nil
+	}
+	r, ok, err := a.instance(ref.Number)
+	if err != nil || !ok {
+		return err == nil, err
+	}
+	return a.covered(r), nil
 }
 
 // choose yields canonical instances, those under a tombstone included.

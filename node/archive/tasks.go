@@ -27,6 +27,7 @@ func (a *Archive) Tasks() []work.Task {
 			return a.journal.Run(ctx, facts{a, &a.said}, a.o.Propose)
 		}},
 		{Name: "finish_left", Run: a.finishLeft, Restart: again},
+		{Name: "tombstones", Run: a.followTombstones, Restart: again},
 		{Name: "mend", Run: a.runMender, Restart: again},
 		{Name: "pack", Run: a.runPacker},
 		{Name: "purge", Restart: again, Run: work.Every(purgeEvery, a.purgeRound())},

@@ -138,7 +138,9 @@ func (a *Archive) verifySeries(ctx context.Context, report *Report, name seriesN
 			}
 		}
 		if _, deleted := a.catalog.Deleted(name.study, name.series, ""); deleted {
-			return nil
+			if _, some := a.catalog.Accepted(name.study, name.series); !some {
+				return nil
+			}
 		}
 		fact, _, err := facts{Archive: a}.count(ctx, name.study, name.series)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/node/archive/archivepb"
+	"pelago/replication/catalog"
 )
 
 // A SOP Instance UID may have several versions: instances that were received
@@ -174,10 +175,10 @@ func (a *Archive) replaceLost(batch *pebble.Batch, r *archivepb.Instance) error 
 	return a.dropInstance(batch, old, location)
 }
 
-// covered reports whether a tombstone names the instance, its series or study.
+// covered reports whether a tombstone names the instance, its series or study, and
+// nobody accepted this version over it.
 func (a *Archive) covered(r *archivepb.Instance) bool {
-	_, deleted := a.catalog.Deleted(r.Study, r.Series, r.Sop)
-	return deleted
+	return a.catalog.Hidden(r.Study, r.Series, r.Sop, r.Hash)
 }
 
 // settleVersion finds out, once an arrival is durable, whether other bytes
@@ -322,8 +323,8 @@ const (
 )
 
 // Decide carries out an operator's decision. fault.NotFound when the instance
-// is not quarantined; fault.Conflict when accepting over a tombstone: the object
-// has to be restored first ([Archive.Restore]).
+// is not quarantined. One that a tombstone covers is accepted over it: it counts at
+// every site, and what was deleted stays so.
 func (a *Archive) Decide(ctx context.Context, number uint64, decision Decision) error {
 	r, ok, err := a.instance(number)
 	if err != nil {
@@ -337,6 +338,11 @@ func (a *Archive) Decide(ctx context.Context, number uint64, decision Decision) 
 		return err
 	}
 	defer release()
+	if decision == Accept && r.State == archivepb.State_QUARANTINED {
+		if err := a.acceptOver(ctx, r); err != nil {
+			return err
+		}
+	}
 	changed, err := a.decideRows(number, decision)
 	if err != nil {
 		return err
@@ -366,7 +372,7 @@ func (a *Archive) decideRows(number uint64, decision Decision) (changed []series
 	case decision == Discard:
 		err = changeState(batch, r, archivepb.State_DISCARDED)
 	case a.covered(r):
-		err = fault.New(fault.Conflict, "instance %d is deleted; restore it first", number)
+		err = fault.New(fault.Conflict, "instance %d has just been deleted", number)
 	default:
 		changed, err = a.accept(batch, r)
 	}
@@ -381,6 +387,29 @@ func (a *Archive) decideRows(number uint64, decision Decision) (changed []series
 	return changed, fmtStore(batch.Commit(pebble.Sync))
 }
 
+// acceptOver has the network accept a version that a tombstone covers. Doing it
+// again changes nothing.
+func (a *Archive) acceptOver(ctx context.Context, r *archivepb.Instance) error {
+	if !a.covered(r) {
+		return nil
+	}
+	name := catalog.AcceptedName(r.Study, r.Series)
+	before, err := a.catalog.RegistryRecord(catalog.KindAccepted, name)
+	if err != nil {
+		return err
+	}
+	accepted := catalog.Accepted{Study: r.Study, Series: r.Series, Versions: map[string][32]byte{}}
+	if before != nil {
+		if accepted, err = catalog.DecodeAccepted(before); err != nil {
+			return err
+		}
+	}
+	accepted.Versions[r.Sop] = [32]byte(r.Hash)
+	results, err := a.o.Decide.Decide(ctx, []catalog.Condition{catalog.If(catalog.KindAccepted, name, before)},
+		&catalog.RegistryFact{Kind: catalog.KindAccepted, Name: name, Value: accepted.Encode()})
+	return errors.Join(append(results, err)...)
+}
+
 // accept makes a quarantined instance canonical in a batch.
 func (a *Archive) accept(batch *pebble.Batch, r *archivepb.Instance) (changed []seriesName, err error) {
 	former, err := a.canonical(r.Sop)
@@ -389,6 +418,13 @@ func (a *Archive) accept(batch *pebble.Batch, r *archivepb.Instance) (changed []
 	}
 	for _, v := range former {
 		if a.covered(v.Instance) {
+			// What was deleted gives its place in the series up: it goes after the grace.
+			if v.Study == r.Study && v.Series == r.Series {
+				v.Decided = r.Decided
+				if err := changeState(batch, v.Instance, archivepb.State_DISCARDED); err != nil {
+					return nil, err
+				}
+			}
 			continue
 		}
 		v.Against = r.Number

@@ -29,6 +29,7 @@ type block struct {
 	mem    []byte
 	mapped bool
 	have   uint16              // units that are here
+	taken  uint16              // units that are here or coming
 	by     [unitsAtOnce]*fetch // of units that are coming
 	users  int                 // who reads or writes it now; it stays
 	seen   uint16              // units that were read
@@ -176,8 +177,19 @@ func (c *Client) evictLocked(b *block) {
 	c.forgetLocked(o)
 }
 
-// closeLocked gives back what nobody uses; the rest goes with its users.
-func (c *Client) closeLocked() {
+// idleAfter is how long blocks stay when nothing is fetched any more.
+const idleAfter = 5 * time.Minute
+
+// rest gives the memory back.
+func (c *Client) rest() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dropLocked()
+}
+
+// dropLocked gives back what nobody uses; after Close, the rest goes with its
+// users.
+func (c *Client) dropLocked() {
 	for e := c.mem.recent.Front(); e != nil; {
 		b := e.Value.(*block)
 		e = e.Next()

@@ -329,7 +329,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	if most.Load() > far.MinMemory || most.Load() == 0 {
 		t.Errorf("%d bytes resident", most.Load())
 	}
-	if sent := origin.sentOf("pack"); sent > s.bytes()*100/120*5/4 {
+	// With so little, demands push out what others have not read yet: a little.
+	if sent := origin.sentOf("pack"); sent > s.bytes()*100/120*3/2 {
 		t.Errorf("%d bytes sent for 100 of 120 images of %d", sent, s.bytes())
 	}
 	c.Close()
@@ -370,6 +371,30 @@ func TestAnswersUnderWayAreBounded(t *testing.T) {
 				t.Errorf("%d: %v", i, err)
 			}
 		}
+	})
+}
+
+func TestMemoryIsGivenBackWhenNothingIsRead(t *testing.T) {
+	s := newShelf(t, 10, 256, 1<<20)
+	synctest.Test(t, func(t *testing.T) {
+		net := newNetwork()
+		origin, asker := net.plain(t, "A", s), net.plain(t, "B", nil)
+		c := asker.client(nil)
+		m, err := c.Find(t.Context(), origin.self.ID(), s.holdings[0].Record.Sop)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := readAll(t.Context(), c.Read(m), m); err != nil || c.Resident() == 0 {
+			t.Fatalf("%d bytes resident, %v", c.Resident(), err)
+		}
+		time.Sleep(6 * time.Minute)
+		if c.Resident() != 0 || c.Objects() != 0 {
+			t.Errorf("%d bytes of %d objects resident", c.Resident(), c.Objects())
+		}
+		if err := readAll(t.Context(), c.Read(m), m); err != nil {
+			t.Error(err)
+		}
+		c.Close()
 	})
 }
 

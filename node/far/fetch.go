@@ -62,9 +62,12 @@ func (c *Client) claimLocked(o *object, from, to int, demand bool) *fetch {
 	}
 	f := &fetch{o: o, from: from, to: to, next: from, changed: make(chan struct{})}
 	for u := from; u < to; u++ {
-		o.blocks[u/unitsAtOnce].by[u%unitsAtOnce] = f
+		b := o.blocks[u/unitsAtOnce]
+		b.by[u%unitsAtOnce] = f
+		b.taken |= 1 << (u % unitsAtOnce)
 	}
 	o.fetches++
+	c.idle.Reset(idleAfter)
 	return f
 }
 
@@ -104,7 +107,9 @@ func (c *Client) end(f *fetch, err error) {
 	defer c.mu.Unlock()
 	o := f.o
 	for u := f.next; u < f.to; u++ {
-		o.blocks[u/unitsAtOnce].by[u%unitsAtOnce] = nil
+		b := o.blocks[u/unitsAtOnce]
+		b.by[u%unitsAtOnce] = nil
+		b.taken &^= 1 << (u % unitsAtOnce)
 	}
 	f.done, f.err = true, err
 	close(f.changed)
@@ -349,7 +354,7 @@ func (c *Client) ask(ctx context.Context, cancel context.CancelFunc, o *object, 
 	request.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", from, to-1))
 	started := time.Now()
 	late := time.AfterFunc(answerWithin, cancel)
-	response, err := c.o.Calls.Send(request)
+	response, err := c.o.Calls.Send(request) //nolint:bodyclose // a.close does
 	if !late.Stop() && c.ctx.Err() == nil {
 		err = errors.Join(fault.New(fault.Unavailable, "no answer within %s", answerWithin), err)
 	}

@@ -180,7 +180,7 @@ func (o *Office) move(ctx context.Context, node, address string) error {
 func (o *Office) announce(ctx context.Context) error {
 	others := o.others()
 	rand.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
-	err := error(fault.New(fault.Unavailable, "member: there is nobody to tell the new address"))
+	err := fault.New(fault.Unavailable, "member: there is nobody to tell the new address")
 	for _, m := range others {
 		var answer *http.Response
 		answer, err = o.o.Peers.Do(ctx, m.Node, http.MethodPost, pathAddress, strings.NewReader(o.o.Place.Address))
@@ -197,10 +197,10 @@ func (o *Office) KeepValid(ctx context.Context) error {
 	err := o.o.Membership.Credentials.KeepValid(ctx, o.renewSelf, func(err error) {
 		o.o.Log.Warn("the certificate could not be renewed yet", "error", err)
 	})
-	if errors.Is(err, authority.Revoked) || ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil && !errors.Is(err, authority.Revoked) {
+		return err
 	}
-	return err
+	return nil
 }
 
 // Watch finds out whether the network has removed this node, until the context

@@ -12,6 +12,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/node/archive"
+	"pelago/node/archive/archivepb"
 	"pelago/node/cached"
 	"pelago/node/far"
 	"pelago/node/recent"
@@ -134,10 +135,19 @@ func (r *Reader) elsewhere(holders []catalog.Holder) bool {
 	return false
 }
 
-// deleted reports whether a tombstone covers an instance.
-func (r *Reader) deleted(study, series, sop string) bool {
-	_, deleted := r.catalog.Deleted(study, series, sop)
-	return deleted
+// deleted reports whether an instance, as another node has it, is deleted.
+func (r *Reader) deleted(study, series string, record *archivepb.Instance) bool {
+	return r.catalog.Hidden(study, series, record.Sop, record.Hash)
+}
+
+// gone reports whether nothing can be there any more: a tombstone covers it, and
+// nothing of the series was accepted over one.
+func (r *Reader) gone(study, series, sop string) bool {
+	if _, deleted := r.catalog.Deleted(study, series, sop); !deleted {
+		return false
+	}
+	_, some := r.catalog.Accepted(study, series)
+	return !some
 }
 
 func errNothing() error {

@@ -27,7 +27,7 @@ func (r *Reader) SelectAt(ctx context.Context, node, study, series string) iter.
 			return
 		}
 		for i := range k.Instances {
-			if r.deleted(study, series, k.Instances[i].Record.Sop) {
+			if r.deleted(study, series, k.Instances[i].Record) {
 				continue
 			}
 			if !yield(version{k, i}.ref(), nil) {
@@ -161,7 +161,7 @@ func (r *Reader) yieldPart(one *part, others told, seen map[string]bool, yield f
 	refs := one.here
 	for _, k := range others.manifests {
 		for i := range k.Instances {
-			if sop := k.Instances[i].Record.Sop; !seen[sop] && !r.deleted(one.study, one.series, sop) {
+			if sop := k.Instances[i].Record.Sop; !seen[sop] && !r.deleted(one.study, one.series, k.Instances[i].Record) {
 				seen[sop] = true
 				refs = append(refs, version{k, i}.ref())
 			}
@@ -279,7 +279,7 @@ func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (ver
 		}
 		return r.seek(ctx, nodes, study, series, sop)
 	}
-	if r.deleted(study, series, sop) {
+	if r.gone(study, series, sop) {
 		return version{}, errNothing()
 	}
 	holders, err := r.holders(study, series)
@@ -291,7 +291,7 @@ func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (ver
 	}
 	all := r.others(ctx, &part{study: study, series: series, holders: holders})
 	for _, k := range all.manifests {
-		if i, ok := k.index(sop); ok {
+		if i, ok := k.index(sop); ok && !r.deleted(study, series, k.Instances[i].Record) {
 			return version{k, i}, nil
 		}
 	}
@@ -337,14 +337,14 @@ func (r *Reader) seek(ctx context.Context, nodes []string, study, series, sop st
 	_ = group.Wait() // they answer for themselves
 	var best version
 	for _, m := range manifests {
-		if m == nil || study != "" && m.Study != study || series != "" && m.Series != series || r.deleted(m.Study, m.Series, sop) {
+		if m == nil || study != "" && m.Study != study || series != "" && m.Series != series || r.gone(m.Study, m.Series, sop) {
 			continue
 		}
 		v, err := r.takeFound(m, sop)
 		if err != nil {
 			return version{}, err
 		}
-		if v.known != nil && (best.known == nil || r.earlier(v.known, best.known)) {
+		if v.known != nil && !r.deleted(m.Study, m.Series, v.instance().Record) && (best.known == nil || r.earlier(v.known, best.known)) {
 			best = v
 		}
 	}

@@ -42,6 +42,6 @@ func (r *Reader) DropDeleted(ctx context.Context) error {
 		return nil
 	}
 	return r.o.Copies.DropIf(func(study, series string, when time.Time) bool {
-		return r.deleted(study, series, "") || when.Before(instances[name{study, series}])
+		return r.gone(study, series, "") || when.Before(instances[name{study, series}])
 	})
 }

@@ -45,8 +45,8 @@ type Catalog struct {
 	indexer Indexer
 	utf8    func() *dicom.Charset // of all attributes
 
-	totals atomic.Pointer[Totals]
-	state  atomic.Pointer[state]
+	totals                            atomic.Pointer[Totals]
+	state                             atomic.Pointer[state]
 	registryChanges, tombstoneChanges atomic.Uint64
 
 	stones atomic.Bool // there is, or was, any tombstone

@@ -231,6 +231,89 @@ func TestTombstoneHidesAndRestoreBringsBack(t *testing.T) {
 	verify(t, c)
 }
 
+func TestWhatIsAcceptedOverATombstoneCounts(t *testing.T) {
+	c := openMem(t, vfs.NewMem())
+	defer c.Close()
+	v := values{dict.PatientID: "P1", dict.StudyDate: "20240102"}
+	apply(t, c, fact("a", "1.1", "1.1.1", 1, 3, v), fact("a", "1.1", "1.1.2", 2, 4, v))
+	hash := [32]byte{1}
+	accept := func(series string, uids ...string) error {
+		t.Helper()
+		a := catalog.Accepted{Study: "1.1", Series: series, Versions: map[string][32]byte{}}
+		for _, uid := range uids {
+			a.Versions[uid] = hash
+		}
+		return apply(t, c, &catalog.RegistryFact{Kind: catalog.KindAccepted, Name: catalog.AcceptedName("1.1", series), Value: a.Encode()})[0]
+	}
+	if err := accept("1.1.1", "1.1.1.1"); !fault.Is(err, fault.Conflict) {
+		t.Errorf("accepting what is not deleted: %v", err)
+	}
+	apply(t, c, &catalog.TombstoneFact{Study: "1.1", Tick: 1})
+	before := c.TombstonesChanged()
+	if err := accept("1.1.1", "1.1.1.1"); err != nil || c.TombstonesChanged() == before {
+		t.Errorf("accepting: %v", err)
+	}
+	if got := c.Totals(); got.Studies != 1 || got.Series != 1 {
+		t.Errorf("after accepting: %+v", got)
+	}
+	for _, tt := range []struct {
+		series, instance string
+		hash             [32]byte
+		hidden           bool
+	}{{"1.1.1", "1.1.1.1", hash, false}, {"1.1.1", "1.1.1.1", [32]byte{2}, true}, {"1.1.1", "1.1.1.2", hash, true}, {"1.1.2", "1.1.1.1", hash, true}} {
+		if got := c.Hidden("1.1", tt.series, tt.instance, tt.hash[:]); got != tt.hidden {
+			t.Errorf("%+v: hidden %t", tt, got)
+		}
+	}
+	verify(t, c)
+	if err := apply(t, c, &catalog.RestoreFact{Study: "1.1", Tick: 2})[0]; !fault.Is(err, fault.Conflict) {
+		t.Errorf("restoring: %v", err)
+	}
+	// Deleting it again takes the acceptance back, and begins the grace anew.
+	apply(t, c, &catalog.TombstoneFact{Study: "1.1", Tick: 9})
+	stone, _ := c.Deleted("1.1", "", "")
+	if got := c.Totals(); got != (catalog.Totals{}) || stone.Tick != 9 || !c.Hidden("1.1", "1.1.1", "1.1.1.1", hash[:]) {
+		t.Errorf("deleted again: %+v, %+v", got, stone)
+	}
+	apply(t, c, &catalog.TombstoneFact{Study: "1.1", Tick: 10})
+	if stone, _ := c.Deleted("1.1", "", ""); stone.Tick != 9 {
+		t.Errorf("a tombstone that changes nothing: %+v", stone)
+	}
+	if err := apply(t, c, &catalog.RestoreFact{Study: "1.1", Tick: 10})[0]; err != nil || c.Totals().Series != 2 {
+		t.Errorf("restoring: %v, %+v", err, c.Totals())
+	}
+	// One of two that were accepted is deleted by itself.
+	apply(t, c, &catalog.TombstoneFact{Study: "1.1", Series: "1.1.1", Tick: 11})
+	if err := accept("1.1.1", "1.1.1.1", "1.1.1.2"); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, c, &catalog.TombstoneFact{Study: "1.1", Series: "1.1.1", Instance: "1.1.1.2", Tick: 12})
+	if !c.Hidden("1.1", "1.1.1", "1.1.1.2", hash[:]) || c.Hidden("1.1", "1.1.1", "1.1.1.1", hash[:]) {
+		t.Error("the wrong one is hidden")
+	}
+	for _, value := range [][]byte{{9}, {1}, catalog.Accepted{Study: "1.1", Series: "1.1.9", Versions: map[string][32]byte{"1": hash}}.Encode()} {
+		err := apply(t, c, &catalog.RegistryFact{Kind: catalog.KindAccepted, Name: catalog.AcceptedName("1.1", "1.1.1"), Value: value})[0]
+		if err == nil {
+			t.Errorf("%v is taken", value)
+		}
+	}
+	verify(t, c)
+}
+
+func FuzzAccepted(f *testing.F) {
+	f.Add(catalog.Accepted{Study: "1", Series: "2", Versions: map[string][32]byte{"3": {4}}}.Encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := catalog.DecodeAccepted(b)
+		if err != nil || len(a.Versions) == 0 {
+			return
+		}
+		again, err := catalog.DecodeAccepted(a.Encode())
+		if err != nil || len(again.Versions) != len(a.Versions) || again.Study != a.Study || again.Series != a.Series {
+			t.Fatalf("%+v becomes %+v, %v", a, again, err)
+		}
+	})
+}
+
 func TestTombstoneBeforeArrivalHidesToo(t *testing.T) {
 	c := openMem(t, vfs.NewMem())
 	defer c.Close()

@@ -32,7 +32,8 @@ type Command interface{ command() }
 
 // TombstoneFact says that an object is deleted; the empty Series or Instance
 // widens it. Tick is committed time, Unix seconds. A second tombstone of the
-// same object changes nothing, the first tick stands.
+// same object changes nothing, the first tick stands, unless something under it
+// was accepted meanwhile (see [KindAccepted]).
 type TombstoneFact struct {
 	Study, Series, Instance string
 	Tick                    int64
@@ -40,7 +41,8 @@ type TombstoneFact struct {
 }
 
 // RestoreFact takes a tombstone back within the delete grace: fault.NotFound
-// when there is none of exactly this object, fault.Conflict after the grace.
+// when there is none of exactly this object, fault.Conflict after the grace, or when
+// another version was accepted in its place.
 type RestoreFact struct {
 	Study, Series, Instance string
 	Tick                    int64

@@ -94,6 +94,9 @@ func (t *txn) registryFact(f *RegistryFact) (result, err error) {
 		t.founded = true
 	}
 	t.registered = true
+	if f.Kind == KindAccepted && value != nil {
+		return t.accept(f)
+	}
 	return nil, t.agree(registryKey(f.Kind, f.Name), value)
 }
 

@@ -48,10 +48,14 @@ func (t *txn) tombstoneFact(f *TombstoneFact) (result, err error) {
 	}
 	key := tombstoneKey(f.Study, f.Series, f.Instance)
 	row, err := t.read(key)
-	if err != nil || row != nil {
+	if err != nil {
 		return nil, err
 	}
-	t.stones, t.buried = true, true
+	accepted, err := t.refuse(f.Study, f.Series, f.Instance, false)
+	if err != nil || row != nil && !accepted {
+		return nil, err
+	}
+	t.stones, t.buried = true, true // the grace of what was accepted begins now
 	if err := t.agree(key, encodeTombstone(f)); err != nil {
 		return nil, err
 	}
@@ -76,6 +80,13 @@ func (t *txn) restoreFact(f *RestoreFact) (result, err error) {
 	}
 	if f.Tick-stone.Tick > DeleteGraceSeconds {
 		return fault.New(fault.Conflict, "catalog: deleted too long ago to be restored"), nil
+	}
+	accepted, err := t.refuse(f.Study, f.Series, f.Instance, true)
+	if err != nil {
+		return nil, err
+	}
+	if accepted {
+		return fault.New(fault.Conflict, "catalog: another version was accepted in place of what was deleted"), nil
 	}
 	t.buried = true
 	if err := t.agree(key, nil); err != nil {
@@ -116,15 +127,19 @@ func (t *txn) cover(study, series, instance string) error {
 	return nil
 }
 
-// covered reports whether a tombstone covers a series.
+// covered reports whether a tombstone covers all of a series.
 func (t *txn) covered(study, series string) (bool, error) {
 	if !t.stones {
 		return false, nil
 	}
 	for _, uid := range [...]string{"", series} {
 		row, err := t.read(tombstoneKey(study, uid, ""))
-		if err != nil || row != nil {
-			return row != nil, err
+		if err != nil {
+			return false, err
+		}
+		if row != nil {
+			_, accepted, err := t.acceptedOf(study, series)
+			return !accepted, err
 		}
 	}
 	return false, nil

@@ -164,6 +164,13 @@ func (v *verifier) study(key, value []byte) error {
 			}
 			covered = covered || stone != nil
 		}
+		if covered {
+			accepted, err := get(v.snapshot, registryKey(KindAccepted, AcceptedName(s.uid, x.uid)))
+			if err != nil {
+				return err
+			}
+			covered = accepted == nil
+		}
 		if x.deleted != covered {
 			v.bad(fault.New(fault.Corrupt, "catalog: a series of study %d is hidden %t, tombstones say %t", s.number, x.deleted, covered))
 		}

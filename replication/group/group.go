@@ -116,6 +116,8 @@ type Group struct {
 	tracker   freshness.Tracker
 	rounds    rounds
 
+	copying sync.Mutex // held by Bootstrap, over all of it
+
 	told atomic.Uint64 // the highest commit index that a leader has told
 
 	mu       sync.Mutex

@@ -412,6 +412,7 @@ func TestAStudyCostsTheNetworkLittle(t *testing.T) {
 				n, s := openNode(t, vfs.NewMem(), o), newSource()
 				defer n.close(t)
 				defer n.run(t, s)()
+				s.scanner, o.delay = true, 100*time.Millisecond
 				const study = "1.2.840.113619.2.55.3.604688119.971.1700000000.123"
 				for image := range 500 {
 					series := fmt.Sprintf("1.2.840.113619.2.55.3.604688119.971.1700000000.%d", 200+c.next(image))
