@@ -212,12 +212,19 @@ func openPurged(t testing.TB, o Options) *bench {
 	return b
 }
 
-func (b *bench) close() {
+// halt ends the tasks.
+func (b *bench) halt() {
 	b.t.Helper()
 	b.cancel()
 	if err := <-b.ended; err != nil {
 		b.t.Errorf("run: %v", err)
 	}
+	b.ended <- nil // for close
+}
+
+func (b *bench) close() {
+	b.t.Helper()
+	b.halt()
 	if err := b.Close(); err != nil {
 		b.t.Errorf("close: %v", err)
 	}

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -51,6 +52,7 @@ func TestVerifyKnowsWhatIsLeftToBeTold(t *testing.T) {
 	m := serial(0)
 	b.store(m)
 	b.sound()
+	b.halt() // the journal must not number batches beside what this test applies
 	_, err := b.catalog.Apply(b.catalog.Applied()+1, []catalog.Command{&catalog.SeriesFact{
 		Origin: b.o.Node, Site: b.o.Site, AsOf: 1 << 40, Study: m.study, Series: m.series, Instances: 7, Arrived: time.Now().UnixMicro(),
 	}})
@@ -65,7 +67,7 @@ func TestVerifyKnowsWhatIsLeftToBeTold(t *testing.T) {
 			}
 		}
 		r := &Report{}
-		if err := b.verifySeries(t.Context(), r, name, known{settle: b.journal.Settle, has: func(seriesName) bool { return true }}); err != nil {
+		if err := b.verifySeries(t.Context(), r, name, known{settle: func(context.Context) error { return nil }, has: func(seriesName) bool { return true }}); err != nil {
 			t.Fatal(err)
 		}
 		if found := len(r.Findings) > 0; found == left {
