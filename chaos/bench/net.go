@@ -174,23 +174,17 @@ func until(ctx context.Context, what string, so func() (bool, error)) error {
 	}
 }
 
-// quiet waits until every node has applied what every other has stored.
-func quiet(ctx context.Context, f *fleet.Fleet) error {
-	return until(ctx, "all nodes know the same", func() (bool, error) {
-		var instances uint64
-		for i, n := range f.Nodes {
+// quiet waits until every node that runs knows so many instances, and has
+// nothing more to tell.
+func quiet(ctx context.Context, f *fleet.Fleet, instances int) error {
+	return until(ctx, fmt.Sprintf("all nodes know %d instances", instances), func() (bool, error) {
+		for _, n := range f.Nodes {
 			if !n.Running() {
 				continue
 			}
 			s, err := status(ctx, n)
-			if err != nil {
+			if err != nil || s.PendingJournal > 0 || s.Instances != uint64(instances) {
 				return false, err
-			}
-			if i == 0 {
-				instances = s.Instances
-			}
-			if s.PendingJournal > 0 || s.Instances != instances {
-				return false, nil
 			}
 		}
 		return true, nil

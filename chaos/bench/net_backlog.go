@@ -27,7 +27,7 @@ func netBacklog(ctx context.Context, b *bench, s *sheet) error {
 	s.note("one round; studies of one series of one image of 64 pixels, stored at one of two sites while the other is stopped; the backlog's time is from the start of that one's process until it has applied as much as the first; a third then joins: the time is from asking for its token until it knows all studies, the bytes those of the first's catalogue on disk")
 	return b.fleet(ctx, world.Both(20*time.Millisecond, link), func(f *fleet.Fleet) error {
 		here, there := f.Nodes[0], f.Nodes[1]
-		if err := quiet(ctx, f); err != nil {
+		if err := quiet(ctx, f, 0); err != nil {
 			return err
 		}
 		if err := there.Stop(ctx); err != nil {

@@ -37,13 +37,25 @@ func frameURL(n *fleet.Node, i input.Instance) string {
 	return fmt.Sprintf("%s/instances/%s/frames/1", seriesURL(n, i), i.UID())
 }
 
-// rest packs what a node has received and returns how much rests there now.
-func packed(ctx context.Context, n *fleet.Node) (int64, error) {
-	if err := (peer.Node{Server: server(n)}).Pack(ctx); err != nil {
+// place stores images at the first site, packs them, waits until all sites know
+// them, and returns how much of them rests there.
+func place(ctx context.Context, f *fleet.Fleet, files folder) (int64, error) {
+	origin := f.Nodes[0]
+	before, err := status(ctx, origin)
+	if err != nil {
 		return 0, err
 	}
-	s, err := status(ctx, n)
-	return s.HotBytes, err
+	if err := server(origin).StoreSCU(ctx, nil, files.paths...); err != nil {
+		return 0, err
+	}
+	if err := (peer.Node{Server: server(origin)}).Pack(ctx); err != nil {
+		return 0, err
+	}
+	if err := quiet(ctx, f, int(before.Instances)+files.files); err != nil {
+		return 0, err
+	}
+	after, err := status(ctx, origin)
+	return after.HotBytes - before.HotBytes, err
 }
 
 // opened returns the seconds that a client took to read an answer whole.
@@ -78,13 +90,7 @@ func netFirstFrame(ctx context.Context, b *bench, s *sheet) error {
 
 func (b *bench) firstFrames(ctx context.Context, s *sheet, f *fleet.Fleet, name string, rate world.Rate, files folder, perSeries int) error {
 	origin, asked := f.Nodes[0], f.Nodes[1]
-	if err := server(origin).StoreSCU(ctx, nil, files.paths...); err != nil {
-		return err
-	}
-	if _, err := packed(ctx, origin); err != nil {
-		return err
-	}
-	if err := quiet(ctx, f); err != nil {
+	if _, err := place(ctx, f, files); err != nil {
 		return err
 	}
 	if err := f.World.SetBoth(origin.Site, asked.Site, world.Both(farAway, rate)); err != nil {
@@ -165,18 +171,8 @@ func (b *bench) remote(ctx context.Context, f *fleet.Fleet, name string, seed ui
 	if err != nil {
 		return files, 0, err
 	}
-	before, err := packed(ctx, f.Nodes[0])
-	if err != nil {
-		return files, 0, err
-	}
-	if err := server(f.Nodes[0]).StoreSCU(ctx, nil, files.paths...); err != nil {
-		return files, 0, err
-	}
-	after, err := packed(ctx, f.Nodes[0])
-	if err != nil {
-		return files, 0, err
-	}
-	return files, after - before, quiet(ctx, f)
+	rests, err := place(ctx, f, files)
+	return files, rests, err
 }
 
 // netReaders has one reader, and then eight, open series of the same size.

@@ -61,7 +61,7 @@ func netQuery(ctx context.Context, b *bench, s *sheet) error {
 		if err := parallel(ctx, server(here), files.paths, nil); err != nil {
 			return err
 		}
-		if err := quiet(ctx, f); err != nil {
+		if err := quiet(ctx, f, files.files); err != nil {
 			return err
 		}
 		for round := range b.rounds {

@@ -68,7 +68,7 @@ func (b *bench) storeTurns(ctx context.Context, s *sheet, single *fleet.Node, f 
 		if err != nil {
 			return err
 		}
-		if err := quiet(ctx, f); err != nil {
+		if err := quiet(ctx, f, 2*(round+1)*files.files); err != nil {
 			return err
 		}
 		s.add("connected", "/s", pelago, connected)
@@ -166,7 +166,7 @@ func netLog(ctx context.Context, b *bench, s *sheet) error {
 			if err := group.Wait(); err != nil {
 				return err
 			}
-			if err := quiet(ctx, f); err != nil {
+			if err := quiet(ctx, f, (round+1)*files.files); err != nil {
 				return err
 			}
 			after, err := counter(ctx, f.Nodes[0], logBytes)

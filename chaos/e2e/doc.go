@@ -1,4 +1,4 @@
-// Package e2e proves the promises of one site with real processes: tests that
+// Package e2e proves the promises of a site, and of sites that join, with real processes: tests that
 // start `pelago serve`, speak to it as hospitals' machines do (our own verbatim
 // client, dcmtk, Orthanc, plain HTTP), break it, and start it again on what it
 // left behind. It has tests only; package pelago/chaos/proc runs the nodes.
@@ -18,6 +18,7 @@
 //	damage_test.go      rotten and missing tables
 //	lifecycle_test.go   locks, versions, refusals to start, clean ends
 //	cli_test.go         the command line
+//	network_test.go     sites join, come back, are removed; strangers at their port
 //
 // The binary is built once per run. Tests that need dcmtk, Orthanc, the samples
 // or root (to mount a small file system) are skipped, loudly, where these are

@@ -32,6 +32,7 @@ type Options struct {
 	Dir    string // for the log and, unless Data says otherwise, the data directory
 	Data   string
 	Site   string // "": local
+	Peer   string // address of its port for other nodes; "": any of the loopback
 	// Config is TOML, as `pelago config print` writes it; "": none.
 	Config string
 	// Args are further arguments of `pelago serve`, after ours.
@@ -63,6 +64,9 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	return n, n.Restart(ctx)
 }
 
+// Change changes the options of a node that does not run, for its next start.
+func (n *Node) Change(f func(*Options)) { f(&n.o) }
+
 // Ended is the error of a node that ended by itself.
 type Ended struct {
 	Code int    // its exit code; -1 after a signal
@@ -92,7 +96,11 @@ func (n *Node) Restart(ctx context.Context) error {
 
 // launch starts the process.
 func (n *Node) launch() error {
-	args := []string{"serve", "--data", n.o.Data, "--dicom", "127.0.0.1:0", "--http", "127.0.0.1:0", "--peer", "127.0.0.1:0"}
+	peer := n.o.Peer
+	if peer == "" {
+		peer = "127.0.0.1:0"
+	}
+	args := []string{"serve", "--data", n.o.Data, "--dicom", "127.0.0.1:0", "--http", "127.0.0.1:0", "--peer", peer}
 	if n.o.Site != "" {
 		args = append(args, "--site", n.o.Site)
 	}
@@ -229,6 +237,9 @@ func (n *Node) HTTP() string { return n.at.HTTP }
 
 // DICOM is the address of its DICOM port.
 func (n *Node) DICOM() string { return n.at.DICOM }
+
+// Peer is where other nodes reach it.
+func (n *Node) Peer() string { return n.at.Peer }
 
 // AE is its application entity title.
 func (n *Node) AE() string { return n.at.AE }

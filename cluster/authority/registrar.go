@@ -27,8 +27,8 @@ type Place struct {
 	Witness bool   // it votes and keeps no shards
 }
 
-// check wants an address that somebody can dial.
-func (p Place) check() error {
+// Check wants an address that somebody can dial: fault.Invalid otherwise.
+func (p Place) Check() error {
 	host, number, err := net.SplitHostPort(p.Address)
 	if err == nil && host != "" && len(p.Address) <= MaxAddress {
 		if n, err := strconv.ParseUint(number, 10, 16); err == nil && n > 0 {
@@ -56,7 +56,7 @@ func NewEnrollment(root *Root, self *identity.Node, t Token, site string, at Pla
 	if root.hash != t.pin {
 		return Enrollment{}, fault.New(fault.Denied, "authority: the join token is of another network")
 	}
-	if err := at.check(); err != nil {
+	if err := at.Check(); err != nil {
 		return Enrollment{}, err
 	}
 	request, err := NewRequest(self, root.network, site)
@@ -125,7 +125,7 @@ func (r *Registrar) Enroll(ctx context.Context, e Enrollment) ([]byte, error) {
 	if err := identity.CheckSealing(request.Public, e.Sealing, e.Proof); err != nil {
 		return nil, NotItself.Err()
 	}
-	if err := e.Place.check(); err != nil {
+	if err := e.Place.Check(); err != nil {
 		return nil, Malformed.Err()
 	}
 	c := Candidate{Name: request.Name, Public: request.Public, Sealing: e.Sealing, Proof: e.Proof, Place: e.Place}

@@ -53,24 +53,26 @@ func (n *node) makeFaces() (*faces, error) {
 		return nil, err
 	}
 	find := engine.New(engine.Options{
-		Catalog: n.catalog, Instances: n.archive.Instances(), Issuer: c.Site, Identities: n.patients.At(c.Site),
+		Catalog: n.catalog, Instances: n.distance.reach.Instances(n.archive.Instances()), Issuer: c.Site, Identities: n.patients.At(c.Site),
 	})
 	registry := ae.NewRegistry(c.Site, n.catalog, n.network)
 	dimseRequests := requests{n.metrics.DIMSE(), n.log}
 	n.face = ae.New(ae.Options{
 		Title: c.DICOM.AE, CheckCalled: c.DICOM.CheckCalled, OpenStore: c.DICOM.OpenStore, Limit: c.DICOM.MaxAssociations,
-		Registry: registry, Archive: n.archive, Engine: find, Arrivals: n.archive.Journal(),
+		Registry: registry, Archive: n.distance.reach, Engine: find, Arrivals: n.archive.Journal(),
 		Status: n.archive, Rows: n.archive.Rows("commitment"), Deadline: time.Duration(c.DICOM.CommitDeadline),
+		Node: n.id, Peers: holders{n.network}, At: n.distance.reach.SelectAt,
 		ClientTLS: clientTLS, Config: f.association, Log: n.log, Audit: n.trail.association,
 		Observe: func(operation string, status uint16, took time.Duration, bytes int64) {
 			dimseRequests.Observe(operation, int(status), took, bytes)
 		},
 	})
+	n.network.peers.Handle("/archive/move", n.face.Forwarded(callerOf))
 	guard, err := admin.NewGuard(c.HTTP.Users, f.token, hostsOf(c.HTTP))
 	if err != nil {
 		return nil, err
 	}
-	dicomweb, err := web.New(n.archive, n.archive, find, web.Options{
+	dicomweb, err := web.New(n.distance.reach, n.archive, find, web.Options{
 		AE: c.DICOM.AE, Origins: c.HTTP.Origins, Login: guard, Audit: n.trail, Metric: requests{n.metrics.Web(), n.log}, Log: n.log,
 		Arrivals: n.archive.Journal(), TempDir: c.Data, // not the system's, which may be memory
 	})
@@ -101,7 +103,7 @@ func (n *node) operators(guard *admin.Guard, registry *ae.Registry) http.Handler
 	o := admin.Options{
 		Guard: guard, Archive: n.archive, Registry: registry, Patients: n.patients, Site: n.config.Site,
 		Between: func() ([]reconcile.Conflict, error) { return reconcile.Conflicts(n.catalog) }, Echo: n.face.Echo,
-		Status: n.status, Protection: n.protection, Backup: n.backup,
+		Status: n.status, Network: operated{n}, Protection: n.protection, Backup: n.backup,
 		Ready:   n.ready,
 		Metrics: n.metrics.Handler(), Audit: n.trail.operator, Log: n.log,
 	}

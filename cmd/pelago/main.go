@@ -23,6 +23,10 @@ var version = "unknown"
 type cli struct {
 	Serve     serveCommand     `cmd:"" help:"Run a node."`
 	Status    statusCommand    `cmd:"" help:"Show a node's state."`
+	Sites     sitesCommand     `cmd:"" help:"List the network's sites and nodes."`
+	Token     tokenCommand     `cmd:"" help:"Print a token by which one node may join the network."`
+	Drain     drainCommand     `cmd:"" help:"Let a node take nothing new in."`
+	Remove    removeCommand    `cmd:"" help:"Remove a node from the network, for good."`
 	Find      findCommand      `cmd:"" help:"Search for patients' studies, series or instances."`
 	Import    importCommand    `cmd:"" help:"Store files, folders, zip archives and DICOMDIR media."`
 	Export    exportCommand    `cmd:"" help:"Write studies out as DICOM files."`

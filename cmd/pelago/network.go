@@ -3,81 +3,269 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
 	"sync"
+	"sync/atomic"
+	"time"
 
-	"google.golang.org/protobuf/proto"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"pelago/cluster/authority"
 	"pelago/cluster/fault"
+	"pelago/cluster/gossip"
 	"pelago/cluster/identity"
-	"pelago/node/archive"
+	"pelago/cluster/port"
+	"pelago/node/config"
+	"pelago/node/member"
 	"pelago/replication"
 	"pelago/replication/catalog"
-	"pelago/replication/catalog/catalogpb"
-	"pelago/replication/journal"
+	"pelago/replication/group"
 )
 
-// network is what the nodes agree by.
-type network interface {
-	journal.Proposer
-	archive.Decider
+// network is this node's part in the network: its port, its membership, and the
+// order that all nodes agree on. Fields are filled in their order.
+type network struct {
+	log  *slog.Logger
+	self *identity.Node
+
+	listener   net.Listener // of the port between nodes; nil: there is none
+	place      authority.Place
+	membership *member.Membership
+
+	catalog  *catalog.Catalog
+	registry *member.Registry
+	port     *port.Port
+	short    *http.Transport // of calls that are answered at once
+	bulk     *http.Transport // of calls that move bytes, on connections of their own
+	group    *group.Group
+	fresh    bool // the log had no past when it was opened
+	office   *member.Office
+	peers    *http.ServeMux                // what other nodes may call
+	offered  map[port.Service]net.Listener // until the task that serves them takes them
+
+	watch watch
+
+	offering sync.Mutex // guards offered
+
+	gossip atomic.Pointer[gossip.Gossip] // nil while it does not run
+	meta   func() gossip.Meta            // what this node says of itself
+	// replaced is told that the catalogue is a copy of another node's now.
+	replaced func()
 }
 
-// openNetwork opens the network that a node is in, founding it if it is in none.
-func openNetwork(c *catalog.Catalog, self *identity.Node, site string) (network, error) {
-	n := &alone{catalog: c, self: self}
-	member, err := c.RegistryRecord(catalog.KindMember, self.ID())
-	if err != nil || member != nil {
-		return n, err
+// openPort opens the port between nodes. Nobody is answered yet.
+func openPort(c config.Peer) (net.Listener, authority.Place, error) {
+	place := authority.Place{Witness: c.Witness}
+	if c.Listen == "" {
+		return nil, place, nil
 	}
-	sealing, proof := self.Sealing(), self.SealingProof()
-	member, err = proto.Marshal(&catalogpb.Member{
-		Site: site, PublicKey: self.Public(), SealingKey: sealing[:], SealingProof: proof[:], Founder: true,
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return nil, place, fault.New(fault.Unavailable, "peer.listen: the port between nodes cannot be opened; another one is set by --peer: %w", err)
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return l, place, fault.New(fault.Invalid, "peer.listen: %w", err)
+	}
+	_, number, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		return l, place, fault.New(fault.Other, "peer.listen: %w", err)
+	}
+	if c.Advertise != "" {
+		host, number = c.AdvertisedAs(number)
+	}
+	place.Address = net.JoinHostPort(host, number)
+	return l, place, nil
+}
+
+// open opens what lies between the port and the catalogue; nothing runs yet.
+func (w *network) open(c config.Config) (err error) {
+	id := w.self.ID()
+	w.registry, err = member.NewRegistry(member.RegistryOptions{
+		Self: id, Catalog: w.catalog, Hints: w.membership.Hints, Heard: w.heard,
+		Revoked: func(node string) { w.port.Drop(node) }, Log: w.log,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("found the network: %w", err)
+		return err
 	}
-	absent := []catalog.Condition{catalog.If(catalog.KindMember, self.ID(), nil)}
-	results, err := n.Decide(context.Background(), absent, &catalog.RegistryFact{Kind: catalog.KindMember, Name: self.ID(), Value: member})
-	if err := errors.Join(append(results, err)...); err != nil {
-		return nil, fmt.Errorf("found the network: %w", err)
+	w.port = port.New(port.Config{Credentials: w.membership.Credentials, Revoked: w.registry.Revoked, Log: w.log})
+	w.short, w.bulk = w.port.Transport(w.registry.Locate), w.port.Transport(w.registry.Locate)
+	calls := w.watch.client(w.short)
+	if err := w.offer(port.Peer, port.Join, port.Gossip); err != nil {
+		return err
 	}
-	return n, nil
-}
-
-// alone is the network of one node: what it proposes is committed once it is
-// applied, and decided once that is synced.
-type alone struct {
-	catalog *catalog.Catalog
-	self    *identity.Node
-
-	mu sync.Mutex // held over Apply: one order
-}
-
-// Propose implements [journal.Proposer]. The journal keeps what the catalogue has
-// not synced.
-func (a *alone) Propose(_ context.Context, entry []byte) (uint64, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	at := a.catalog.Position()
-	at.Index, at.Term = at.Index+1, max(at.Term, 1)
-	err := a.catalog.Apply([]replication.Entry{{Index: at.Index, Term: at.Term, Data: entry}}, at)
-	return at.Index, err
-}
-
-// Decide implements [archive.Decider] and [ae.Decider].
-func (a *alone) Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
-	entry, err := catalog.EncodeDecision(a.self, a.self.ID(), conditions, commands)
+	address := w.place.Address
+	if address == "" { // nobody dials it
+		address = id
+	}
+	w.group, err = group.Open(group.Options{
+		ID: id, Address: address, FS: vfs.Default, Dir: c.Data, Catalogue: w.catalog, Signer: w.self,
+		Peers: calls, Port: w.port, Locate: w.registry.Locate, Replaced: w.replaced, Log: w.log,
+		Seeded: w.alone() || !w.voted(),
+	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	index, err := a.Propose(ctx, entry)
+	if err := w.found(); err != nil {
+		return err
+	}
+	w.office = member.NewOffice(member.OfficeOptions{
+		Membership: w.membership, Registry: w.registry, Catalog: w.catalog, Decider: w, Current: w.current,
+		Voters: w.voters, Alive: w.alive, Peers: calls, Place: w.place, Log: w.log,
+	})
+	w.peers = http.NewServeMux()
+	w.peers.Handle("/raft/", w.group.Handler())
+	w.peers.Handle("/node/", w.office.Handler())
+	return nil
+}
+
+// found begins a log where there is none: the founder's first, and that of a node
+// alone whose data directory was restored from a backup, which has the catalogue
+// and not the log. Nobody else has a say in it, and who might have had one copies
+// its catalogue.
+func (w *network) found() error {
+	w.fresh = w.group.Fresh()
+	empty := w.catalog.Position().Index == 0
+	switch {
+	case !w.fresh:
+		return nil
+	case empty && w.membership.Founder():
+		return w.group.Found()
+	case !empty && w.alone():
+		return w.group.Recover()
+	}
+	return nil
+}
+
+// alone reports whether the network is this node only.
+func (w *network) alone() bool {
+	all := w.registry.Members()
+	return w.registry.Known() && len(all) == 1 && all[0].Node == w.self.ID()
+}
+
+// voted reports whether this node had a vote where the catalogue stands. Without
+// its log it must not have one again: it may have given it away in the meantime.
+func (w *network) voted() bool {
+	for _, m := range w.catalog.Position().Members {
+		if m.ID == w.self.ID() && m.Suffrage == replication.Voter {
+			return true
+		}
+	}
+	return false
+}
+
+// offer makes services known to the port before anybody can ask for them: a node
+// that answers by half is taken for another kind of node.
+func (w *network) offer(services ...port.Service) error {
+	w.offered = map[port.Service]net.Listener{}
+	for _, s := range services {
+		l, err := w.port.Listen(s)
+		if err != nil {
+			return err
+		}
+		w.offered[s] = l
+	}
+	return nil
+}
+
+// listen returns a service's listener: the one that was offered at first, and a
+// new one when its task runs again. Each service has one task.
+func (w *network) listen(s port.Service) (net.Listener, error) {
+	w.offering.Lock()
+	defer w.offering.Unlock()
+	if l := w.offered[s]; l != nil {
+		delete(w.offered, s)
+		return l, nil
+	}
+	return w.port.Listen(s)
+}
+
+// Propose puts an entry into the order of the network.
+func (w *network) Propose(ctx context.Context, entry []byte) (index uint64, err error) {
+	return w.group.Propose(ctx, entry)
+}
+
+// Decide has the network decide.
+func (w *network) Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
+	return w.group.Decide(ctx, conditions, commands...)
+}
+
+// current returns once everything that was committed before is applied here.
+func (w *network) current(ctx context.Context) error {
+	index, err := w.group.CommitIndex(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	results, ok := a.catalog.Results(index)
-	if !ok {
-		return nil, fault.New(fault.Unavailable, "the result of entry %d is not kept", index)
+	return w.group.AwaitIndex(ctx, index)
+}
+
+func (w *network) voters() []string {
+	var voters []string
+	for _, m := range w.group.Members() {
+		if m.Suffrage == replication.Voter {
+			voters = append(voters, m.ID)
+		}
 	}
-	return results, a.catalog.Sync()
+	return voters
+}
+
+// alive are the other nodes that gossip believes to be alive.
+func (w *network) alive() []gossip.Member {
+	if g := w.gossip.Load(); g != nil {
+		return g.Members()
+	}
+	return nil
+}
+
+// heard is where a node says it is.
+func (w *network) heard(node string) (string, bool) {
+	for _, m := range w.alive() {
+		if m.Node == node {
+			return m.Address.String(), true
+		}
+	}
+	return "", false
+}
+
+// close closes what was opened, after the tasks have ended.
+func (w *network) close() error {
+	var errs []error
+	if w.group != nil {
+		errs = append(errs, w.group.Close())
+	}
+	for _, t := range []*http.Transport{w.short, w.bulk} {
+		if t != nil {
+			t.CloseIdleConnections()
+		}
+	}
+	if w.listener != nil {
+		if err := w.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// addressTime bounds the resolution of a name.
+const addressTime = 5 * time.Second
+
+// resolve turns host:port into what gossip carries.
+func resolve(ctx context.Context, address string) (netip.AddrPort, error) {
+	if at, err := netip.ParseAddrPort(address); err == nil {
+		return at, nil
+	}
+	host, number, err := net.SplitHostPort(address)
+	if err != nil {
+		return netip.AddrPort{}, fault.New(fault.Invalid, "%w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, addressTime)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil || len(ips) == 0 {
+		return netip.AddrPort{}, fault.New(fault.Unavailable, "resolve %s: %w", host, err)
+	}
+	return netip.ParseAddrPort(net.JoinHostPort(ips[0].Unmap().String(), number))
 }

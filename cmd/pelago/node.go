@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +22,6 @@ import (
 	"pelago/node/audit"
 	"pelago/node/config"
 	"pelago/node/datadir"
-	"pelago/node/transfers"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -37,17 +37,16 @@ type node struct {
 	id      string
 	began   time.Time
 
-	transfers transfers.Registry
-
 	dir       *datadir.Dir
 	announced chan struct{} // closed once commands find the node by its data directory
 	self      *identity.Node
 	keys      *keys.Ring
 	trail     *trail
 	catalog   *catalog.Catalog
-	network   network
+	network   *network
 	patients  *patients.Patients
 	archive   *archive.Archive
+	distance  distance
 
 	face  *ae.Face
 	tasks *work.Group
@@ -61,11 +60,15 @@ type node struct {
 	cut      context.CancelFunc // ends associations at once
 
 	dicomAddr, dicomTLSAddr, baseURL string // of the ports that are open
+	reached                          atomic.Pointer[reached]
 
 	ending context.Context // ends when the node is told to end, or cannot go on
 	fatal  context.CancelCauseFunc
 	died   atomic.Bool // nothing may be written any more
 }
+
+// reached is where clients reach the node, for others to be told.
+type reached struct{ dicom, web string } // host:port
 
 // Time limits of a clean shutdown.
 const (
@@ -79,9 +82,9 @@ const exitDied = 3
 
 // startNode opens the data directory and starts everything; when it returns the
 // node is ready. The order: first what must not be shared (the lock), then what
-// makes bytes readable (keys), then the stores, then the background work, and
-// the ports last, so that nobody is answered before everything acknowledged
-// earlier can be found.
+// makes bytes readable (keys) and the node a member, then the stores, then the
+// background work, the network's first, and the ports for clients last, so that
+// nobody is answered before everything acknowledged earlier can be found.
 func startNode(ctx context.Context, c config.Config, log *slog.Logger) (_ *node, err error) {
 	n := &node{config: c, log: log, began: time.Now(), metrics: admin.NewMetrics(), announced: make(chan struct{})}
 	defer func() {
@@ -93,6 +96,9 @@ func startNode(ctx context.Context, c config.Config, log *slog.Logger) (_ *node,
 	if n.dir, err = datadir.Open(c.Data); err != nil {
 		return nil, err
 	}
+	if err = n.enter(n.ending); err != nil {
+		return nil, err
+	}
 	if err = n.openStores(); err != nil {
 		return nil, err
 	}
@@ -101,11 +107,16 @@ func startNode(ctx context.Context, c config.Config, log *slog.Logger) (_ *node,
 		return nil, err
 	}
 	n.startWork()
+	if err = n.network.begin(n.ending); err != nil {
+		return nil, err
+	}
 	if err = n.listen(faces); err != nil {
 		return nil, err
 	}
+	_, web, _ := strings.Cut(n.baseURL, "://")
+	n.reached.Store(&reached{dicom: n.dicomAddr, web: web})
 	err = n.dir.Announce(datadir.Node{
-		PID: os.Getpid(), HTTP: n.baseURL, Certificate: faces.pin, AE: c.DICOM.AE, DICOM: n.dicomAddr, Token: faces.token,
+		PID: os.Getpid(), HTTP: n.baseURL, Certificate: faces.pin, AE: c.DICOM.AE, DICOM: n.dicomAddr, Peer: n.network.place.Address, Token: faces.token,
 	})
 	if err == nil {
 		close(n.announced)
@@ -123,12 +134,26 @@ func (n *node) ready() error {
 	return n.ending.Err()
 }
 
-// openStores opens everything under the data directory.
-func (n *node) openStores() (err error) {
+// enter makes the node a member of a network: with its keys, and the port open
+// that others know it by.
+func (n *node) enter(ctx context.Context) (err error) {
 	if n.self, n.keys, err = openKeys(n.config); err != nil {
 		return err
 	}
 	n.id = n.self.ID()
+	n.network = &network{log: n.log, self: n.self, watch: watch{metrics: n.metrics}}
+	if n.network.listener, n.network.place, err = openPort(n.config.Peer); err != nil {
+		return err
+	}
+	if n.network.membership, err = n.becomeMember(ctx, n.self, n.network.place); err != nil {
+		return err
+	}
+	n.config.Site = n.network.membership.Name().Site
+	return nil
+}
+
+// openStores opens everything under the data directory.
+func (n *node) openStores() (err error) {
 	if mended := n.keys.Mended(); mended > 0 {
 		n.log.Warn("one file of the ring of study keys was damaged and is made whole from the other: look at the disk", "rotten_ranges", mended)
 	}
@@ -144,7 +169,9 @@ func (n *node) openStores() (err error) {
 	if n.catalog, err = archive.OpenCatalog(o); err != nil {
 		return err
 	}
-	if n.network, err = openNetwork(n.catalog, n.self, n.config.Site); err != nil {
+	n.network.catalog, n.network.meta = n.catalog, n.meta
+	n.network.replaced = func() { n.archive.Journal().Replaced() } // by a task, and they start later
+	if err = n.network.open(n.config); err != nil {
 		return err
 	}
 	o.Catalog, o.Propose, o.Decide = n.catalog, n.network, n.network
@@ -154,7 +181,7 @@ func (n *node) openStores() (err error) {
 		return err
 	}
 	n.trail.patientOf = n.patientOf
-	return nil
+	return n.openDistance()
 }
 
 // patientOf names a study's patient for the audit trail; nobody if the study is
@@ -190,8 +217,9 @@ func archiveOptions(c config.Config, self *identity.Node, ring *keys.Ring, log *
 // startWork starts the background tasks, those that others rely on first. One
 // that fails for good ends the node.
 func (n *node) startWork() {
-	tasks := n.trail.tasks()
+	tasks := append(n.trail.tasks(), n.network.tasks()...)
 	tasks = append(tasks, n.archive.Tasks()...)
+	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
 	n.tasks = work.New(n.log, tasks...)
 	n.metrics.Tasks(n.tasks.Statuses)
@@ -255,6 +283,10 @@ func (n *node) stop() error {
 		n.trail.stopped()
 		n.quit()
 		errs = append(errs, n.work.Wait()) // the group logs by name who is slow
+	}
+	errs = append(errs, n.slow("reading from afar", n.distance.close))
+	if n.network != nil {
+		errs = append(errs, n.slow("network", n.network.close))
 	}
 	if n.archive != nil {
 		errs = append(errs, n.slow("archive", n.archive.Close))

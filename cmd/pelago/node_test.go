@@ -26,7 +26,7 @@ func started(t *testing.T, change func(*config.Config)) *node {
 	t.Helper()
 	c := config.Default()
 	c.Data = filepath.Join(t.TempDir(), "data")
-	c.DICOM.Listen, c.HTTP.Listen = "127.0.0.1:0", "127.0.0.1:0"
+	c.DICOM.Listen, c.HTTP.Listen, c.Peer.Listen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	if change != nil {
 		change(&c)
 	}
@@ -97,7 +97,7 @@ func TestAStartThatFailsLeavesNothingBehind(t *testing.T) {
 	} {
 		c := config.Default()
 		c.Data = filepath.Join(t.TempDir(), "data")
-		c.DICOM.Listen, c.HTTP.Listen = "127.0.0.1:0", "127.0.0.1:0"
+		c.DICOM.Listen, c.HTTP.Listen, c.Peer.Listen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 		change(&c)
 		if _, err := startNode(context.Background(), c, slog.New(slog.DiscardHandler)); err == nil {
 			t.Errorf("%s: it starts", name)

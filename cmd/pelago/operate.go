@@ -64,6 +64,7 @@ type aeAdd struct {
 	Rights      []string      `help:"What it may do." enum:"echo,store,find,retrieve" default:"echo,store,find,retrieve"`
 	Issuer      string        `help:"Issuer of the Patient IDs it sends without one."`
 	Charset     string        `help:"Character set of data sets that name none, such as ISO_IR 100."`
+	Alias       string        `help:"Title, unique in the network, by which other sites name it as a Move Destination."`
 	Idle        time.Duration `help:"Its associations are aborted after this long without a message."`
 }
 
@@ -74,7 +75,7 @@ func (a *aeAdd) Run(e *env) error {
 	}
 	entry := ae.AE{
 		Title: a.Title, Hosts: a.Hosts, Port: a.Port, TLS: a.TLS, Certificate: a.Certificate,
-		Issuer: a.Issuer, Charset: a.Charset, Idle: a.Idle,
+		Issuer: a.Issuer, Charset: a.Charset, Alias: a.Alias, Idle: a.Idle,
 	}
 	for _, right := range a.Rights {
 		switch right {

@@ -8,30 +8,6 @@ import (
 	"pelago/node/archive"
 )
 
-// others is what the status tells of the other nodes.
-type others interface {
-	// Name is the network's id.
-	Name() string
-	// Members lists the nodes, this one among them.
-	Members() []admin.Member
-	// Vantage is how far this node's catalogue is.
-	Vantage() admin.Vantage
-}
-
-// nobody is a network of one: it leads itself, and nothing is ever missing.
-type nobody struct{ n *node }
-
-func (a nobody) Name() string { return a.n.id }
-
-func (a nobody) Members() []admin.Member {
-	return []admin.Member{{Node: a.n.id, Site: a.n.config.Site, Address: a.n.config.Peer.Listen, Self: true, Alive: true, Voter: true}}
-}
-
-func (a nobody) Vantage() admin.Vantage {
-	index := a.n.archive.Catalog().Applied()
-	return admin.Vantage{Leader: a.n.id, AppliedIndex: index, CommitIndex: index, StalenessKnown: true}
-}
-
 // status answers GET /api/status.
 func (n *node) status(context.Context) (*admin.Status, error) {
 	usage, err := n.archive.Usage()
@@ -43,18 +19,11 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		return nil, err
 	}
 	totals, journal := n.archive.Catalog().Totals(), n.archive.Journal()
-	var net others = nobody{n}
-	members, from := net.Members(), net.Vantage()
-	for i := range members {
-		if m := &members[i]; m.Self {
-			m.Capacity, m.Used = usage.Size, usage.Staging+usage.Bulk
-			m.AppliedIndex, m.DICOM, m.Web = from.AppliedIndex, n.dicomAddr, n.baseURL
-		}
-	}
+	from := n.network.vantage()
 	return &admin.Status{
-		Network: net.Name(), Site: n.config.Site, Node: n.id, Leader: from.Leader,
+		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: from.Leader,
 		AppliedIndex: from.AppliedIndex, CommitIndex: from.CommitIndex, StalenessSeconds: from.StalenessSeconds(),
-		Sites:    admin.SitesOf(members, from),
+		Sites:    admin.SitesOf(n.members(usage, from), from),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
 		// In a network of one no site may be lost, and every study is committed
 		// as far as the network promises: fsynced.
@@ -62,7 +31,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		PendingJournal: journal.Pending(), RejectedFacts: journal.Rejected(),
 		Version: version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
 		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, HotBytes: usage.Hot, CachedBytes: usage.Cached, FreeBytes: usage.Free,
-		Transfers:   admin.TransfersOf(n.transfers.Running(), time.Now()),
+		Transfers:   admin.TransfersOf(n.network.watch.transfers.Running(), time.Now()),
 		Quarantined: quarantined, PendingCommitment: n.face.Pending(),
 		MendedKeyRanges: n.keys.Mended(), DamagedKeyRanges: n.keys.Damaged(),
 		Tasks: admin.TasksOf(n.tasks.Statuses()),
@@ -114,6 +83,10 @@ func (n *node) gauges() {
 	m.Gauge("pelago_studies", "Studies in the catalogue.", func() float64 { return float64(n.archive.Catalog().Totals().Studies) })
 	m.Gauge("pelago_instances", "Instances in the catalogue.", func() float64 { return float64(n.archive.Catalog().Totals().Instances) })
 	m.Gauge("pelago_journal_pending", "Facts not yet in the catalogue.", func() float64 { return float64(n.archive.Journal().Pending()) })
+	m.Counter("pelago_log_entries_total", "Entries of the log that the catalogue has applied since the start.", func() float64 { count, _ := n.archive.Catalog().Entries(); return float64(count) })
+	m.Counter("pelago_log_entry_bytes_total", "Their bytes.", func() float64 { _, bytes := n.archive.Catalog().Entries(); return float64(bytes) })
+	m.Counter("pelago_peer_received_bytes_total", "Bytes of images and of the catalogue that came from other nodes.", func() float64 { in, _ := n.network.watch.transfers.Moved(); return float64(in) })
+	m.Counter("pelago_peer_sent_bytes_total", "Bytes of images and of the catalogue that went to other nodes.", func() float64 { _, out := n.network.watch.transfers.Moved(); return float64(out) })
 	m.Counter("pelago_journal_rejected_total", "Facts that the catalogue refused: their series are not found as they are.", func() float64 { return float64(n.archive.Journal().Rejected()) })
 	m.Gauge("pelago_associations", "Associations that are open.", func() float64 { return float64(n.dimse.Associations()) })
 	m.Gauge("pelago_commitments_pending", "Storage commitment requests without a delivered result.", func() float64 { return float64(n.face.Pending()) })

@@ -20,7 +20,11 @@ type serveCommand struct {
 	AE             string `name:"ae" help:"Our application entity title."`
 	DICOM          string `name:"dicom" help:"Address of the DICOM port."`
 	HTTP           string `name:"http" help:"Address of the web port."`
-	Peer           string `help:"Address of the port between sites."`
+	Peer           string `help:"Address of the port between nodes."`
+	Advertise      string `help:"Where other nodes reach it, host or host:port."`
+	Join           string `help:"host:port of any node of the network to join."`
+	Token          string `help:"The token to join by; better in PELAGO_PEER_TOKEN, which nobody else sees."`
+	Witness        bool   `help:"Join or found as a witness: it votes, and keeps no shards."`
 	DicomOpenStore bool   `help:"Beyond loopback, let unregistered AEs echo and store."`
 	Insecure       bool   `help:"Serve the web face beyond loopback without TLS and login."`
 	LogFormat      string `help:"text or json" enum:"text,json," default:""`
@@ -37,13 +41,14 @@ func (s *serveCommand) load(environ []string) (config.Config, error) {
 		to   *string
 	}{
 		{s.Data, &c.Data}, {s.Site, &c.Site}, {s.AE, &c.DICOM.AE}, {s.DICOM, &c.DICOM.Listen},
-		{s.HTTP, &c.HTTP.Listen}, {s.Peer, &c.Peer.Listen}, {s.LogFormat, &c.Log.Format},
+		{s.HTTP, &c.HTTP.Listen}, {s.Peer, &c.Peer.Listen}, {s.Advertise, &c.Peer.Advertise}, {s.Join, &c.Peer.Join}, {s.Token, &c.Peer.Token}, {s.LogFormat, &c.Log.Format},
 	} {
 		if flag.from != "" {
 			*flag.to = flag.from
 		}
 	}
 	c.DICOM.OpenStore = c.DICOM.OpenStore || s.DicomOpenStore
+	c.Peer.Witness = c.Peer.Witness || s.Witness
 	c.HTTP.Insecure = c.HTTP.Insecure || s.Insecure
 	return c, c.Check()
 }
@@ -81,9 +86,9 @@ func (s *serveCommand) Run(e *env) error {
 
 // greet says where the node is reached; a port that is not served has no line.
 func (n *node) greet(w io.Writer) {
-	fmt.Fprintf(w, "pelago: site %s, node %s, AE %s\n", n.config.Site, n.id, n.config.DICOM.AE)
+	fmt.Fprintf(w, "pelago: network %s, site %s, node %s, AE %s\n", n.network.membership.Name().Network, n.config.Site, n.id, n.config.DICOM.AE)
 	for _, line := range []struct{ what, where string }{
-		{"DICOM", n.dicomAddr}, {"DICOM TLS", n.dicomTLSAddr}, {"web", n.baseURL}, {"data", n.config.Data},
+		{"DICOM", n.dicomAddr}, {"DICOM TLS", n.dicomTLSAddr}, {"web", n.baseURL}, {"nodes", n.network.place.Address}, {"data", n.config.Data},
 	} {
 		if line.where != "" {
 			fmt.Fprintf(w, "  %-9s  %s\n", line.what, line.where)

@@ -42,16 +42,13 @@ func printStatus(w io.Writer, st admin.Status) error {
 	fmt.Fprintln(w)
 	var rows [][]string
 	for _, t := range st.Transfers {
-		way, moved := "to", size(t.Bytes)
+		way := "to"
 		if t.Incoming {
 			way = "from"
 		}
-		if t.TotalBytes > 0 {
-			moved += " of " + size(t.TotalBytes)
-		}
-		rows = append(rows, []string{t.Kind, way + " " + nameOf(t.Node, st.Sites), moved, seconds(t.Seconds)})
+		rows = append(rows, []string{t.Kind, way + " " + nameOf(t.Node, st.Sites), fmt.Sprint(t.Calls), size(t.Bytes), seconds(t.Seconds)})
 	}
-	return table(w, []string{"TRANSFER", "WITH", "MOVED", "SINCE"}, rows)
+	return table(w, []string{"TRANSFER", "WITH", "CALLS", "MOVED", "FOR"}, rows)
 }
 
 // statusRows is what is known of the node itself.

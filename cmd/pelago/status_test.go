@@ -20,7 +20,7 @@ func TestStatusForPeople(t *testing.T) {
 			}}},
 			{Name: "w\x1b[2Jest", State: admin.Silent, Nodes: []admin.Node{{ID: "c1", State: admin.Silent}}},
 		},
-		Transfers: []admin.Transfer{{Kind: "images", Incoming: true, Node: "b1", Bytes: 1 << 20, TotalBytes: 1 << 22, Seconds: 1.5}},
+		Transfers: []admin.Transfer{{Kind: "images", Incoming: true, Node: "b1", Calls: 3, Bytes: 1 << 20, Seconds: 1.5}},
 		Tasks: []admin.Task{
 			{Name: "pack", State: "running"},
 			{Name: "purge", State: "backoff", Error: "no room", ErrorAt: "2026-01-02T03:04:05Z"},
@@ -54,8 +54,8 @@ north     a1    10.0.0.1:7700  alive   this,voter  not known  not known  256.0 G
 south     b1    10.0.0.2:7700  alive   leader      3          1m15s      not known
 w�[2Jest  c1                   silent  -           0          0.0s       not known
 
-TRANSFER  WITH        MOVED               SINCE
-images    from south  1.0 MiB of 4.0 MiB  1.5s
+TRANSFER  WITH        CALLS  MOVED    FOR
+images    from south  3      1.0 MiB  1.5s
 `
 	var got bytes.Buffer
 	if err := printStatus(&got, st); err != nil {

@@ -35,14 +35,14 @@ func (p *progress) expect(total int) {
 	p.total = total
 }
 
-// done counts one sub-operation: failed when err is set or the status is a
+// done counts one sub-operation, of an instance whose UID may not be known: failed when err is set or the status is a
 // failure, a warning for Bxxx, else completed.
 func (p *progress) done(uid string, status command.Status, err error) {
 	p.mu.Lock()
 	switch {
 	case err != nil || status.IsFailure():
 		p.failed++
-		if len(p.failedUIDs) < maxFailedUIDs {
+		if uid != "" && len(p.failedUIDs) < maxFailedUIDs {
 			p.failedUIDs = append(p.failedUIDs, uid)
 		}
 	case status.IsWarning():

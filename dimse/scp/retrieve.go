@@ -41,6 +41,9 @@ func (a *association) retrieve(ctx context.Context, r request) error {
 			return err
 		}
 		p.expect(retrieval.Total)
+		for range retrieval.Missing {
+			p.done("", 0, errMissing)
+		}
 		return a.subOperations(ctx, r, retrieval, p)
 	})
 	if errors.Is(err, errPanic) {
@@ -57,6 +60,9 @@ func (a *association) retrieve(ctx context.Context, r request) error {
 	return a.sendFinal(context.WithoutCancel(ctx), r, p, outcome, comment)
 }
 
+// errMissing is why a sub-operation fails that was never begun.
+var errMissing = fault.New(fault.Unavailable, "the instance is held where nobody answers")
+
 // Ended reports whether the association is over.
 func (a *association) Ended() bool {
 	select {
@@ -72,7 +78,7 @@ func (a *association) plan(ctx context.Context, r request) (*Retrieval, error) {
 	root, _, _ := dimse.QueryClass(r.pc.Abstract)
 	asked := &RetrieveRequest{
 		Root: root, Identifier: r.identifier, Options: a.options(r), Priority: r.set.Priority,
-		Destination: r.set.MoveDestination,
+		Destination: r.set.MoveDestination, Calling: a.Request().Calling, MessageID: r.set.MessageID,
 	}
 	if r.operation == dimse.Get {
 		return a.session.Get.Get(ctx, asked)

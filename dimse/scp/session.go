@@ -110,12 +110,17 @@ type RetrieveRequest struct {
 	Options     dimse.QueryOptions // as negotiated
 	Priority    uint16
 	Destination string // Move Destination; "" for C-GET
+	Calling     string // AE title of the requestor
+	MessageID   uint16
 }
 
 // Retrieval is what a C-MOVE or C-GET is to send.
 type Retrieval struct {
 	// Total is the number of sub-operations, as far as known.
 	Total int
+	// Missing of them fail: instances that are known by their number only, and so
+	// are not in the list of those that failed.
+	Missing int
 	// Instances yields them. An error that comes with an instance's UID counts
 	// as one failed sub-operation; one without ends the retrieval, and what
 	// Total says was still to come counts as failed. It is ranged over once; its

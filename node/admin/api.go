@@ -55,6 +55,7 @@ type Options struct {
 	Site       string                               // whose names of issuers are meant where a request names none
 	Echo       func(ctx context.Context, title string) (time.Duration, error)
 	Status     func(ctx context.Context) (*Status, error)
+	Network    Network
 	Protection func(ctx context.Context, study string) (*Protection, error)
 	Backup     func(ctx context.Context, dir string, progress func(done, total uint64)) error
 	Ready      func() error
@@ -107,6 +108,10 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("GET /api/conflicts/between", a.reads(a.listBetween))
 	mux.HandleFunc("GET /api/conflicts/{number}", a.reads(a.compare))
 	mux.HandleFunc("POST /api/conflicts/{number}", a.changes("conflict-decide", a.decide))
+	mux.HandleFunc("GET /api/sites", a.reads(a.sites))
+	mux.HandleFunc("POST /api/tokens", a.changes("token", a.token))
+	mux.HandleFunc("POST /api/nodes/{node}/drain", a.changes("node-drain", a.drain))
+	mux.HandleFunc("DELETE /api/nodes/{node}", a.changes("node-remove", a.remove))
 	mux.HandleFunc("POST /api/delete", a.changes("delete", a.delete))
 	mux.HandleFunc("POST /api/undelete", a.changes("undelete", a.undelete))
 	mux.HandleFunc("POST /api/verify", a.changes("verify", a.verify))

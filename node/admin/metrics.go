@@ -3,6 +3,7 @@ package admin
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +20,7 @@ type Metrics struct {
 	took     *prometheus.HistogramVec
 	bytes    *prometheus.CounterVec
 	work     *prometheus.HistogramVec
+	calls    *prometheus.CounterVec
 }
 
 // NewMetrics returns an empty registry with the process's own figures.
@@ -37,7 +39,10 @@ func NewMetrics() *Metrics {
 		Name: "pelago_work_seconds", Help: "Time that pieces of background work took, by what and how they ended.",
 		Buckets: []float64{.01, .1, 1, 5, 10, 30, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600},
 	}, []string{"work", "outcome"})
-	m.registry.MustRegister(m.took, m.bytes, m.work,
+	m.calls = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "pelago_peer_calls_total", Help: "Calls that were made to other nodes, by service and outcome.",
+	}, []string{"service", "outcome"})
+	m.registry.MustRegister(m.took, m.bytes, m.work, m.calls,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -85,6 +90,40 @@ func (m *Metrics) ObserveWork(name string, took time.Duration, err error) {
 		outcome = fault.KindOf(err).String()
 	}
 	m.work.WithLabelValues(name, outcome).Observe(took.Seconds())
+}
+
+// Calls counts the calls to other nodes that go through a round tripper, by the
+// first part of their path, which is one of few.
+func (m *Metrics) Calls(next http.RoundTripper) http.RoundTripper {
+	m.calls.WithLabelValues("query", "answered") // so that it is 0 before the first
+	return countedCalls{m, next}
+}
+
+type countedCalls struct {
+	m    *Metrics
+	next http.RoundTripper
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (c countedCalls) RoundTrip(r *http.Request) (*http.Response, error) {
+	service, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	answer, err := c.next.RoundTrip(r)
+	outcome := "answered"
+	switch {
+	case err != nil:
+		outcome = "lost"
+	case answer.StatusCode/100 != 2:
+		outcome = "refused"
+	}
+	c.m.calls.WithLabelValues(service, outcome).Inc()
+	return answer, err
+}
+
+// CloseIdleConnections closes those of what is below, where it has any.
+func (c countedCalls) CloseIdleConnections() {
+	if closer, ok := c.next.(interface{ CloseIdleConnections() }); ok {
+		closer.CloseIdleConnections()
+	}
 }
 
 // Tasks adds what background tasks do, read when asked for. It is called once.

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -40,6 +41,44 @@ func TestMetricsTellOfFacesWorkAndTasks(t *testing.T) {
 		"test_gauge 4", "test_counter_total 5", "go_goroutines",
 	} {
 		if !strings.Contains(string(b), want) {
+			t.Errorf("no %s", want)
+		}
+	}
+}
+
+type trip func(*http.Request) (*http.Response, error)
+
+func (f trip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestCallsToOtherNodesAreCounted(t *testing.T) {
+	m := NewMetrics()
+	code := 200
+	client := m.Calls(trip(func(*http.Request) (*http.Response, error) {
+		if code == 0 {
+			return nil, fault.New(fault.Unavailable, "away")
+		}
+		return &http.Response{StatusCode: code, Body: http.NoBody}, nil
+	}))
+	for _, call := range []struct {
+		path string
+		code int
+	}{{"/archive/open", 200}, {"/archive/pack/7", 206}, {"/raft/index", 0}, {"/archive/open", 503}} {
+		code = call.code
+		r, err := http.NewRequestWithContext(t.Context(), "GET", "https://node"+call.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := client.RoundTrip(r); (err != nil) != (code == 0) || answer != nil && answer.StatusCode != code {
+			t.Errorf("%s: %v, %v", call.path, answer, err)
+		}
+	}
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for _, want := range []string{
+		`pelago_peer_calls_total{outcome="answered",service="archive"} 2`, `pelago_peer_calls_total{outcome="refused",service="archive"} 1`,
+		`pelago_peer_calls_total{outcome="lost",service="raft"} 1`, `pelago_peer_calls_total{outcome="answered",service="query"} 0`,
+	} {
+		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("no %s", want)
 		}
 	}

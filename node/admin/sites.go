@@ -195,15 +195,15 @@ func (v Vantage) lag(m Member) (entries int64, seconds float64) {
 	return entries, seconds
 }
 
-// Transfer is one that is under way between this node and another.
+// Transfer is what moves between this node and another.
 type Transfer struct {
 	Kind     string `json:"kind"` // images, catalogue
 	Incoming bool   `json:"incoming"`
 	Node     string `json:"node"`
-	Bytes    int64  `json:"bytes"`
-	// TotalBytes is 0 when it is not known before the end.
-	TotalBytes int64   `json:"total_bytes"`
-	Seconds    float64 `json:"seconds"` // since it began
+	// Calls are under way just now; none: the next is awaited for a moment.
+	Calls   int     `json:"calls"`
+	Bytes   int64   `json:"bytes"`
+	Seconds float64 `json:"seconds"` // since it began
 }
 
 // TransfersOf lists transfers for the status.
@@ -211,8 +211,8 @@ func TransfersOf(running []transfers.Transfer, now time.Time) []Transfer {
 	all := make([]Transfer, len(running))
 	for i, t := range running {
 		all[i] = Transfer{
-			Kind: string(t.Kind), Incoming: t.Incoming, Node: t.Node, Bytes: t.Bytes,
-			TotalBytes: max(0, t.Total), Seconds: max(0, now.Sub(t.Began).Seconds()),
+			Kind: string(t.Kind), Incoming: t.Incoming, Node: t.Node, Calls: t.Calls, Bytes: t.Bytes,
+			Seconds: max(0, now.Sub(t.Began).Seconds()),
 		}
 	}
 	return all

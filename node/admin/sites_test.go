@@ -96,11 +96,11 @@ func TestLagIsNotUnderstated(t *testing.T) {
 func TestTransfersInTheStatus(t *testing.T) {
 	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	got := TransfersOf([]transfers.Transfer{
-		{Kind: transfers.Images, Incoming: true, Node: "b", Bytes: 3, Total: 9, Began: began},
-		{Kind: transfers.Catalogue, Node: "c", Bytes: 5, Total: -1, Began: began.Add(time.Hour)},
+		{Kind: transfers.Images, Incoming: true, Node: "b", Calls: 2, Bytes: 3, Began: began},
+		{Kind: transfers.Catalogue, Node: "c", Bytes: 5, Began: began.Add(time.Hour)},
 	}, began.Add(2*time.Second))
 	want := []Transfer{
-		{Kind: "images", Incoming: true, Node: "b", Bytes: 3, TotalBytes: 9, Seconds: 2},
+		{Kind: "images", Incoming: true, Node: "b", Calls: 2, Bytes: 3, Seconds: 2},
 		{Kind: "catalogue", Node: "c", Bytes: 5},
 	}
 	if !slices.Equal(got, want) {

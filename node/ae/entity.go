@@ -39,7 +39,10 @@ type AE struct {
 	Rights      Rights `json:"rights"`
 	// Issuer qualifies the Patient IDs that it sends and asks for without an
 	// issuer; Charset decodes its data sets that name none.
-	Issuer  string        `json:"issuer,omitempty"`
+	Issuer string `json:"issuer,omitempty"`
+	// Alias is the title by which other sites name it as a Move Destination, unique
+	// in the network; "" when they cannot.
+	Alias   string        `json:"alias,omitempty"`
 	Charset string        `json:"charset,omitempty"`
 	Idle    time.Duration `json:"idle,omitempty"`
 }
@@ -74,6 +77,9 @@ func isHostName(name string) bool {
 func (ae AE) check() error {
 	if !dimse.IsTitle(ae.Title) {
 		return fault.New(fault.Invalid, "%q is no application entity title: 1 to 16 printable characters", ae.Title)
+	}
+	if ae.Alias != "" && !dimse.IsTitle(ae.Alias) {
+		return fault.New(fault.Invalid, "AE %s: alias %q is no application entity title: 1 to 16 printable characters", ae.Title, ae.Alias)
 	}
 	if len(ae.Hosts) == 0 || len(ae.Hosts) > maxHosts {
 		return fault.New(fault.Invalid, "AE %s: 1 to %d hosts or networks are needed", ae.Title, maxHosts)

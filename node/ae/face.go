@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"iter"
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"pelago/cluster/fault"
@@ -49,6 +51,12 @@ type Options struct {
 	Log      *slog.Logger
 	Audit    func(Event)
 	Observe  func(operation string, status uint16, took time.Duration, bytes int64)
+	// Node is this node's id, Peers the others, which send to AEs of their sites; nil:
+	// there are none. At lists what another node stores of a series now; nil: only
+	// what the catalogue knows can be sent on another's order.
+	Node  string
+	Peers Peers
+	At    func(ctx context.Context, node, study, series string) iter.Seq2[archive.Ref, error]
 	// Lookup resolves host names of registered AEs; nil: the system's resolver.
 	Lookup func(context.Context, string) ([]netip.Addr, error)
 	// Dialer opens connections to AEs that are called; nil: TCP.
@@ -60,6 +68,9 @@ type Face struct {
 	o       Options
 	hosts   *hosts
 	commits *commitments
+	orders  chan struct{} // holds a token for each order that is being carried out
+
+	forwardedBytes atomic.Int64 // sent on other nodes' orders
 }
 
 // New returns the face; nothing runs yet.
@@ -81,7 +92,7 @@ func New(o Options) *Face {
 	if o.Deadline == 0 {
 		o.Deadline = commitDeadline
 	}
-	f := &Face{o: o, hosts: newHosts(o.Limit)}
+	f := &Face{o: o, hosts: newHosts(o.Limit), orders: make(chan struct{}, maxOrders)}
 	f.commits = newCommitments(f)
 	return f
 }

@@ -2,13 +2,17 @@ package ae
 
 import (
 	"context"
+	"errors"
 	"iter"
+	"maps"
+	"slices"
 	"strings"
 
 	"pelago/cluster/fault"
 	"pelago/dimse"
 	"pelago/dimse/dicom"
 	"pelago/dimse/dict"
+	"pelago/dimse/scu"
 	"pelago/node/archive"
 	"pelago/query"
 )
@@ -40,10 +44,10 @@ func levelOf(root dimse.Root, identifier *dicom.Dataset) (query.Level, error) {
 // level, and unique keys above it, all of which may be lists of UIDs; missing
 // ones above it are no error, for UIDs are unique. An instance is sent once,
 // however often it is named.
-func (s *session) choose(ctx context.Context, root dimse.Root, identifier *dicom.Dataset) ([]archive.Ref, error) {
+func (s *session) choose(ctx context.Context, root dimse.Root, identifier *dicom.Dataset) (chosen, error) {
 	level, err := levelOf(root, identifier)
 	if err != nil {
-		return nil, err
+		return chosen{}, err
 	}
 	studies := uids(identifier, dict.StudyInstanceUID)
 	series := uids(identifier, dict.SeriesInstanceUID)
@@ -51,7 +55,7 @@ func (s *session) choose(ctx context.Context, root dimse.Root, identifier *dicom
 	switch level {
 	case query.Patient:
 		if studies, err = s.studiesOf(ctx, identifier); err != nil || len(studies) == 0 {
-			return nil, err
+			return chosen{}, err
 		}
 		series, instances = nil, nil
 	case query.Study:
@@ -61,32 +65,73 @@ func (s *session) choose(ctx context.Context, root dimse.Root, identifier *dicom
 	}
 	unique := map[query.Level][]string{query.Study: studies, query.Series: series, query.Image: instances}
 	if level > query.Patient && len(unique[level]) == 0 {
-		return nil, fault.New(fault.Mismatch, "the unique key of level %s is missing", level)
+		return chosen{}, fault.New(fault.Mismatch, "the unique key of level %s is missing", level)
 	}
-	var refs []archive.Ref
-	seen := map[uint64]bool{}
+	c := chosen{seen: map[instanceName]bool{}, away: map[string]error{}}
 	for sel, err := range selectors(studies, series, instances) {
-		if err != nil {
-			return nil, err
+		if err == nil {
+			err = c.add(s.face.o.Archive.Select(ctx, sel.study, sel.series, sel.instance))
 		}
-		for ref, err := range s.face.o.Archive.Select(ctx, sel.study, sel.series, sel.instance) {
-			if fault.Is(err, fault.NotFound) {
-				break
-			}
-			if err != nil {
-				return nil, err
-			}
-			if seen[ref.Number] {
-				continue
-			}
-			if len(refs) >= maxRetrieve {
-				return nil, fault.New(fault.Full, "more than %d instances in one retrieve", maxRetrieve)
-			}
-			seen[ref.Number] = true
-			refs = append(refs, ref)
+		if err != nil {
+			return chosen{}, err
 		}
 	}
-	return refs, nil
+	for _, ref := range c.refs { // named twice, and had by one of the names
+		delete(c.away, ref.SOP)
+	}
+	return c, nil
+}
+
+// instanceName tells stored instances apart.
+type instanceName struct {
+	origin string
+	number uint64
+}
+
+// chosen collects what a retrieve is to send.
+type chosen struct {
+	refs    []archive.Ref
+	away    map[string]error // by SOP Instance UID: asked for, and held where nobody answers
+	missing int              // more of them, of which only the number is known
+	seen    map[instanceName]bool
+}
+
+// lost yields what is known not to be had.
+func (c chosen) lost(yield func(scu.Instance, error) bool) {
+	for _, sop := range slices.Sorted(maps.Keys(c.away)) {
+		if !yield(scu.Instance{UID: sop}, c.away[sop]) {
+			return
+		}
+	}
+}
+
+// add takes in a selection.
+func (c *chosen) add(refs iter.Seq2[archive.Ref, error]) error {
+	for ref, err := range refs {
+		var missing *archive.Missing
+		switch {
+		case errors.As(err, &missing) && missing.SOP != "":
+			c.away[missing.SOP] = err
+			continue
+		case errors.As(err, &missing):
+			c.missing += missing.Instances
+			continue
+		case fault.Is(err, fault.NotFound):
+			return nil
+		case err != nil:
+			return err
+		}
+		name := instanceName{ref.Origin, ref.Number}
+		if c.seen[name] {
+			continue
+		}
+		if len(c.refs) >= maxRetrieve {
+			return fault.New(fault.Full, "more than %d instances in one retrieve", maxRetrieve)
+		}
+		c.seen[name] = true
+		c.refs = append(c.refs, ref)
+	}
+	return nil
 }
 
 // uids are the values of a unique key: separated by backslash, or by commas as

@@ -100,7 +100,7 @@ func TestRetrieveIdentifiers(t *testing.T) {
 		{"too many combinations", dimse.StudyRoot, "IMAGE", keys{study: many(700), series: many(700), image: {"1"}}, "", fault.Full},
 	} {
 		s := sessionOf(New(Options{Archive: wing(), Engine: &patients{}}), AE{Title: "X"})
-		refs, err := s.choose(context.Background(), test.root, identifier(test.level, test.keys))
+		c, err := s.choose(context.Background(), test.root, identifier(test.level, test.keys))
 		if test.kind != 0 {
 			if !fault.Is(err, test.kind) {
 				t.Errorf("%s: %v, want %v", test.name, err, test.kind)
@@ -108,7 +108,7 @@ func TestRetrieveIdentifiers(t *testing.T) {
 			continue
 		}
 		var got []string
-		for _, r := range refs {
+		for _, r := range c.refs {
 			got = append(got, r.SOP)
 		}
 		if err != nil || strings.Join(got, " ") != test.want {

@@ -45,7 +45,8 @@ type Registry struct {
 	read   bool
 	at     uint64 // the catalogue's index when they were read
 	known  map[string]AE
-	broken error // of a record that does not parse
+	alias  map[string][]Placed // of all sites, by alias
+	broken error               // of a record that does not parse
 }
 
 // NewRegistry returns the registry as seen from a site.
@@ -77,18 +78,22 @@ func (r *Registry) load() (known map[string]AE, broken error) {
 		r.read = false
 		return nil, fault.New(fault.Unavailable, "the registry of AEs: %w", err)
 	}
-	r.known, r.broken = map[string]AE{}, nil
+	r.known, r.alias, r.broken = map[string]AE{}, map[string][]Placed{}, nil
 	for name, value := range records {
-		title, ok := strings.CutPrefix(name, r.site+"/")
-		if !ok {
-			continue
-		}
+		site, title, _ := strings.Cut(name, "/") // a site's name has no slash
 		ae, err := parseRecord(value)
 		if err != nil {
-			r.broken = errors.Join(r.broken, fault.New(fault.KindOf(err), "AE %s: %w", title, err))
-			continue
+			if site == r.site {
+				r.broken = errors.Join(r.broken, fault.New(fault.KindOf(err), "AE %s: %w", title, err))
+			}
+			continue // of another site: it is not to be reached from here
 		}
-		r.known[title] = ae
+		if site == r.site {
+			r.known[title] = ae
+		}
+		if ae.Alias != "" {
+			r.alias[ae.Alias] = append(r.alias[ae.Alias], Placed{ae, site})
+		}
 	}
 	r.read, r.at = true, at
 	return r.known, r.broken
@@ -132,9 +137,41 @@ func (r *Registry) Get(title string) (AE, error) {
 	return AE{}, fault.New(fault.NotFound, "no AE %q is registered ('pelago ae add' registers one)", title)
 }
 
-// Put registers an AE or changes it.
+// Placed is an AE and the site that it is registered at.
+type Placed struct {
+	AE
+	Site string
+}
+
+// Resolve returns the AE that a Move Destination means: of this site by its title,
+// else of any by its alias (DESIGN §9, AE registry). fault.NotFound when there is
+// none, fault.Conflict when several sites have given the same alias.
+func (r *Registry) Resolve(title string) (Placed, error) {
+	ae, err := r.Get(title)
+	if err == nil {
+		return Placed{ae, r.site}, nil
+	}
+	if !fault.Is(err, fault.NotFound) {
+		return Placed{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch meant := r.alias[title]; len(meant) {
+	case 0:
+		return Placed{}, err
+	case 1:
+		return meant[0], nil
+	default:
+		return Placed{}, fault.New(fault.Conflict, "%d AEs have the alias %q", len(meant), title)
+	}
+}
+
+// Put registers an AE or changes it. fault.Conflict when another has its alias.
 func (r *Registry) Put(ctx context.Context, ae AE) error {
 	if err := ae.check(); err != nil {
+		return err
+	}
+	if err := r.checkAlias(ae); err != nil {
 		return err
 	}
 	value, err := json.Marshal(record{Version: recordVersion, AE: ae})
@@ -142,6 +179,25 @@ func (r *Registry) Put(ctx context.Context, ae AE) error {
 		return err
 	}
 	return r.write(ctx, ae.Title, value)
+}
+
+// checkAlias refuses an alias that another AE has. Two sites that give the same at
+// the same time are found out by [Registry.Resolve].
+func (r *Registry) checkAlias(ae AE) error {
+	if ae.Alias == "" {
+		return nil
+	}
+	if _, err := r.load(); err != nil && fault.Is(err, fault.Unavailable) {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, other := range r.alias[ae.Alias] {
+		if other.Site != r.site || other.Title != ae.Title {
+			return fault.New(fault.Conflict, "AE %s of site %s has the alias %q", other.Title, other.Site, ae.Alias)
+		}
+	}
+	return nil
 }
 
 // Delete takes an AE off the registry, one whose record does not parse too.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -21,50 +22,82 @@ import (
 func (s *session) Move(ctx context.Context, r *scp.RetrieveRequest) (*scp.Retrieval, error) {
 	began := time.Now()
 	title := strings.TrimSpace(r.Destination)
-	target, err := s.destination(title)
-	var refs []archive.Ref
+	to, err := s.destination(title)
+	var c chosen
 	if err == nil {
-		refs, err = s.choose(ctx, r.Root, r.Identifier)
+		c, err = s.choose(ctx, r.Root, r.Identifier)
 	}
 	if err != nil {
 		return nil, s.refused(dimse.Move, r, title, began, err)
 	}
-	retrieval := s.retrieval(ctx, dimse.Move, r, refs, title)
+	retrieval := s.retrieval(ctx, dimse.Move, r, c, title)
 	retrieval.Connect = func(ctx context.Context) (scp.Destination, error) {
-		sender := scu.NewSender(target, kinds(refs), 1)
+		if to.Site != "" {
+			return s.face.forward(ctx, to.Site, newOrder(to.Title, r, c.refs, s.face.o.Node))
+		}
+		sender := scu.NewSender(to.target, kinds(c.refs), 1)
 		if err := sender.Connect(ctx); err != nil {
 			return nil, err
 		}
 		return sender, nil
 	}
+	if to.Site != "" {
+		// Nothing is read here: another node does.
+		retrieval.Instances = named(c)
+	}
 	return retrieval, nil
 }
 
+// destination is a Move Destination: one that this node calls, or one of another
+// site.
+type destination struct {
+	target scu.Target
+	Placed // Site is "" for one of ours
+}
+
 // destination resolves a Move Destination to exactly one AE that can be called.
-func (s *session) destination(title string) (scu.Target, error) {
-	ae, err := s.face.o.Registry.Get(title)
-	if fault.Is(err, fault.NotFound) {
-		return scu.Target{}, dimse.DestinationUnknown()
+func (s *session) destination(title string) (destination, error) {
+	placed, err := s.face.o.Registry.Resolve(title)
+	if fault.Is(err, fault.NotFound) || fault.Is(err, fault.Conflict) {
+		return destination{}, dimse.DestinationUnknown()
 	}
 	if err != nil {
-		return scu.Target{}, err
+		return destination{}, err
 	}
-	target, err := s.face.Target(ae)
+	if placed.Site != s.face.o.Registry.site {
+		if s.face.o.Peers == nil {
+			return destination{}, dimse.DestinationUnknown()
+		}
+		return destination{Placed: placed}, nil
+	}
+	target, err := s.face.Target(placed.AE)
 	if err != nil {
 		s.face.o.Log.Warn("move destination cannot be called", "destination_ae", title, "error", err)
-		return target, dimse.DestinationUnknown()
+		return destination{}, dimse.DestinationUnknown()
 	}
-	return target, nil
+	return destination{target: target}, nil
+}
+
+// named yields instances by their names only, for those whom another node opens.
+func named(c chosen) iter.Seq2[scu.Instance, error] {
+	return func(yield func(scu.Instance, error) bool) {
+		for _, ref := range c.refs {
+			if !yield(scu.Instance{Class: ref.Class, UID: ref.SOP, Syntax: ref.Syntax}, nil) {
+				return
+			}
+		}
+		c.lost(yield)
+	}
 }
 
 // Get implements [scp.Getter].
 func (s *session) Get(ctx context.Context, r *scp.RetrieveRequest) (*scp.Retrieval, error) {
 	began := time.Now()
-	refs, err := s.choose(ctx, r.Root, r.Identifier)
+	c, err := s.choose(ctx, r.Root, r.Identifier)
 	if err != nil {
 		return nil, s.refused(dimse.Get, r, "", began, err)
 	}
-	return s.retrieval(ctx, dimse.Get, r, refs, ""), nil
+	return s.retrieval(ctx, dimse.Get, r, c, ""), nil
 }
 
 // names of the operations in metrics.
@@ -91,13 +124,22 @@ func (s *session) auditRetrieve(o dimse.Operation, r *scp.RetrieveRequest, desti
 }
 
 // retrieval offers references as sub-operations.
-func (s *session) retrieval(ctx context.Context, o dimse.Operation, r *scp.RetrieveRequest, refs []archive.Ref, destination string) *scp.Retrieval {
+func (s *session) retrieval(ctx context.Context, o dimse.Operation, r *scp.RetrieveRequest, c chosen, destination string) *scp.Retrieval {
 	began := time.Now()
 	var sent atomic.Int64
+	refs := c.refs
+	here := s.face.ahead(ctx, refs, func(ref archive.Ref) scu.Instance { return s.face.outgoing(ref, &sent) })
 	return &scp.Retrieval{
-		Total:     len(refs),
-		Instances: s.face.ahead(ctx, refs, func(ref archive.Ref) scu.Instance { return s.face.outgoing(ref, &sent) }),
-		Parallel:  1,
+		Total: len(refs) + len(c.away) + c.missing, Missing: c.missing,
+		Instances: func(yield func(scu.Instance, error) bool) {
+			for in, err := range here {
+				if !yield(in, err) {
+					return
+				}
+			}
+			c.lost(yield)
+		},
+		Parallel: 1,
 		Finished: func(outcome scp.Outcome) {
 			s.face.o.Observe(operationNames[o], uint16(outcome.Status), time.Since(began), sent.Load())
 			if len(refs) == 0 {

@@ -233,6 +233,22 @@ func open(t testing.TB, o Options) *bench {
 	return b
 }
 
+// openPurged opens an archive whose first round of purging is over. The next one
+// is an hour away: what a test makes is not purged in the middle of it.
+func openPurged(t testing.TB, o Options) *bench {
+	t.Helper()
+	purged := make(chan struct{})
+	over := sync.OnceFunc(func() { close(purged) })
+	o.Observe = func(work string, _ time.Duration, _ error) {
+		if work == "purge" {
+			over()
+		}
+	}
+	b := open(t, o)
+	<-purged
+	return b
+}
+
 func (b *bench) close() {
 	b.t.Helper()
 	b.cancel()

@@ -217,7 +217,7 @@ func TestTheHeaderOfADroppedInstanceDoesNotComeBack(t *testing.T) {
 // no bytes any more, each of the others is.
 func TestAHeaderThatOthersReferToIsMended(t *testing.T) {
 	for _, dropped := range []bool{false, true} {
-		b := open(t, testOptions(vfs.NewMem(), newRing()))
+		b := openPurged(t, testOptions(vfs.NewMem(), newRing()))
 		var numbers []uint64
 		for n := range 4 {
 			numbers = append(numbers, b.store(serial(n)).Number)

@@ -62,8 +62,9 @@ type Ref struct {
 // series that are known to be held by other nodes, and only by their number:
 // none of those nodes tells now which they are. Its kind is fault.Unavailable.
 type Missing struct {
-	Study, Series string
-	Instances     int // at least one
+	Study, Series string // "" where it is not known
+	SOP           string // if just that one was asked for
+	Instances     int    // at least one
 }
 
 // Error names no patient.

@@ -79,6 +79,7 @@ type Peer struct {
 type Store struct {
 	Staging   Bytes    `toml:"staging" comment:"Most that arrivals may occupy before they are packed."`
 	Ahead     Bytes    `toml:"ahead" comment:"Of this, what is written before there is need, so that syncs are quicker; at most a quarter; 0: none."`
+	Cached    Bytes    `toml:"cached" comment:"Most that copies of other nodes' studies may occupy, which were opened here; 0: a tenth of the disk."`
 	Ballast   Bytes    `toml:"ballast" comment:"Disk that always stays free; 0: the larger of 1 GiB and 1 %."`
 	Gather    Duration `toml:"gather" comment:"Arrivals are packed at the latest after this long."`
 	Grace     Duration `toml:"grace" comment:"Deleted objects can be restored for this long."`
@@ -236,7 +237,6 @@ func (h *HTTP) check(k *checker) {
 func (p *Peer) check(k *checker) {
 	k.address("peer.listen", p.Listen)
 	k.address("peer.join", p.Join)
-	k.check(p.Token == "" || p.Join != "", "peer.token: a token is for joining, and peer.join says where")
 	k.check(p.Join == "" || p.Listen != "", "peer.join: a node of a network needs peer.listen, where the others reach it")
 	if p.Advertise == "" {
 		host, _, err := net.SplitHostPort(p.Listen)

@@ -176,7 +176,6 @@ func TestCheckRefuses(t *testing.T) {
 		"a network in upper case":             func(c *Config) { c.Network = "North" },
 		"a long network":                      func(c *Config) { c.Network = strings.Repeat("a", 64) },
 		"a place to join that is none":        func(c *Config) { c.Peer.Join = "pacs" },
-		"a token without a place":             func(c *Config) { c.Peer.Token = "t" },
 		"joining without a port":              func(c *Config) { c.Peer.Join, c.Peer.Listen = "a:7700", "" },
 	} {
 		c := Default()

@@ -172,6 +172,7 @@ type Node struct {
 	AE          string `json:"ae"`
 	// Addresses in use, as listened on.
 	DICOM string `json:"dicom"`
+	Peer  string `json:"peer,omitempty"` // as other nodes are told
 	// Token lets whoever can read the data directory administer the node.
 	Token string `json:"token"`
 }

@@ -3,13 +3,15 @@ package far
 import (
 	"container/list"
 	"math/bits"
+	"time"
 
 	"pelago/cluster/fault"
 )
 
 // A block is the memory of 16 units of an object: about 256 KiB, mapped outside
 // the Go heap unless it is the short one at an object's end. Blocks that nobody
-// uses go, the least recently used first, when room is needed.
+// uses go, the least recently used first, when room is needed; what was read
+// ahead and not read yet goes last, and not for what else is read ahead.
 
 const (
 	blockBytes = unitsAtOnce * segmentBytes
@@ -27,8 +29,11 @@ type block struct {
 	mem    []byte
 	mapped bool
 	have   uint16              // units that are here
+	taken  uint16              // units that are here or coming
 	by     [unitsAtOnce]*fetch // of units that are coming
 	users  int                 // who reads or writes it now; it stays
+	seen   uint16              // units that were read
+	came   time.Time           // the last of it
 	elem   *list.Element       // in Client.recent
 }
 
@@ -61,11 +66,12 @@ func (c *Client) unpinLocked(b *block) {
 }
 
 // takeLocked pins the blocks of units [from, to) of an object, making those that
-// are missing; false if there is no room for them now.
-func (c *Client) takeLocked(o *object, from, to int) bool {
+// are missing; false if there is no room for them now, or, unless somebody waits
+// for them, only that of others that will be read.
+func (c *Client) takeLocked(o *object, from, to int, demand bool) bool {
 	first, last := from/unitsAtOnce, (to-1)/unitsAtOnce
 	for i := first; i <= last; i++ {
-		if o.blocks[i] == nil && !c.addLocked(o, i) {
+		if o.blocks[i] == nil && !c.addLocked(o, i, demand) {
 			c.letGoLocked(o, first, i)
 			return false
 		}
@@ -81,20 +87,20 @@ func (c *Client) letGoLocked(o *object, first, end int) {
 	}
 }
 
-func (c *Client) addLocked(o *object, index int) bool {
+func (c *Client) addLocked(o *object, index int, demand bool) bool {
 	full := unitsAtOnce * o.unit
 	size := min(full, o.size-int64(index)*full)
 	for o.resident+size > maxResident {
-		if !c.evictOneLocked(o) {
+		if !c.evictOneLocked(o, demand) {
 			return false
 		}
 	}
 	for c.mem.used+size > c.mem.limit {
-		if !c.evictOneLocked(nil) {
+		if !c.evictOneLocked(nil, demand) {
 			return false
 		}
 	}
-	b := &block{of: o, index: index}
+	b := &block{of: o, index: index, came: time.Now()}
 	if size == full {
 		b.mem, b.mapped = c.mem.memory(int(size))
 	} else {
@@ -119,16 +125,34 @@ func (m *blocks) memory(size int) (mem []byte, mapped bool) {
 	return make([]byte, size), false
 }
 
+// keepUnread is how long read-ahead has a right to its memory: its reader has
+// gone elsewhere.
+const keepUnread = 20 * time.Second
+
 // evictOneLocked drops the least recently used block, of an object if one is
-// given, that nobody uses.
-func (c *Client) evictOneLocked(of *object) bool {
+// given, that nobody uses: one that was read if there is one, else one that was
+// not read for long, else, if somebody waits, any.
+func (c *Client) evictOneLocked(of *object, demand bool) bool {
+	var last *block
+	now := time.Now()
 	for e := c.mem.recent.Back(); e != nil; e = e.Prev() {
-		if b := e.Value.(*block); b.users == 0 && (of == nil || b.of == of) {
+		b := e.Value.(*block)
+		if b.users > 0 || of != nil && b.of != of {
+			continue
+		}
+		if b.have&^b.seen == 0 || now.Sub(b.came) > keepUnread {
 			c.evictLocked(b)
 			return true
 		}
+		if last == nil {
+			last = b
+		}
 	}
-	return false
+	if last == nil || !demand {
+		return false
+	}
+	c.evictLocked(last)
+	return true
 }
 
 // maxFree bounds the memory that waits for the next block instead of going back
@@ -138,7 +162,7 @@ const maxFree = 16 << 20 / blockBytes
 func (c *Client) evictLocked(b *block) {
 	c.mem.recent.Remove(b.elem)
 	o := b.of
-	o.blocks[b.index] = nil
+	delete(o.blocks, b.index)
 	o.here -= bits.OnesCount16(b.have)
 	o.resident -= int64(len(b.mem))
 	c.mem.used -= int64(len(b.mem))
@@ -153,8 +177,19 @@ func (c *Client) evictLocked(b *block) {
 	c.forgetLocked(o)
 }
 
-// closeLocked gives back what nobody uses; the rest goes with its users.
-func (c *Client) closeLocked() {
+// idleAfter is how long blocks stay when nothing is fetched any more.
+const idleAfter = 5 * time.Minute
+
+// rest gives the memory back.
+func (c *Client) rest() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dropLocked()
+}
+
+// dropLocked gives back what nobody uses; after Close, the rest goes with its
+// users.
+func (c *Client) dropLocked() {
 	for e := c.mem.recent.Front(); e != nil; {
 		b := e.Value.(*block)
 		e = e.Next()

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"time"
 
 	"pelago/shard/seal"
 )
@@ -36,7 +37,8 @@ type Client struct {
 	cancel  context.CancelFunc
 	work    sync.WaitGroup
 	peers   *peers
-	scratch sync.Pool // of *[]byte, a segment's worth
+	scratch sync.Pool   // of *[]byte, a segment's worth
+	idle    *time.Timer // gives the memory back
 
 	mu       sync.Mutex // guards what follows, and what objects, fetches and blocks say
 	closed   bool
@@ -60,6 +62,7 @@ func NewClient(o Options) *Client {
 	c := &Client{o: o, peers: newPeers(), objects: map[objectKey]*object{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.mem.limit, c.mem.room = max(o.Memory, minMemory), make(chan struct{})
+	c.idle = time.AfterFunc(idleAfter, c.rest)
 	c.scratch.New = func() any {
 		b := make([]byte, seal.SegmentBytes)
 		return &b
@@ -72,10 +75,11 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	c.cancel()
+	c.idle.Stop()
 	c.mu.Unlock()
 	c.work.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.closeLocked()
+	c.dropLocked()
 	return nil
 }

@@ -166,7 +166,7 @@ func TestOneRoundTripGivesManifestAndFirstFrame(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := c.Read(first)
-			src := io.ReaderAt(nil)
+			var src io.ReaderAt
 			if packed {
 				src = pack.Instance(s.Pack(0).Plaintext(t.Context()), first.Instances[0].Entry())
 			} else {

@@ -42,7 +42,7 @@ type fetch struct {
 
 // startLocked begins a fetch of units that are missing; nil if there is no room.
 func (c *Client) startLocked(o *object, from, to int, demand bool) *fetch {
-	f := c.claimLocked(o, from, to)
+	f := c.claimLocked(o, from, to, demand)
 	if f == nil {
 		return nil
 	}
@@ -56,15 +56,18 @@ func (c *Client) startLocked(o *object, from, to int, demand bool) *fetch {
 
 // claimLocked makes a fetch of units that are missing, for the caller to run and
 // to end; nil if there is no room.
-func (c *Client) claimLocked(o *object, from, to int) *fetch {
-	if c.closed || !c.takeLocked(o, from, to) {
+func (c *Client) claimLocked(o *object, from, to int, demand bool) *fetch {
+	if c.closed || !c.takeLocked(o, from, to, demand) {
 		return nil
 	}
 	f := &fetch{o: o, from: from, to: to, next: from, changed: make(chan struct{})}
 	for u := from; u < to; u++ {
-		o.blocks[u/unitsAtOnce].by[u%unitsAtOnce] = f
+		b := o.blocks[u/unitsAtOnce]
+		b.by[u%unitsAtOnce] = f
+		b.taken |= 1 << (u % unitsAtOnce)
 	}
 	o.fetches++
+	c.idle.Reset(idleAfter)
 	return f
 }
 
@@ -92,7 +95,7 @@ func (c *Client) run(f *fetch) {
 			way.again(answer.node) // it was getting on
 		}
 	}
-	if f.next < f.to && err == nil {
+	if f.next < f.to && c.ctx.Err() != nil {
 		err = errClosed
 	}
 	c.end(f, err)
@@ -104,7 +107,9 @@ func (c *Client) end(f *fetch, err error) {
 	defer c.mu.Unlock()
 	o := f.o
 	for u := f.next; u < f.to; u++ {
-		o.blocks[u/unitsAtOnce].by[u%unitsAtOnce] = nil
+		b := o.blocks[u/unitsAtOnce]
+		b.by[u%unitsAtOnce] = nil
+		b.taken &^= 1 << (u % unitsAtOnce)
 	}
 	f.done, f.err = true, err
 	close(f.changed)
@@ -257,11 +262,11 @@ func (c *Client) first(f *fetch, w *way) (*answered, error) {
 			}
 			launch(s)
 		}
-		hedge, stopHedge := c.hedge(f, w, asked)
+		hedge, stopHedge := c.hedge(w, asked)
 		select {
 		case <-hedge:
-			if s, ok := w.take(); ok {
-				c.countHedge(f)
+			if c.mayHedge(f) {
+				s, _ := w.take()
 				launch(s)
 			}
 		case a := <-answers:
@@ -304,29 +309,30 @@ func (c *Client) sentTo(o *object, w *way, a *answered) {
 	w.redirect(a.node, others)
 }
 
-// hedge is when another node is asked too: never if none is left, if nobody
-// waits, or if too much was asked for twice already.
-func (c *Client) hedge(f *fetch, w *way, asked map[string]context.CancelFunc) (<-chan time.Time, func()) {
-	none := func() {}
-	if len(w.left) == 0 || len(asked) != 1 {
-		return nil, none
-	}
-	c.mu.Lock()
-	allowed := f.demand && (c.hedged+f.bytes())*hedgeShare <= c.fetched
-	c.mu.Unlock()
-	for node := range asked {
-		if d, ok := c.peers.patience(node); ok && allowed && !c.peers.down(w.left[0].node, time.Now()) {
-			t := time.NewTimer(d)
-			return t.C, func() { t.Stop() }
+// hedge is when another node may be asked too: never if none is left that is
+// known to answer.
+func (c *Client) hedge(w *way, asked map[string]context.CancelFunc) (<-chan time.Time, func()) {
+	if len(w.left) > 0 && len(asked) == 1 && !c.peers.down(w.left[0].node, time.Now()) {
+		for node := range asked {
+			if d, ok := c.peers.patience(node); ok {
+				t := time.NewTimer(d + d/4) // what is nearly here does not come sooner from another
+				return t.C, func() { t.Stop() }
+			}
 		}
 	}
-	return nil, none
+	return nil, func() {}
 }
 
-func (c *Client) countHedge(f *fetch) {
+// mayHedge reports whether somebody waits for a fetch and little enough was asked
+// for twice already, and counts it.
+func (c *Client) mayHedge(f *fetch) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !f.demand || (c.hedged+f.bytes())*hedgeShare > c.fetched {
+		return false
+	}
 	c.hedged += f.bytes()
+	return true
 }
 
 // bytes is what is left of it, about.
@@ -348,7 +354,7 @@ func (c *Client) ask(ctx context.Context, cancel context.CancelFunc, o *object, 
 	request.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", from, to-1))
 	started := time.Now()
 	late := time.AfterFunc(answerWithin, cancel)
-	response, err := c.o.Calls.Send(request)
+	response, err := c.o.Calls.Send(request) //nolint:bodyclose // a.close does
 	if !late.Stop() && c.ctx.Err() == nil {
 		err = errors.Join(fault.New(fault.Unavailable, "no answer within %s", answerWithin), err)
 	}
@@ -377,7 +383,7 @@ func (c *Client) ask(ctx context.Context, cancel context.CancelFunc, o *object, 
 }
 
 // take reads an answer, block by block; what it has read is authenticated before
-// others see it.
+// others see it. Of an answer that breaks off, whole units count.
 func (c *Client) take(f *fetch, a *answered) error {
 	scratch := c.scratch.Get().(*[]byte)
 	defer c.scratch.Put(scratch)
@@ -392,34 +398,47 @@ func (c *Client) take(f *fetch, a *answered) error {
 		c.mu.Unlock()
 		skip := int64(f.next-index*unitsAtOnce) * o.unit
 		mem = mem[skip:min(int64(len(mem)), int64(end-index*unitsAtOnce)*o.unit)]
-		for n := 0; n < len(mem); {
-			m, err := a.body.Read(mem[n:])
-			n += m
-			stall.Reset(stallAfter)
-			if err != nil && n < len(mem) {
-				return errBroken(err)
-			}
+		n, broke := fill(mem, a.body, stall)
+		if broke != nil {
+			end = f.next + int(int64(n)/o.unit)
+			mem = mem[:int64(end-f.next)*o.unit]
 		}
-		if o.verifier != nil {
+		if o.verifier != nil && len(mem) > 0 {
 			if err := o.verifier.Verify(int64(f.next), mem, *scratch); err != nil {
 				return err
 			}
 		}
-		if err := c.arrived(f, end); err != nil {
+		if err := errors.Join(c.arrived(f, end), broke); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// fill reads all of mem and puts the end of patience off with each piece.
+func fill(mem []byte, from io.Reader, stall *time.Timer) (n int, err error) {
+	for n < len(mem) {
+		m, err := from.Read(mem[n:])
+		n += m
+		stall.Reset(stallAfter)
+		if err != nil && n < len(mem) {
+			return n, errBroken(err)
+		}
+	}
+	return n, nil
+}
+
 // arrived shows units up to end to everybody. The last of a staged instance are
 // shown once its hash is right.
 func (c *Client) arrived(f *fetch, end int) error {
+	if end == f.next {
+		return nil
+	}
 	o := f.o
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if o.verifier == nil && o.here+end-f.next == o.units {
-		if !c.takeLocked(o, 0, o.units) {
+		if !c.takeLocked(o, 0, o.units, true) {
 			return fault.New(fault.Unavailable, "far: no room")
 		}
 		c.mu.Unlock()
@@ -434,10 +453,12 @@ func (c *Client) arrived(f *fetch, end int) error {
 	if f.series != nil {
 		f.series.flying -= int64(end-f.next) * o.unit
 	}
+	now := time.Now()
 	for u := f.next; u < end; u++ {
 		b := o.blocks[u/unitsAtOnce]
 		b.have |= 1 << (u % unitsAtOnce)
 		b.by[u%unitsAtOnce] = nil
+		b.came = now
 	}
 	o.here += end - f.next
 	f.next = end

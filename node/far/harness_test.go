@@ -76,9 +76,22 @@ func (n *network) node(t testing.TB, site string) *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
-	one := &node{Archive: a, t: t, net: n, self: self, site: site, sent: map[string]int64{}, requests: map[string]int{}}
+	one := n.serve(t, site, self, a)
+	one.Archive = a
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-ended, a.Close(), ring.Close()); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return one
+}
+
+// serve makes a node that serves a source.
+func (n *network) serve(t testing.TB, site string, self *identity.Node, from far.Source) *node {
+	one := &node{t: t, net: n, self: self, site: site, sent: map[string]int64{}, requests: map[string]int{}}
 	one.handler = far.NewHandler(far.HandlerOptions{
-		Source: a, Members: n,
+		Source: from, Members: n,
 		Audit: func(_ context.Context, a far.Access) {
 			one.mu.Lock()
 			defer one.mu.Unlock()
@@ -89,13 +102,24 @@ func (n *network) node(t testing.TB, site string) *node {
 	n.mu.Lock()
 	n.nodes[self.ID()] = one
 	n.mu.Unlock()
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-ended, a.Close(), ring.Close()); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
 	return one
+}
+
+// plain makes a node without an archive of its own.
+func (n *network) plain(t testing.TB, site string, from far.Source) *node {
+	t.Helper()
+	self, err := identity.Open(vfs.NewMem(), "keys")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n.serve(t, site, self, from)
+}
+
+// between puts something in the way of a node's handler; nil: the node is gone.
+func (n *network) between(id string, do func(*http.Request, http.Handler) http.Handler) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.broken[id] = do
 }
 
 // SealingKey implements far.Members.

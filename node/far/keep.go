@@ -48,7 +48,7 @@ func (c *Client) keep() {
 			return
 		}
 		o := c.keeping[0]
-		whole := o.here == o.units && !c.closed && c.takeLocked(o, 0, o.units)
+		whole := o.here == o.units && !c.closed && c.takeLocked(o, 0, o.units, true)
 		c.mu.Unlock()
 		kept := false
 		if whole {
@@ -63,9 +63,7 @@ func (c *Client) keep() {
 		}
 		if kept { // it is elsewhere now: let its memory go first
 			for _, b := range o.blocks {
-				if b != nil {
-					c.mem.recent.MoveToBack(b.elem)
-				}
+				c.mem.recent.MoveToBack(b.elem)
 			}
 		}
 		c.mu.Unlock()

@@ -280,6 +280,9 @@ func TestASeriesFillsTheLink(t *testing.T) {
 		{world.Gbps, 400, true}, {world.Gbps, 400, false},
 	} {
 		t.Run(fmt.Sprintf("%dMbps,whole=%v", test.rate/world.Mbps, test.whole), func(t *testing.T) {
+			if testing.Short() && test.rate > 100*world.Mbps {
+				t.Skip("400 images are many")
+			}
 			s := newShelf(t, test.images, 512, 64<<20)
 			overLink(t, s, world.Link{Delay: delay, Rate: test.rate}, func(t *testing.T, l *linked) {
 				started := time.Now()
@@ -314,6 +317,9 @@ func TestASeriesFillsTheLink(t *testing.T) {
 func TestAFirstFrameTakesOneRoundTrip(t *testing.T) {
 	for _, rate := range []world.Rate{100 * world.Mbps, world.Gbps} {
 		for _, images := range []int{100, 1500} {
+			if testing.Short() && images > 100 {
+				continue
+			}
 			t.Run(fmt.Sprintf("%dMbps,%d", rate/world.Mbps, images), func(t *testing.T) {
 				s := newShelf(t, images, 256, 64<<20)
 				overLink(t, s, world.Link{Delay: delay, Rate: rate}, func(t *testing.T, l *linked) {
@@ -346,5 +352,31 @@ func TestAFirstFrameTakesOneRoundTrip(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// BenchmarkSeries reads a series from a handler beside it: what both sides cost,
+// without a network.
+func BenchmarkSeries(b *testing.B) {
+	s := newShelf(b, 100, 512, 32<<20)
+	net := newNetwork()
+	origin, asker := net.plain(b, "A", s), net.plain(b, "B", nil)
+	b.SetBytes(s.bytes())
+	b.ReportAllocs()
+	for b.Loop() {
+		c := asker.client(nil)
+		m, err := c.Find(b.Context(), origin.self.ID(), s.holdings[0].Record.Sop)
+		if err != nil {
+			b.Fatal(err)
+		}
+		series := c.Read(m)
+		series.Whole()
+		for i := range m.Packs {
+			r := series.Pack(i)
+			if _, err := io.Copy(io.Discard, io.NewSectionReader(r.With(b.Context()), 0, r.Size())); err != nil {
+				b.Fatal(err)
+			}
+		}
+		c.Close()
 	}
 }

@@ -31,7 +31,7 @@ type object struct {
 	pack     Pack           // of a pack
 	verifier *seal.Verifier // of a pack; nil: staged
 
-	blocks     []*block
+	blocks     map[int]*block
 	here       int   // units
 	resident   int64 // bytes of blocks
 	fetches    int   // under way
@@ -68,7 +68,7 @@ func newObject(key objectKey, size, unit int64) *object {
 	units := int((size + unit - 1) / unit)
 	return &object{
 		key: key, size: size, unit: unit, units: units,
-		blocks: make([]*block, (units+unitsAtOnce-1)/unitsAtOnce), refused: map[string]bool{},
+		blocks: map[int]*block{}, refused: map[string]bool{},
 	}
 }
 
@@ -80,28 +80,33 @@ func (o *object) coming(unit int) *fetch {
 	return nil
 }
 
-// missing reports whether a unit is neither here nor coming.
-func (o *object) missing(unit int) bool {
-	b := o.blocks[unit/unitsAtOnce]
-	return !b.has(unit) && (b == nil || b.by[unit%unitsAtOnce] == nil)
-}
-
-// gaps yields the runs of units in [from, to) that are missing, of at most
-// maxFetch bytes each.
+// gaps yields the runs of units in [from, to) that are neither here nor coming, of
+// at most maxFetch bytes each, until yield returns false.
 func (o *object) gaps(from, to int, yield func(from, to int) bool) {
 	most := int(maxFetch / o.unit)
-	for u := from; u < to; u++ {
-		if !o.missing(u) {
+	start := -1 // of the run at hand
+	for u := from; u < to; {
+		b := o.blocks[u/unitsAtOnce]
+		end := min(to, (u/unitsAtOnce+1)*unitsAtOnce) // of what the block says
+		if b != nil && b.taken == 1<<unitsAtOnce-1 && start < 0 {
+			u = end
 			continue
 		}
-		start := u
-		for u < to && u-start < most && o.missing(u) {
-			u++
+		for ; u < end; u++ {
+			missing := b == nil || b.taken&(1<<(u%unitsAtOnce)) == 0
+			if start >= 0 && (!missing || u-start == most) {
+				if !yield(start, u) {
+					return
+				}
+				start = -1
+			}
+			if missing && start < 0 {
+				start = u
+			}
 		}
-		if !yield(start, u) {
-			return
-		}
-		u--
+	}
+	if start >= 0 {
+		yield(start, to)
 	}
 }
 
@@ -150,7 +155,7 @@ func (p pinned) ReadAt(b []byte, off int64) (int, error) {
 	full := unitsAtOnce * p.o.unit
 	done := 0
 	for done < len(b) && off < p.o.size {
-		n := copy(b[done:], p.o.blocks[off/full].mem[off%full:])
+		n := copy(b[done:], p.o.blocks[int(off/full)].mem[off%full:])
 		done, off = done+n, off+int64(n)
 	}
 	if done < len(b) {

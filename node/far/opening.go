@@ -256,7 +256,7 @@ func (c *Client) put(key objectKey, makeObject func() (*object, error), first in
 	to := int((end + o.unit - 1) / o.unit)
 	var fetches []*fetch
 	o.gaps(int(first), to, func(a, b int) bool {
-		f := c.claimLocked(o, a, b)
+		f := c.claimLocked(o, a, b, true)
 		if f != nil {
 			fetches = append(fetches, f)
 		}

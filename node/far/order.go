@@ -95,12 +95,16 @@ func cut(m *Manifest) *pieces {
 	return p
 }
 
+// maxPieces bounds those of one run, whose length is only claimed.
+const maxPieces = 4096
+
 // run adds a run of plaintext as pieces.
 func (p *pieces) run(object int, from, to, unit int64) {
+	step := max(pieceBytes, (to-from)/maxPieces)
 	for from < to {
 		end := to
-		if to-from > 2*pieceBytes {
-			end = from + pieceBytes
+		if to-from > 2*step {
+			end = from + step
 		}
 		p.all = append(p.all, piece{object: object, from: int(from / unit), to: int((end + unit - 1) / unit)})
 		from = end

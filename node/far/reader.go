@@ -62,6 +62,7 @@ func (r *Reader) some(ctx context.Context, p []byte, off int64) (int, error) {
 			return 0, err
 		}
 		if b := o.blocks[unit/unitsAtOnce]; b.has(unit) {
+			c.pinLocked(b) // before anything is read ahead into its place
 			r.series.readLocked(r.index, unit)
 			return c.copyUnlock(b, p, off), nil
 		}
@@ -111,8 +112,8 @@ func (c *Client) await(ctx context.Context, f *fetch, unit int) error {
 	}
 }
 
-// copyUnlock copies what a block has from off on, without the lock, and returns
-// how much that was.
+// copyUnlock copies what a pinned block has from off on, without the lock, unpins
+// it, and returns how much that was.
 func (c *Client) copyUnlock(b *block, p []byte, off int64) int {
 	full := unitsAtOnce * b.of.unit
 	from := off - int64(b.index)*full
@@ -120,8 +121,10 @@ func (c *Client) copyUnlock(b *block, p []byte, off int64) int {
 	for to < int64(len(b.mem)) && b.has(int(to/b.of.unit)) {
 		to += b.of.unit
 	}
-	to = min(to, int64(len(b.mem)))
-	c.pinLocked(b)
+	to = min(to, int64(len(b.mem)), from+int64(len(p)))
+	for u := from / b.of.unit; u*b.of.unit < to; u++ {
+		b.seen |= 1 << u
+	}
 	c.mu.Unlock()
 	n := copy(p, b.mem[from:to])
 	c.mu.Lock()

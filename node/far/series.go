@@ -24,7 +24,7 @@ type Series struct {
 // is asked after them, and is the only one for what is staged. The manifest may
 // be made of stored rows, whenever they were got.
 func (c *Client) Read(m *Manifest, nodes ...string) *Series {
-	s := &Series{client: c, manifest: m, pieces: cut(m)}
+	s := &Series{client: c, manifest: m, pieces: cut(m), last: -1}
 	s.nodes = append(slices.Clone(nodes), m.Node)
 	for i := range m.Instances {
 		if m.Instances[i].Pack < 0 {
@@ -109,7 +109,7 @@ func (s *Series) demandLocked(index int, o *object, from, to int) *fetch {
 // readLocked notes that a unit is read, and reads ahead of it.
 func (s *Series) readLocked(index, unit int) {
 	i := s.pieces.holding(index, unit)
-	if i < 0 {
+	if i < 0 || i == s.last {
 		return
 	}
 	for o := range s.paces {
@@ -133,8 +133,9 @@ func (s *Series) aheadLocked() {
 	}
 	reach := window
 	if window == maxWindow {
-		reach = max(window, min(maxReach, s.client.mem.limit/4)) // others read too
+		reach = maxReach
 	}
+	window, reach = min(window, s.client.mem.limit/8), min(reach, s.client.mem.limit/4) // others read too
 	room := window - s.flying
 	if room < min(window/4, maxFetch) || window == 0 {
 		return

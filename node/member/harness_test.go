@@ -34,6 +34,7 @@ type memory struct {
 	// down makes the network unable to decide.
 	down      bool
 	decisions int
+	syncs     int
 }
 
 func newMemory() *memory {
@@ -60,6 +61,13 @@ func (m *memory) Changed() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.changed
+}
+
+func (m *memory) Sync() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.syncs++
+	return nil
 }
 
 func (m *memory) current(context.Context) error {

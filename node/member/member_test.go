@@ -1,6 +1,7 @@
 package member
 
 import (
+	"context"
 	"crypto/ed25519"
 	"errors"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 
 	"pelago/cluster/authority"
 	"pelago/cluster/fault"
+	"pelago/cluster/gossip"
 	"pelago/cluster/port"
 )
 
@@ -354,27 +356,33 @@ func TestSignersAreVotersAndAtLeastThreeSites(t *testing.T) {
 	}
 }
 
-func TestASiteIsAsItsBestNode(t *testing.T) {
-	for name, c := range map[string]struct {
-		revoked, alive, drained bool
-		want                    State
-	}{
-		"alive": {false, true, false, Alive}, "drained": {false, true, true, Drained},
-		"silent although drained": {false, false, true, Silent}, "removed although alive": {true, true, false, Removed},
-	} {
-		if got := stateOf(c.revoked, c.alive, c.drained); got != c.want {
-			t.Errorf("%s: %s", name, got)
+func TestNodesAreListedWithWhatIsHeardOfThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := w.found("10.0.0.1", "Mercy")
+		w.votes = []string{a.id()}
+		b, c := w.join("10.0.0.2", "Grace", a), w.join("10.0.0.3", "Hope", a)
+		a.o.Alive = func() []gossip.Member {
+			return []gossip.Member{{Node: b.id(), RTT: time.Second, Meta: gossip.Meta{Free: 7}}}
 		}
-	}
-	of := func(site string, s State) Node { return Node{Member: Member{Site: site}, State: s} }
-	sites := bySite([]Node{of("A", Removed), of("B", Silent), of("B", Alive), of("B", Drained), of("C", Drained)})
-	var got []State
-	for _, s := range sites {
-		got = append(got, s.State)
-	}
-	if !slices.Equal(got, []State{Removed, Alive, Drained}) || len(sites[1].Nodes) != 3 {
-		t.Errorf("%v", sites)
-	}
+		if err := b.Remove(t.Context(), c.id(), ""); err != nil {
+			t.Fatal(err)
+		}
+		w.until("a knows", func() bool { return a.registry.Revoked(c.id()) })
+		nodes := a.Nodes()
+		if len(nodes) != 3 || nodes[0].Node != b.id() || nodes[1].Node != c.id() || nodes[2].Node != a.id() {
+			t.Fatalf("%+v", nodes)
+		}
+		if n := nodes[0]; !n.Alive || n.Removed || n.Votes || n.RTT != time.Second || n.Heard.Free != 7 {
+			t.Errorf("one that is heard: %+v", n)
+		}
+		if n := nodes[1]; n.Alive || !n.Removed || n.Signs {
+			t.Errorf("one that was removed: %+v", n)
+		}
+		if n := nodes[2]; !n.Alive || !n.Self || !n.Votes || !n.Signs || !n.Founder {
+			t.Errorf("itself: %+v", n)
+		}
+	})
 }
 
 func TestARecordOfAnotherNodesKeyIsNotTaken(t *testing.T) {
@@ -430,4 +438,29 @@ func TestFoundingMakesUpANameAndKeepsItsPapers(t *testing.T) {
 	if err := again.MaySign(make([]byte, 80)); !fault.Is(err, fault.Corrupt) {
 		t.Errorf("a key that does not open: %v", err)
 	}
+}
+
+func TestANodeThatNobodyFindsHasAnotherSayWhereItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := w.found("10.0.0.1", "Mercy")
+		b := w.join("10.0.0.2", "Grace", a)
+		w.until("it is known", func() bool { return a.registry.Belongs(b.id()) && b.registry.Known() })
+		// b's own decisions reach nobody, and it is heard of where it was.
+		b.o.Current = func(context.Context) error { return fault.New(fault.Unavailable, "no leader") }
+		a.registry.o.Heard = func(node string) (string, bool) { return "10.0.0.2:7700", node == b.id() }
+		b.o.Place.Address = "10.0.0.2:7701"
+		if err := b.keep(t.Context()); err != nil {
+			t.Error(err)
+		}
+		a.sees(w, b.id(), "10.0.0.2:7701")
+		// What is heard later is newer again.
+		a.registry.o.Heard = func(node string) (string, bool) { return "10.0.0.2:7702", node == b.id() }
+		a.sees(w, b.id(), "10.0.0.2:7702")
+		for name, address := range map[string]string{"nothing": "", "no port": "10.0.0.2", "too long": strings.Repeat("a", 300) + ":1"} {
+			if _, err := b.o.Peers.Do(t.Context(), a.id(), http.MethodPost, pathAddress, strings.NewReader(address)); !fault.Is(err, fault.Invalid) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
 }

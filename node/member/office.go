@@ -157,7 +157,7 @@ func (o *Office) renewSelf(ctx context.Context) ([]byte, error) {
 // renewElsewhere asks members in any order until one answers: by the join
 // protocol, which takes an expired certificate too.
 func (o *Office) renewElsewhere(ctx context.Context, request authority.Renewal) ([]byte, error) {
-	err := error(errNoSigner)
+	err := errNoSigner
 	members := o.others()
 	rand.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
 	for _, member := range members {

@@ -16,6 +16,7 @@ const (
 	pathMembers  = "/node/members"  // GET: the members, for a node that has just joined
 	pathOffice   = "/node/office"   // POST: a request of the join protocol, for a node that may sign
 	pathStanding = "/node/standing" // GET: nothing; who gets an answer is taken in
+	pathAddress  = "/node/address"  // POST: the address where the asker is reached now
 )
 
 // maxMembersBody bounds the list of members, as [identity.WriteFile]'s readers do
@@ -30,6 +31,7 @@ func (o *Office) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+pathMembers, o.serveMembers)
 	mux.HandleFunc("POST "+pathOffice, o.serveOffice)
+	mux.HandleFunc("POST "+pathAddress, o.serveAddress)
 	mux.HandleFunc("GET "+pathStanding, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	return mux
 }
@@ -54,6 +56,28 @@ func (o *Office) serveMembers(w http.ResponseWriter, _ *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(b) // an asker that is gone asks again
+}
+
+// serveAddress records where a node says it is. It says so itself: the connection
+// is its own.
+func (o *Office) serveAddress(w http.ResponseWriter, r *http.Request) {
+	from, err := port.PeerOf(*r.TLS)
+	if err != nil {
+		call.Refuse(w, err)
+		return
+	}
+	address, err := call.Read(r.Body, authority.MaxAddress)
+	if err == nil {
+		err = authority.Place{Address: string(address)}.Check()
+	}
+	if err == nil {
+		err = o.move(r.Context(), from.Node, string(address))
+	}
+	if err != nil {
+		call.Refuse(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // serveOffice answers a request that another node carried here. It goes no further:

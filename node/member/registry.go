@@ -20,6 +20,8 @@ type Catalog interface {
 	RegistryRecord(kind, name string) ([]byte, error)
 	// Changed is closed after the next change of the catalogue.
 	Changed() <-chan struct{}
+	// Sync makes what was applied durable.
+	Sync() error
 }
 
 // settle is how long changes of the catalogue may gather before the registry is
@@ -51,10 +53,13 @@ type Registry struct {
 // view is the registry at a moment. It is never changed.
 type view struct {
 	members map[string]Member
-	revoked map[string]Revocation
-	signers map[string][]byte
-	hinted  bool          // it is made of hints
-	changed chan struct{} // closed when there is another
+	// outdated is what was heard of a node when its record came to say otherwise:
+	// what is heard since is newer, and this is not.
+	outdated map[string]string
+	revoked  map[string]Revocation
+	signers  map[string][]byte
+	hinted   bool          // it is made of hints
+	changed  chan struct{} // closed when there is another
 }
 
 // NewRegistry reads the registry, so that it answers from the start.
@@ -81,7 +86,13 @@ func (r *Registry) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.take(v)
+		if r.take(v) {
+			// What the catalogue loses in a crash the log brings back, but from others:
+			// who they are must not be in it.
+			if err := r.o.Catalog.Sync(); err != nil {
+				return fault.New(fault.KindOf(err), "member: keep the members: %w", err)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -99,11 +110,12 @@ func (r *Registry) Run(ctx context.Context) error {
 
 // take makes a view the present one, if it differs, and tells of those that were
 // removed.
-func (r *Registry) take(v *view) {
+func (r *Registry) take(v *view) (changed bool) {
 	old := r.now.Load()
 	if !v.differs(old) {
-		return
+		return false
 	}
+	v.outdated = r.outdated(old, v)
 	r.now.Store(v)
 	close(old.changed)
 	for node := range v.revoked {
@@ -116,6 +128,25 @@ func (r *Registry) take(v *view) {
 			r.o.Revoked(node)
 		}
 	}
+	return true
+}
+
+// outdated notes what is heard of nodes whose records have changed.
+func (r *Registry) outdated(old, v *view) map[string]string {
+	outdated := maps.Clone(old.outdated)
+	for node, m := range v.members {
+		if was, known := old.members[node]; !known || was.Address == m.Address || r.o.Heard == nil {
+			continue
+		}
+		if outdated == nil {
+			outdated = map[string]string{}
+		}
+		delete(outdated, node)
+		if address, heard := r.o.Heard(node); heard {
+			outdated[node] = address
+		}
+	}
+	return outdated
 }
 
 func (v *view) differs(old *view) bool {
@@ -216,28 +247,6 @@ func compareMembers(a, b Member) int {
 	return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Node, b.Node))
 }
 
-// Standing is a member as the catalogue has it, and whether it was removed.
-type Standing struct {
-	Member
-	Revoked bool
-}
-
-// All reads every member from the catalogue as it is now, removed ones too, by
-// site and id; none while there are hints only.
-func (r *Registry) All() ([]Standing, error) {
-	v, err := r.read()
-	if err != nil || v.hinted {
-		return nil, err
-	}
-	all := make([]Standing, 0, len(v.members))
-	for node, m := range v.members {
-		_, revoked := v.revoked[node]
-		all = append(all, Standing{m, revoked})
-	}
-	slices.SortFunc(all, func(a, b Standing) int { return compareMembers(a.Member, b.Member) })
-	return all, nil
-}
-
 // Changed is closed when Revoked, Belongs or Members answer otherwise than now.
 func (r *Registry) Changed() <-chan struct{} { return r.now.Load().changed }
 
@@ -248,9 +257,9 @@ func (r *Registry) Known() bool {
 	return ok && !v.hinted
 }
 
-// Locate returns the address of a node's port: what it says itself, if it was
-// heard of, since its record may be older; whoever answers there has to prove who
-// it is. fault.Unavailable for a node that is not known or was removed.
+// Locate returns the address of a node's port: what was heard of it since its
+// record has changed, else what the record says; whoever answers there has to
+// prove who it is. fault.Unavailable for a node that is not known or was removed.
 func (r *Registry) Locate(_ context.Context, node string) (string, error) {
 	v := r.now.Load()
 	m, ok := v.members[node]
@@ -258,7 +267,7 @@ func (r *Registry) Locate(_ context.Context, node string) (string, error) {
 		return "", fault.New(fault.Unavailable, "member: node %s was removed from the network", node)
 	}
 	if r.o.Heard != nil {
-		if address, heard := r.o.Heard(node); heard {
+		if address, heard := r.o.Heard(node); heard && address != v.outdated[node] {
 			return address, nil
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,8 +20,12 @@ const (
 	// who votes changes without one.
 	keepEvery = 5 * time.Minute
 	keepRetry = 2 * time.Second
-	// decideTime bounds one decision of a task.
+	// beginRetry is the pause while a network of one has no leader yet: some
+	// milliseconds after its start it has.
+	beginRetry = 20 * time.Millisecond
+	// decideTime bounds one round of decisions of a task, moveTime that of an address.
 	decideTime = 30 * time.Second
+	moveTime   = 5 * time.Second
 	// watchEvery is how often a node makes sure that others still take it in.
 	watchEvery = 30 * time.Second
 	watchTime  = 10 * time.Second
@@ -58,8 +63,10 @@ func (o *Office) Serve(ctx context.Context, l net.Listener) error {
 func (o *Office) Begin(ctx context.Context) error {
 	m := o.o.Membership
 	if m.Founder() && !o.o.Registry.Known() {
-		if err := o.begin(ctx); err != nil {
-			return err
+		for err := o.begin(ctx); err != nil; err = o.begin(ctx) {
+			if !fault.Is(err, fault.Unavailable) || !sleep(ctx, beginRetry) {
+				return err
+			}
 		}
 	}
 	for {
@@ -136,6 +143,9 @@ func (o *Office) keep(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, decideTime)
 	defer cancel()
 	self := o.o.Membership.Self.ID()
+	if o.o.Membership.Founder() && !o.o.Registry.Known() {
+		return o.begin(ctx)
+	}
 	m, ok := o.o.Registry.Member(self)
 	if !ok || !o.o.Registry.Known() || o.o.Registry.Revoked(self) {
 		if o.o.Registry.Revoked(self) {
@@ -145,9 +155,10 @@ func (o *Office) keep(ctx context.Context) error {
 	}
 	var errs []error
 	if m.Address != o.o.Place.Address {
-		err := o.decide(ctx, func(s *step) error {
-			return o.amend(s, self, func(m *Member) { m.Address = o.o.Place.Address })
-		})
+		err := o.move(ctx, self, o.o.Place.Address)
+		if err != nil { // nobody who leads finds this node where it is now: others are asked to say so
+			err = o.announce(ctx)
+		}
 		if err == nil {
 			o.o.Log.Info("the network knows the new address of this node", "address", o.o.Place.Address)
 		}
@@ -156,16 +167,40 @@ func (o *Office) keep(ctx context.Context) error {
 	return errors.Join(append(errs, o.take(), o.seal(ctx))...)
 }
 
+// move records where a node is reached now.
+func (o *Office) move(ctx context.Context, node, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, moveTime)
+	defer cancel()
+	return o.decide(ctx, func(s *step) error {
+		return o.amend(s, node, func(m *Member) { m.Address = address })
+	})
+}
+
+// announce has another node record where this one is.
+func (o *Office) announce(ctx context.Context) error {
+	others := o.others()
+	rand.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
+	err := fault.New(fault.Unavailable, "member: there is nobody to tell the new address")
+	for _, m := range others {
+		var answer *http.Response
+		answer, err = o.o.Peers.Do(ctx, m.Node, http.MethodPost, pathAddress, strings.NewReader(o.o.Place.Address))
+		if err == nil {
+			return answer.Body.Close()
+		}
+	}
+	return err
+}
+
 // KeepValid renews this node's certificate whenever it is due, until the context
 // ends. The certificate of a node that was removed is not renewed any more.
 func (o *Office) KeepValid(ctx context.Context) error {
 	err := o.o.Membership.Credentials.KeepValid(ctx, o.renewSelf, func(err error) {
 		o.o.Log.Warn("the certificate could not be renewed yet", "error", err)
 	})
-	if errors.Is(err, authority.Revoked) || ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil && !errors.Is(err, authority.Revoked) {
+		return err
 	}
-	return err
+	return nil
 }
 
 // Watch finds out whether the network has removed this node, until the context
@@ -174,12 +209,8 @@ func (o *Office) KeepValid(ctx context.Context) error {
 // fails, by the join protocol, whose answer says why.
 func (o *Office) Watch(ctx context.Context) error {
 	for {
-		timer := time.NewTimer(jitter(watchEvery))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !sleep(ctx, jitter(watchEvery)) {
 			return nil
-		case <-timer.C:
 		}
 		if others := o.others(); len(others) > 0 && !o.Removed() {
 			o.watch(ctx, others[rand.IntN(len(others))].Node)
@@ -233,6 +264,18 @@ func (o *Office) wasRemoved() {
 // Removed reports whether the network has said that this node was removed.
 func (o *Office) Removed() bool {
 	return o.removed.Load() || o.o.Registry.Revoked(o.o.Membership.Self.ID())
+}
+
+// sleep waits and reports whether it did to the end.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func jitter(d time.Duration) time.Duration { return d - d/4 + rand.N(d/2) }

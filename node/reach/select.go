@@ -15,6 +15,28 @@ import (
 	"pelago/replication/catalog"
 )
 
+// SelectAt yields what another node holds of a series now, whatever the catalogue
+// here says: for those who were told by somebody that it is there.
+func (r *Reader) SelectAt(ctx context.Context, node, study, series string) iter.Seq2[archive.Ref, error] {
+	return func(yield func(archive.Ref, error) bool) {
+		k, err := r.fetch(ctx, seriesAt{study, series, node}, func(ctx context.Context) (*far.Manifest, error) {
+			return r.o.Client.Series(ctx, node, study, series)
+		}, catalog.Holder{})
+		if err != nil {
+			yield(archive.Ref{}, err)
+			return
+		}
+		for i := range k.Instances {
+			if r.deleted(study, series, k.Instances[i].Record) {
+				continue
+			}
+			if !yield(version{k, i}.ref(), nil) {
+				return
+			}
+		}
+	}
+}
+
 // selectAll yields a study or a series. What is whole here is streamed from here.
 func (r *Reader) selectAll(ctx context.Context, study, series string) iter.Seq2[archive.Ref, error] {
 	if study == "" && series == "" {
@@ -271,7 +293,7 @@ func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (ver
 		}
 	}
 	if all.silent != nil {
-		missing := &archive.Missing{Study: study, Series: series, Instances: 1}
+		missing := &archive.Missing{Study: study, Series: series, SOP: sop, Instances: 1}
 		return version{}, fault.New(fault.Unavailable, "reach: %w: %w", missing, all.silent)
 	}
 	return version{}, errNothing()
@@ -335,7 +357,8 @@ func (r *Reader) seek(ctx context.Context, nodes []string, study, series, sop st
 	}
 	for _, err := range failed {
 		if err != nil && !fault.Is(err, fault.NotFound) {
-			return version{}, fault.New(fault.Unavailable, "reach: an instance that no node that answers has: %w", err)
+			missing := &archive.Missing{Study: study, Series: series, SOP: sop, Instances: 1}
+			return version{}, fault.New(fault.Unavailable, "reach: no node that answers has it: %w: %w", missing, err)
 		}
 	}
 	return version{}, errNothing()

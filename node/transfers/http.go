@@ -3,8 +3,6 @@ package transfers
 import (
 	"io"
 	"net/http"
-	"strconv"
-	"sync"
 )
 
 // Transport counts the bodies of answers that come through a round tripper of
@@ -20,14 +18,14 @@ type transport struct {
 	kind     func(path string) Kind
 }
 
-// RoundTrip implements [http.RoundTripper]. The transfer ends with its body.
+// RoundTrip implements [http.RoundTripper]. The call ends with its body.
 func (t *transport) RoundTrip(q *http.Request) (*http.Response, error) {
 	answer, err := t.next.RoundTrip(q)
 	if err != nil || answer.StatusCode/100 != 2 {
 		return answer, err
 	}
 	if kind := t.kind(q.URL.Path); kind != None {
-		answer.Body = &countedBody{ReadCloser: answer.Body, running: t.registry.Begin(kind, q.URL.Hostname(), true, answer.ContentLength)}
+		answer.Body = &countedBody{ReadCloser: answer.Body, call: t.registry.Begin(kind, q.URL.Hostname(), true)}
 	}
 	return answer, nil
 }
@@ -35,27 +33,26 @@ func (t *transport) RoundTrip(q *http.Request) (*http.Response, error) {
 // countedBody is an answer's body while it is read.
 type countedBody struct {
 	io.ReadCloser
-	running *Running
-	once    sync.Once
+	call *Call
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.running.Add(n)
+	b.call.Add(n)
 	if err != nil {
-		b.once.Do(b.running.End)
+		b.call.End()
 	}
 	return n, err
 }
 
 func (b *countedBody) Close() error {
-	b.once.Do(b.running.End)
+	b.call.End()
 	return b.ReadCloser.Close()
 }
 
 // Handler counts the bodies of answers that a handler of peer calls writes. peer
-// names the node that asks, "" if there is none. The transfer lasts as long as
-// the handler runs.
+// names the node that asks, "" if there is none. The call lasts as long as the
+// handler runs.
 func (r *Registry) Handler(next http.Handler, kind func(path string) Kind, peer func(*http.Request) string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		k := kind(q.URL.Path)
@@ -63,30 +60,26 @@ func (r *Registry) Handler(next http.Handler, kind func(path string) Kind, peer 
 			next.ServeHTTP(w, q)
 			return
 		}
-		running := r.Begin(k, peer(q), false, -1)
-		defer running.End()
-		next.ServeHTTP(&countedWriter{ResponseWriter: w, running: running}, q)
+		call := r.Begin(k, peer(q), false)
+		defer call.End()
+		next.ServeHTTP(&countedWriter{ResponseWriter: w, call: call}, q)
 	})
 }
 
 // countedWriter is an answer while it is written.
 type countedWriter struct {
 	http.ResponseWriter
-	running *Running
-	begun   bool
+	call *Call
 }
 
 func (w *countedWriter) Write(p []byte) (int, error) {
-	if !w.begun {
-		w.begun = true
-		if total, err := strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64); err == nil {
-			w.running.Expect(total)
-		}
-	}
 	n, err := w.ResponseWriter.Write(p)
-	w.running.Add(n)
+	w.call.Add(n)
 	return n, err
 }
+
+// Flush sends what was written, where the answer can.
+func (w *countedWriter) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
 
 // Unwrap lets [http.ResponseController] reach what is below.
 func (w *countedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -19,85 +19,109 @@ const (
 	Catalogue Kind = "catalogue" // a checkpoint for a node that is new or far behind
 )
 
-// maxListed bounds what [Registry.Running] returns: more is of no use to
-// anybody who reads it.
-const maxListed = 256
+// lingers is how long a transfer is one with the next of its kind: a series is
+// read in many ranges, and who looks wants to see one thing.
+const lingers = 5 * time.Second
 
-// Transfer is one that is under way.
+// Transfer is what moves between this node and another.
 type Transfer struct {
 	Kind     Kind
 	Incoming bool
 	Node     string // the other one's id
+	Calls    int    // under way just now
 	Bytes    int64  // so far
-	Total    int64  // -1: not known before the end
 	Began    time.Time
+}
+
+// way is what transfers are one by.
+type way struct {
+	kind     Kind
+	node     string
+	incoming bool
+}
+
+// flow is a transfer as it is kept.
+type flow struct {
+	bytes atomic.Int64
+	began time.Time
+	calls int
+	ended time.Time // the last of the calls, when there is none
 }
 
 // Registry is the transfers that are under way. The zero value has none.
 type Registry struct {
 	in, out atomic.Int64 // bytes moved since the start
 
-	mu      sync.Mutex // guards running
-	running map[*Running]struct{}
+	mu    sync.Mutex // guards flows, but for their bytes
+	flows map[way]*flow
 }
 
-// Running is a transfer under way; whoever began it ends it.
-type Running struct {
+// Call is one call of a transfer; whoever began it ends it.
+type Call struct {
 	registry *Registry
-	transfer Transfer // but for Bytes and Total
-	bytes    atomic.Int64
-	total    atomic.Int64
+	flow     *flow
+	incoming bool
+	once     sync.Once
 }
 
-// Begin lists a transfer until it is ended. total is -1 when it is not known.
-func (r *Registry) Begin(kind Kind, node string, incoming bool, total int64) *Running {
-	t := &Running{registry: r, transfer: Transfer{Kind: kind, Incoming: incoming, Node: node, Began: time.Now()}}
-	t.Expect(total)
+// Begin lists a call until it is ended, and its transfer until a moment later.
+func (r *Registry) Begin(kind Kind, node string, incoming bool) *Call {
+	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.running == nil {
-		r.running = map[*Running]struct{}{}
+	r.forgetLocked(now)
+	key := way{kind, node, incoming}
+	f := r.flows[key]
+	if f == nil {
+		if r.flows == nil {
+			r.flows = map[way]*flow{}
+		}
+		f = &flow{began: now}
+		r.flows[key] = f
 	}
-	r.running[t] = struct{}{}
-	return t
+	f.calls++
+	return &Call{registry: r, flow: f, incoming: incoming}
+}
+
+// forgetLocked drops transfers that ended a while ago: there are at most as many
+// as nodes that were talked with since, by kind and direction.
+func (r *Registry) forgetLocked(now time.Time) {
+	maps.DeleteFunc(r.flows, func(_ way, f *flow) bool { return f.calls == 0 && now.Sub(f.ended) >= lingers })
 }
 
 // Add counts bytes that have moved.
-func (t *Running) Add(n int) {
-	t.bytes.Add(int64(n))
-	if t.transfer.Incoming {
-		t.registry.in.Add(int64(n))
+func (c *Call) Add(n int) {
+	c.flow.bytes.Add(int64(n))
+	if c.incoming {
+		c.registry.in.Add(int64(n))
 	} else {
-		t.registry.out.Add(int64(n))
+		c.registry.out.Add(int64(n))
 	}
 }
 
-// Expect says how many bytes there will be, where that was not known at first;
-// -1: not known.
-func (t *Running) Expect(total int64) { t.total.Store(total) }
-
-// End takes the transfer off the list. Ending it again changes nothing.
-func (t *Running) End() {
-	t.registry.mu.Lock()
-	defer t.registry.mu.Unlock()
-	delete(t.registry.running, t)
+// End ends the call. Ending it again changes nothing.
+func (c *Call) End() {
+	c.once.Do(func() {
+		c.registry.mu.Lock()
+		defer c.registry.mu.Unlock()
+		c.flow.calls--
+		c.flow.ended = time.Now()
+	})
 }
 
-// Running lists the transfers under way, the oldest first, and of very many the
-// oldest only.
+// Running lists the transfers under way, the oldest first.
 func (r *Registry) Running() []Transfer {
 	r.mu.Lock()
-	running := slices.Collect(maps.Keys(r.running))
-	r.mu.Unlock()
-	all := make([]Transfer, len(running))
-	for i, t := range running {
-		all[i] = t.transfer
-		all[i].Bytes, all[i].Total = t.bytes.Load(), t.total.Load()
+	defer r.mu.Unlock()
+	r.forgetLocked(time.Now())
+	var all []Transfer
+	for key, f := range r.flows {
+		all = append(all, Transfer{Kind: key.kind, Incoming: key.incoming, Node: key.node, Calls: f.calls, Bytes: f.bytes.Load(), Began: f.began})
 	}
 	slices.SortFunc(all, func(a, b Transfer) int {
 		return cmp.Or(a.Began.Compare(b.Began), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Kind, b.Kind))
 	})
-	return all[:min(len(all), maxListed)]
+	return all
 }
 
 // Moved returns the bytes that came in and went out since the start.

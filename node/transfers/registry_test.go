@@ -13,45 +13,50 @@ import (
 	"time"
 )
 
-func TestRunningTransfersAreListedUntilTheyEndTheOldestFirst(t *testing.T) {
+func TestCallsOfOneKindWithOneNodeAreOneTransferUntilAMomentAfterTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r Registry
 		if len(r.Running()) != 0 {
 			t.Error("a new registry has transfers")
 		}
 		began := time.Now()
-		first := r.Begin(Images, "a", true, 100)
+		first := r.Begin(Images, "a", true)
 		time.Sleep(time.Second)
-		second := r.Begin(Catalogue, "b", false, -1)
+		second := r.Begin(Catalogue, "b", false)
+		third := r.Begin(Images, "a", true)
 		first.Add(40)
-		first.Add(2)
+		third.Add(2)
 		second.Add(7)
-		want := []Transfer{
-			{Kind: Images, Incoming: true, Node: "a", Bytes: 42, Total: 100, Began: began},
-			{Kind: Catalogue, Node: "b", Bytes: 7, Total: -1, Began: began.Add(time.Second)},
-		}
-		if got := r.Running(); !slices.Equal(got, want) {
+		images := Transfer{Kind: Images, Incoming: true, Node: "a", Calls: 2, Bytes: 42, Began: began}
+		catalogue := Transfer{Kind: Catalogue, Node: "b", Calls: 1, Bytes: 7, Began: began.Add(time.Second)}
+		if got, want := r.Running(), []Transfer{images, catalogue}; !slices.Equal(got, want) {
 			t.Errorf("%+v, want %+v", got, want)
 		}
 		first.End()
 		first.End()
-		if got := r.Running(); !slices.Equal(got, want[1:]) {
-			t.Errorf("after the end: %+v", got)
+		third.End()
+		time.Sleep(lingers - time.Nanosecond)
+		fourth := r.Begin(Images, "a", true)
+		fourth.Add(8)
+		images.Calls, images.Bytes = 1, 50
+		if got, want := r.Running(), []Transfer{images, catalogue}; !slices.Equal(got, want) {
+			t.Errorf("the next in time: %+v, want %+v", got, want)
 		}
-		if in, out := r.Moved(); in != 42 || out != 7 {
+		fourth.End()
+		time.Sleep(lingers)
+		if got, want := r.Running(), []Transfer{catalogue}; !slices.Equal(got, want) {
+			t.Errorf("after the end: %+v, want %+v", got, want)
+		}
+		fifth := r.Begin(Images, "a", true)
+		if got := r.Running()[1]; got.Bytes != 0 || got.Began == began {
+			t.Errorf("a new one goes on with %+v", got)
+		}
+		fifth.End()
+		second.End()
+		if in, out := r.Moved(); in != 50 || out != 7 {
 			t.Errorf("moved %d in, %d out", in, out)
 		}
 	})
-}
-
-func TestTheListIsBounded(t *testing.T) {
-	var r Registry
-	for range maxListed + 10 {
-		r.Begin(Images, "a", true, -1)
-	}
-	if n := len(r.Running()); n != maxListed {
-		t.Errorf("%d listed", n)
-	}
 }
 
 func kindOf(path string) Kind {
@@ -90,21 +95,21 @@ func TestBodiesOfAnswersAreCountedAsTheyAreRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := r.Running()
-	if len(got) != 1 || got[0].Bytes != 4 || got[0].Total != 10 || got[0].Node != "nodeb" || !got[0].Incoming || got[0].Kind != Images {
+	if len(got) != 1 || got[0].Bytes != 4 || got[0].Calls != 1 || got[0].Node != "nodeb" || !got[0].Incoming || got[0].Kind != Images {
 		t.Errorf("half read: %+v", got)
 	}
 	if rest, err := io.ReadAll(answer.Body); string(rest) != "456789" || err != nil {
 		t.Errorf("the rest: %q, %v", rest, err)
 	}
-	if len(r.Running()) != 0 {
-		t.Error("a body that is read to its end is still listed")
+	if r.Running()[0].Calls != 0 {
+		t.Error("a body that is read to its end is still under way")
 	}
 	if answer, err = ask("/archive/pack/8"); err != nil {
 		t.Fatal(err)
 	}
 	answer.Body.Close()
-	if len(r.Running()) != 0 {
-		t.Error("a body that was closed is still listed")
+	if r.Running()[0].Calls != 0 {
+		t.Error("a body that was closed is still under way")
 	}
 	for _, other := range []struct {
 		path   string
@@ -112,7 +117,7 @@ func TestBodiesOfAnswersAreCountedAsTheyAreRead(t *testing.T) {
 	}{{"/node/ping", 200}, {"/archive/pack/7", 503}, {"/archive/pack/7", 0}} {
 		status = other.status
 		answer, err := ask(other.path)
-		if len(r.Running()) != 0 {
+		if got := r.Running(); len(got) != 1 || got[0].Calls != 0 {
 			t.Errorf("%s, status %d is listed", other.path, other.status)
 		}
 		if (err != nil) != (other.status == 0) {
@@ -131,7 +136,6 @@ func TestAnswersAreCountedAsTheyAreWritten(t *testing.T) {
 	var r Registry
 	var during []Transfer
 	h := r.Handler(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		w.Header().Set("Content-Length", "6")
 		io.WriteString(w, "abc")
 		during = r.Running()
 		if err := http.NewResponseController(w).Flush(); err != nil {
@@ -144,14 +148,14 @@ func TestAnswersAreCountedAsTheyAreWritten(t *testing.T) {
 	if w.Body.String() != "abcdef" {
 		t.Errorf("answered %q", w.Body)
 	}
-	if len(during) != 1 || during[0].Bytes != 3 || during[0].Total != 6 || during[0].Node != "asker" || during[0].Incoming {
+	if len(during) != 1 || during[0].Bytes != 3 || during[0].Calls != 1 || during[0].Node != "asker" || during[0].Incoming {
 		t.Errorf("half written: %+v", during)
 	}
-	if len(r.Running()) != 0 {
-		t.Error("listed after the handler has returned")
+	if r.Running()[0].Calls != 0 {
+		t.Error("under way after the handler has returned")
 	}
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/raft/vote", nil))
-	if len(during) != 0 {
+	if len(during) != 1 || during[0].Calls != 0 {
 		t.Errorf("a question is listed: %+v", during)
 	}
 	if _, out := r.Moved(); out != 6 {

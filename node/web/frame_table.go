@@ -22,12 +22,19 @@ type frameTable struct {
 	unit   int // bytes that big endian swaps together; 1: none
 }
 
+// numbered names an instance by its local number at the node that stores it.
+type numbered struct {
+	origin string
+	number uint64
+}
+
 // frameTable returns the frame table of an opened instance, kept for the next
 // request when the archive numbers it.
 func (h *Handler) frameTable(inst archive.Instance) (*frameTable, error) {
-	number := inst.Ref().Number
-	if number != 0 {
-		if t, ok := h.tables.get(number); ok {
+	ref := inst.Ref()
+	name := numbered{ref.Origin, ref.Number}
+	if name.number != 0 {
+		if t, ok := h.tables.get(name); ok {
 			return t, nil
 		}
 	}
@@ -45,12 +52,12 @@ func (h *Handler) frameTable(inst archive.Instance) (*frameTable, error) {
 			}
 		}
 	}
-	if number != 0 {
+	if name.number != 0 {
 		bytes := int64(256)
 		for _, runs := range frames.Extents {
 			bytes += 24 + 16*int64(len(runs))
 		}
-		h.tables.put(number, t, bytes)
+		h.tables.put(name, t, bytes)
 	}
 	return t, nil
 }

@@ -29,9 +29,9 @@ type Handler struct {
 	mux      *http.ServeMux
 	describe http.Handler // of the capabilities, for OPTIONS on any path
 	buffers  *copyBuffers
-	zips     *sync.Pool                // of *gzip.Writer
-	tables   *lru[uint64, *frameTable] // by local number
-	pages    *lru[string, pieces]      // finished metadata documents by entity tag
+	zips     *sync.Pool                  // of *gzip.Writer
+	tables   *lru[numbered, *frameTable] // by local number
+	pages    *lru[string, pieces]        // finished metadata documents by entity tag
 
 	pixelMemory *pixelMemory
 }
@@ -63,7 +63,7 @@ func New(reads archive.Reads, writes archive.Writes, engine query.Engine, option
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
-	h.tables = newLRU[uint64, *frameTable](h.limits.FrameTables)
+	h.tables = newLRU[numbered, *frameTable](h.limits.FrameTables)
 	h.pages = newLRU[string, pieces](h.limits.Documents)
 	h.pixelMemory = newPixelMemory(h.limits.Decoded, h.limits.Wait)
 	h.routes()
@@ -144,9 +144,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // call is one request under way.
 type call struct {
 	*Handler
-	w     *reply
-	r     *http.Request
-	event Event
+	w       *reply
+	r       *http.Request
+	missing int // instances of the selection that are known by number only
+	event   Event
 }
 
 // endpoint turns a step that may fail into a handler: it logs in, waits for its

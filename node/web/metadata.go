@@ -31,6 +31,9 @@ func (c *call) metadata() error {
 	}
 	root := c.root()
 	tag := metadataTag(refs, root, form)
+	if c.missing > 0 { // the tag is that of a document which is whole
+		return c.makeMetadata(refs, root, tag, form)
+	}
 	if c.unchanged(tag) {
 		return nil
 	}
@@ -55,6 +58,11 @@ func (c *call) metadata() error {
 func (c *call) makeMetadata(refs []archive.Ref, root, tag string, form document) error {
 	out := c.newDocuments(form, http.StatusOK, heldMetadata)
 	defer out.release()
+	if c.missing > 0 {
+		c.event.Failed += c.missing
+		out.held.status = http.StatusPartialContent
+		c.warn("some instances are not available now")
+	}
 	var missing error
 	for i := range refs {
 		ref := &refs[i]
@@ -65,6 +73,8 @@ func (c *call) makeMetadata(refs []archive.Ref, root, tag string, form document)
 			}
 			if missing == nil {
 				missing = err
+			}
+			if out.held.status == http.StatusOK {
 				out.held.status = http.StatusPartialContent
 				c.w.Header().Del("ETag")
 				c.warn("some instances are not available now")
@@ -88,7 +98,7 @@ func (c *call) makeMetadata(refs []archive.Ref, root, tag string, form document)
 	if err := out.close(); err != nil {
 		return err
 	}
-	if missing == nil && !form.xml && out.held.whole {
+	if out.held.status == http.StatusOK && !form.xml && out.held.whole {
 		c.pages.put(tag, out.held.held, int64(out.held.held.room()+len(tag)))
 	}
 	return nil
@@ -106,6 +116,7 @@ func metadataTag(refs []archive.Ref, root string, form document) string {
 		text(sum, ref.Series)
 		text(sum, ref.SOP)
 		text(sum, ref.Syntax)
+		text(sum, ref.Origin)
 		var b [16]byte
 		binary.LittleEndian.PutUint64(b[:], ref.Number)
 		binary.LittleEndian.PutUint64(b[8:], uint64(ref.Bytes))

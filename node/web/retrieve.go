@@ -46,10 +46,18 @@ func (c *call) selected() ([]archive.Ref, error) {
 	return c.list(c.event.Study, c.event.Series, c.event.Instance)
 }
 
-// list collects the instances of a study, series or instance.
+// list collects the instances of a study, series or instance. Those of which only
+// the number is known are counted: what is sent is partial.
 func (c *call) list(study, series, instance string) ([]archive.Ref, error) {
 	var refs []archive.Ref
+	var silent error
 	for ref, err := range c.reads.Select(c.r.Context(), study, series, instance) {
+		var missing *archive.Missing
+		if errors.As(err, &missing) {
+			c.missing += missing.Instances
+			silent = err
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -58,10 +66,13 @@ func (c *call) list(study, series, instance string) ([]archive.Ref, error) {
 		}
 		refs = append(refs, ref)
 	}
-	if len(refs) == 0 {
-		return nil, fault.New(fault.NotFound, "no such object")
+	switch {
+	case len(refs) > 0:
+		return refs, nil
+	case silent != nil:
+		return nil, silent
 	}
-	return refs, nil
+	return nil, fault.New(fault.NotFound, "no such object")
 }
 
 // send checks that the instances can be sent and sends them.
@@ -96,6 +107,8 @@ func (c *call) send(refs []archive.Ref, into container) error {
 // means all and 206 some (DESIGN §9). The first of them stay open for sending.
 func (c *call) available(out []outgoing) (int, []outgoing, error) {
 	there := out[:0]
+	all := len(out) + c.missing
+	c.event.Failed += c.missing
 	var missing error
 	for i, o := range out {
 		held, err := c.reads.Open(c.r.Context(), o.ref)
@@ -120,8 +133,8 @@ func (c *call) available(out []outgoing) (int, []outgoing, error) {
 	switch {
 	case len(there) == 0:
 		return 0, there, missing
-	case missing != nil:
-		c.warn("%d of %d instances are not available now", c.event.Failed, len(out))
+	case missing != nil || c.missing > 0:
+		c.warn("%d of %d instances are not available now", c.event.Failed, all)
 		return http.StatusPartialContent, there, nil //nolint:nilerr // what is missing was told of, the rest is served
 	}
 	return http.StatusOK, there, nil

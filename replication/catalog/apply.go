@@ -9,7 +9,7 @@ import (
 
 // maxTxnFacts bounds, roughly, the facts that are in memory at once while a
 // backlog is applied.
-const maxTxnFacts = 8192
+const maxTxnFacts = 2048
 
 // applied is an entry of a transaction and what became of it.
 type applied struct {
@@ -41,6 +41,7 @@ func (c *Catalog) Apply(entries []replication.Entry, at replication.Position) er
 		if e.Index <= known.Index {
 			continue
 		}
+		t.pass(e.Index - 1)
 		if e.Index > at.Index {
 			return fault.New(fault.Invalid, "catalog: entry %d beyond position %d", e.Index, at.Index)
 		}
@@ -62,6 +63,7 @@ func (c *Catalog) Apply(entries []replication.Entry, at replication.Position) er
 			t, done = c.begin(), nil
 		}
 	}
+	t.pass(at.Index)
 	return c.commit(t, at, done)
 }
 
@@ -89,7 +91,7 @@ func (c *Catalog) commit(t *txn, at replication.Position, done []applied) error 
 	c.next, c.founded = t.next, t.founded
 	c.totals.Store(&t.totals)
 	c.state.Store(&state{at, t.hash})
-	c.told.notify(done)
+	c.told.notify(done, t.passed)
 	return nil
 }
 
@@ -100,7 +102,7 @@ func (t *txn) entry(e replication.Entry) ([]error, error) {
 	case fault.Is(bad, fault.Unsupported):
 		return nil, bad
 	case bad != nil:
-		return []error{bad}, nil
+		return all(1, bad), nil
 	case entry.Batch != nil:
 		return t.batch(entry, e.Index)
 	}

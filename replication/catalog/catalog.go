@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"pelago/dimse/dicom"
@@ -36,6 +37,10 @@ const (
 
 // Catalog is the state machine and its indexes.
 type Catalog struct {
+	fs      vfs.FS
+	writing sstable.WriterOptions // of tables that are taken in
+	readers gate                  // of several rows
+
 	db      *pebble.DB
 	indexer Indexer
 	utf8    func() *dicom.Charset // of all attributes
@@ -89,11 +94,12 @@ func Open(o Options) (*Catalog, error) {
 	}
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref()
-	db, err := pebble.Open(o.Dir, pebbleOptions(o.FS, cache))
+	po := pebbleOptions(o.FS, cache)
+	db, err := pebble.Open(o.Dir, po)
 	if err != nil {
 		return nil, fmt.Errorf("catalog: open: %w", err)
 	}
-	c := &Catalog{db: db, told: newTold(), indexer: o.Indexer, vocabulary: remembered{}, patients: remembered{}, utf8: sync.OnceValue(func() *dicom.Charset {
+	c := &Catalog{fs: o.FS, writing: po.MakeWriterOptions(6, db.TableFormat()), db: db, told: newTold(), indexer: o.Indexer, vocabulary: remembered{}, patients: remembered{}, utf8: sync.OnceValue(func() *dicom.Charset {
 		utf8, _ := dicom.NewCharset([]string{"ISO_IR 192"}) // a registered term
 		return utf8
 	})}

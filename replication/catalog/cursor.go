@@ -75,14 +75,17 @@ func (c *Catalog) Cursor(node string) (Cursor, bool, error) {
 // follows decides whether a batch is the next one of its node's journal, and
 // returns the cursor after it. A batch that is known is neither: nil and false.
 //
-// Its result is fault.Denied when no member signed it, fault.Mismatch when one
+// Its result is fault.Denied when no member of that site signed it, fault.Mismatch when one
 // before it is missing, and fault.Conflict when another batch has its number, or
 // precedes it.
 func (t *txn) follows(e *Entry, index uint64) (next cursor, isNew bool, result, err error) {
 	b := e.Batch
-	key, result, err := t.memberKey(b.Node)
+	member, result, err := t.member(b.Node)
 	if result != nil || err != nil {
 		return next, false, result, err
+	}
+	if b.Site != member.Site {
+		return next, false, fault.New(fault.Denied, "catalog: a batch of site %q, its node is of %q", b.Site, member.Site), nil
 	}
 	row, err := t.read(cursorKey(b.Node))
 	if err != nil {
@@ -114,7 +117,7 @@ func (t *txn) follows(e *Entry, index uint64) (next cursor, isNew bool, result, 
 		return next, false, fault.New(fault.Conflict, "catalog: batch %d does not follow the one that is known", b.Number), nil
 	}
 	message := batchMessage(at.Hash, e.body)
-	if !ed25519.Verify(key, message, e.signature) {
+	if !ed25519.Verify(member.PublicKey, message, e.signature) {
 		return next, false, fault.New(fault.Denied, "catalog: the signature of batch %d is not good", b.Number), nil
 	}
 	next.Cursor = Cursor{Incarnation: b.Incarnation, Number: b.Number, Hash: blake3.Sum256(message), Index: index}

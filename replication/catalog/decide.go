@@ -15,17 +15,16 @@ import (
 func (t *txn) decide(e *Entry, index uint64) ([]error, error) {
 	d := e.Decision
 	message := decisionMessage(e.body)
-	key, result, err := t.memberKey(d.Node)
+	member, result, err := t.member(d.Node)
 	if err != nil {
 		return nil, err
 	}
 	if !t.founded {
-		var ok bool
-		if key, ok = founder(d); ok {
+		if member = founder(d); member != nil {
 			result = nil
 		}
 	}
-	if result == nil && !ed25519.Verify(key, message, e.signature) {
+	if result == nil && !ed25519.Verify(member.PublicKey, message, e.signature) {
 		result = fault.New(fault.Denied, "catalog: the signature of a decision is not good")
 	}
 	if result != nil {

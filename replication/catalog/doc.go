@@ -1,6 +1,6 @@
 // Package catalog is the replicated table of patients, studies and series,
 // tombstones and registries: a deterministic state machine in a Pebble of its
-// own (catalog/). The same commands in the same order give the same records on
+// own (catalog/). The same entries in the same order give the same records on
 // every node.
 //
 // # What it holds
@@ -10,7 +10,23 @@
 // the patients they name, counts, modalities, SOP classes, sites. A series
 // record keeps what each origin said of it, because origins speak in absolute
 // values and may be heard again. Tombstones hide records and never expire.
-// docs/formats.md has the rows to the byte.
+// docs/formats/catalog.md has the rows, and the entries, to the byte.
+//
+// # What changes it
+//
+// An entry of the log is a [Batch] of a node's journal, numbered densely and bound
+// to the one before, or a [Decision]: commands under conditions. A member signs
+// it, and Apply verifies. What is refused is refused on every node alike and is
+// told as a result; an entry for a newer version stops Apply. [Cursor] says how far
+// a journal is known.
+//
+// # What is not committed yet
+//
+// A node sees its own facts at once ([Catalog.Ahead]): they stand in the series
+// record beside what is committed, behind all that is in the order of
+// announcement, and give way to it. Nothing that is committed depends on them. The
+// state hash ([Catalog.StateHash]) is of what is committed, and equal on every
+// node at equal indexes. [Adopt] makes another node's copy one's own.
 //
 // # Order and indexes
 //
@@ -24,8 +40,8 @@
 //
 // # Concurrency
 //
-// Apply is for one caller at a time and takes a lock; reads run beside it on
-// snapshots ([View]) and never wait.
+// Apply, Ahead and Shorten take a lock, one at a time; reads run beside them on
+// snapshots ([View]) and never wait. Who waits for news has [Catalog.Changed].
 //
 // # What it does not do
 //

@@ -28,9 +28,9 @@ func DecodeMember(value []byte) (*catalogpb.Member, error) {
 	return &m, nil
 }
 
-// memberKey returns the key by which a node signs: the result is fault.Denied
-// for who is no member, or none any more.
-func (t *txn) memberKey(node string) (key ed25519.PublicKey, result, err error) {
+// member returns the record of a node: the result is fault.Denied for who is no
+// member, or none any more.
+func (t *txn) member(node string) (m *catalogpb.Member, result, err error) {
 	revoked, err := t.read(registryKey(KindRevoked, node))
 	if err != nil {
 		return nil, nil, err
@@ -45,24 +45,21 @@ func (t *txn) memberKey(node string) (key ed25519.PublicKey, result, err error) 
 	if row == nil {
 		return nil, fault.New(fault.Denied, "catalog: node %s is no member", node), nil
 	}
-	m, err := DecodeMember(row)
-	if err != nil {
-		return nil, nil, err
-	}
-	return m.PublicKey, nil, nil
+	m, err = DecodeMember(row)
+	return m, nil, err
 }
 
-// founder returns the key by which a decision is signed that founds the network:
-// the one that it makes its own node a member with.
-func founder(d *Decision) (ed25519.PublicKey, bool) {
+// founder returns the member record that a decision makes for its own node, nil
+// for none: the first decision of all is signed by its key.
+func founder(d *Decision) *catalogpb.Member {
 	for _, c := range d.Commands {
 		f, ok := c.(*RegistryFact)
 		if !ok || f.Kind != KindMember || f.Name != d.Node {
 			continue
 		}
 		if m, err := DecodeMember(f.Value); err == nil {
-			return m.PublicKey, true
+			return m
 		}
 	}
-	return nil, false
+	return nil
 }

@@ -12,10 +12,9 @@ import (
 
 // name is a node and its site, which stand in every saying: records hold a number
 // in place of them. The numbers are of this catalogue alone, and never reused.
+// There are as many as members and sites that they were moved to, for a batch
+// names the site of its member record.
 type name struct{ node, site string }
-
-// maxNames bounds the names: members, and sites that they were of.
-const maxNames = 1 << 16
 
 const namesVersion = 1
 

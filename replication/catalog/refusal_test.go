@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"pelago/cluster/fault"
+	"pelago/dimse/dict"
 	"pelago/replication"
 	"pelago/replication/catalog"
 	"pelago/replication/catalog/catalogtest"
@@ -24,8 +25,8 @@ type scene struct {
 
 func newScene(t *testing.T) *scene {
 	s := &scene{t: t, hashes: make([][32]byte, 1)}
-	s.put(s.decision("a", "a", catalogtest.Member("a", "north")))
-	s.put(s.decision("a", "a", catalogtest.Member("b", "south")))
+	s.put(s.decision("a", "a", catalogtest.Member("a", "site-a")))
+	s.put(s.decision("a", "a", catalogtest.Member("b", "site-b")))
 	for range 2 {
 		s.put(s.batch("a", "a", 1, uint64(len(s.hashes)), s.hashes[len(s.hashes)-1], 1, true))
 	}
@@ -93,6 +94,17 @@ func TestWhatNoMemberMaySayIsRefusedEverywhereAlike(t *testing.T) {
 		{"a batch whose counts were changed", func(s *scene) []byte {
 			a, b := s.batch("a", "a", 1, 3, s.hashes[2], 5, false), s.batch("a", "a", 1, 3, s.hashes[2], 6, false)
 			return append(bytes.Clone(a[:len(a)-ed25519.SignatureSize]), b[len(b)-ed25519.SignatureSize:]...)
+		}, fault.Denied},
+		{"a batch of another site", func(s *scene) []byte {
+			f := fact("a", "1.1", "1.1.1", 3, 5, values{})
+			f.Site = "elsewhere"
+			entry, _, err := catalog.EncodeBatch(catalogtest.SignerOf("a"), catalog.Batch{
+				Node: "a", Site: f.Site, Incarnation: 1, Number: 3, Facts: []*catalog.SeriesFact{f},
+			}, s.hashes[2])
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			return entry
 		}, fault.Denied},
 		{"a known batch again", func(s *scene) []byte { return s.log[3].Data }, none},
 		{"a batch before it again", func(s *scene) []byte { return s.log[2].Data }, none},
@@ -278,5 +290,93 @@ func TestResultsAreKeptForAWhile(t *testing.T) {
 		if _, ok := c.Results(index); ok != want {
 			t.Errorf("entry %d is kept: %t", index, ok)
 		}
+	}
+}
+
+// Nodes that were never at the same index at the same moment compare hashes all
+// the same, whatever runs they applied the log in.
+func TestHashesOfPassedIndexesAreKept(t *testing.T) {
+	s := newScene(t)
+	for uint64(len(s.log)) < 3*catalog.HashEvery {
+		s.put(nil)
+		if len(s.log)%700 == 0 {
+			s.put(s.decision("a", "a", &catalog.TombstoneFact{Study: fmt.Sprint("1.", len(s.log)), Tick: 1}))
+		}
+	}
+	end := uint64(len(s.log))
+	one, many := openMem(t, vfs.NewMem()), openMem(t, vfs.NewMem())
+	defer one.Close()
+	defer many.Close()
+	if err := one.Apply(s.log, replication.Position{Index: end + 5}); err != nil {
+		t.Fatal(err)
+	}
+	for i := uint64(0); i < end; {
+		run := min(i%97+1, end-i)
+		i += run
+		if err := many.Apply(s.log[i-run:i], replication.Position{Index: i}); err != nil {
+			t.Fatal(err)
+		}
+		if hash, index := many.StateHash(); index%catalog.HashEvery == 0 {
+			if at, ok := many.HashAt(index); !ok || at != hash {
+				t.Errorf("the hash at %d is %x, %t, was %x", index, at, ok, hash)
+			}
+		}
+	}
+	seen := map[[32]byte]bool{}
+	for i := uint64(1); i <= 3; i++ {
+		a, ok := one.HashAt(i * catalog.HashEvery)
+		b, ok2 := many.HashAt(i * catalog.HashEvery)
+		if a != b || !ok || !ok2 {
+			t.Errorf("at %d: %x, %t and %x, %t", i*catalog.HashEvery, a, ok, b, ok2)
+		}
+		seen[a] = true
+	}
+	if _, ok := one.HashAt(4 * catalog.HashEvery); ok || len(seen) != 3 {
+		t.Errorf("%d different hashes; one that is not reached is known: %t", len(seen), ok)
+	}
+}
+
+// Who has not what a fact leans on says so, and nothing is made up.
+func TestAFactThatLeansOnNothingIsNotFound(t *testing.T) {
+	n := newNetwork(t, "a")
+	defer n.close()
+	m := n.members[0]
+	n.say(m, fact("a", "1.1", "1.1.1", 1, 1, values{dict.PatientID: "P1", dict.StudyDescription: "a long description"}))
+	n.say(m, fact("a", "1.1", "1.1.1", 2, 2, values{dict.PatientID: "P1", dict.StudyDescription: "a long description"}),
+		fact("a", "1.1", "1.1.2", 2, 2, values{dict.PatientID: "P1", dict.StudyDescription: "a long description"}))
+	short, full := m.queued[1], m.full[1]
+	for _, other := range []bool{false, true} { // another series of the study is known, and does not help
+		s := newScene(t)
+		c := openMem(t, vfs.NewMem())
+		defer c.Close()
+		number, previous := uint64(3), s.hashes[2]
+		if !other {
+			s.log, number, previous = s.log[:2], 1, [32]byte{}
+		}
+		b := catalog.Batch{Node: "a", Site: "site-a", Incarnation: 1, Number: number, Facts: short}
+		entry, hash, err := catalog.EncodeBatch(catalogtest.SignerOf("a"), b, previous)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.put(entry)
+		b.Number, b.Facts = number+1, full
+		if entry, _, err = catalog.EncodeBatch(catalogtest.SignerOf("a"), b, hash); err != nil {
+			t.Fatal(err)
+		}
+		s.put(entry)
+		last := uint64(len(s.log))
+		if err := c.Apply(s.log, replication.Position{Index: last}); err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []bool{true, false} {
+			results, ok := c.Results(last - 1 + uint64(i))
+			if !ok || len(results) != 2 || fault.Is(results[0], fault.NotFound) != want || fault.Is(results[1], fault.NotFound) != want {
+				t.Errorf("entry %d: %v", i, results)
+			}
+		}
+		if study, err := c.Study("1.1"); err != nil || study.Instances != 4 {
+			t.Errorf("told in full: %+v, %v", study, err)
+		}
+		verify(t, c)
 	}
 }

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"maps"
 	"slices"
 	"sync"
 )
@@ -14,15 +15,16 @@ type told struct {
 	results map[uint64][]error
 	order   []uint64 // a ring of the indexes in results
 	next    int      // in order
+	hashes  map[uint64][32]byte
 	changed chan struct{}
 }
 
 func newTold() told {
-	return told{mu: new(sync.Mutex), results: map[uint64][]error{}, changed: make(chan struct{})}
+	return told{mu: new(sync.Mutex), results: map[uint64][]error{}, hashes: map[uint64][32]byte{}, changed: make(chan struct{})}
 }
 
-// notify keeps results and wakes who waits for a change.
-func (t *told) notify(applied []applied) {
+// notify keeps results and hashes, and wakes who waits for a change.
+func (t *told) notify(applied []applied, hashes map[uint64][32]byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, a := range applied {
@@ -34,6 +36,10 @@ func (t *told) notify(applied []applied) {
 			t.next = (t.next + 1) % keptResults
 		}
 		t.results[a.index] = a.results
+	}
+	if maps.Copy(t.hashes, hashes); len(t.hashes) > keptHashes {
+		last := slices.Max(slices.Collect(maps.Keys(t.hashes)))
+		maps.DeleteFunc(t.hashes, func(at uint64, _ [32]byte) bool { return at+keptHashes*HashEvery <= last })
 	}
 	close(t.changed)
 	t.changed = make(chan struct{})

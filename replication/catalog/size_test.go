@@ -47,7 +47,8 @@ func TestAStudyIsToldInThreeKilobytes(t *testing.T) {
 	}{
 		{"the series of a study together", false, true, 3 << 10},
 		{"every fact alone", true, true, 5 << 10},
-		{"in full", false, false, 12 << 10},
+		{"the series together, in full", false, false, 4 << 10},
+		{"every fact alone, in full", true, false, 12 << 10},
 	} {
 		n := newNetwork(t, longID)
 		m := n.members[0]

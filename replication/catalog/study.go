@@ -62,6 +62,8 @@ func (c *Catalog) PatientsOf(uid string) ([]PatientKey, error) {
 
 // visibleStudy reads a study that queries may see.
 func (c *Catalog) visibleStudy(uid string) (*study, error) {
+	c.readers.enter()
+	defer c.readers.leave()
 	snapshot := c.db.NewSnapshot()
 	defer snapshot.Close()
 	s, _, err := findStudy(snapshot, uid)
@@ -86,6 +88,8 @@ func (s *study) patientKeys() []PatientKey {
 // included; nothing that is deleted or that no origin holds.
 func (c *Catalog) Series(ctx context.Context, study string) iter.Seq2[*Series, error] {
 	return func(yield func(*Series, error) bool) {
+		c.readers.enter()
+		defer c.readers.leave()
 		snapshot := c.db.NewSnapshot()
 		defer snapshot.Close()
 		s, _, err := findStudy(snapshot, study)

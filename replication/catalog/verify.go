@@ -15,6 +15,8 @@ import (
 // study its postings, tombstones cover what they say, totals are the sums. It
 // calls bad for each breach (without patient data) and changes nothing.
 func (c *Catalog) Verify(ctx context.Context, bad func(error)) error {
+	c.readers.enter()
+	defer c.readers.leave()
 	v := &verifier{c: c, bad: bad, snapshot: c.db.NewSnapshot(), postings: map[byte]uint64{}, patients: map[string]struct{}{}}
 	defer v.snapshot.Close()
 	row, err := get(v.snapshot, []byte{rowMeta})

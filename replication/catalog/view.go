@@ -21,10 +21,14 @@ type View struct {
 }
 
 // View opens a view. The caller closes it.
-func (c *Catalog) View() *View { return &View{c: c, at: c.db.NewSnapshot()} }
+func (c *Catalog) View() *View {
+	c.readers.enter()
+	return &View{c: c, at: c.db.NewSnapshot()}
+}
 
 // Close closes the view and its streams.
 func (v *View) Close() error {
+	defer v.c.readers.leave()
 	var errs []error
 	for _, s := range v.streams {
 		errs = append(errs, s.it.Close())

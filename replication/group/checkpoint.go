@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"path"
 	"strconv"
 	"sync"
 	"time"
@@ -56,13 +55,22 @@ func (m *manifest) check() error {
 	}
 	names := map[string]bool{}
 	for _, f := range m.Files {
-		if f.Name == "" || len(f.Name) > 255 || f.Name == "." || f.Name == ".." || path.Base(f.Name) != f.Name ||
-			names[f.Name] || f.Size < 0 || !isHash(f.BLAKE3) {
+		if !isFileName(f.Name) || names[f.Name] || f.Size < 0 || !isHash(f.BLAKE3) {
 			return fault.New(fault.Protocol, "group: a checkpoint with a file that cannot be")
 		}
 		names[f.Name] = true
 	}
 	return nil
+}
+
+// isFileName reports whether Pebble may have given a file this name.
+func isFileName(name string) bool {
+	for _, c := range []byte(name) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return name != "" && len(name) <= 255 && name[0] != '.'
 }
 
 func isHash(s string) bool {

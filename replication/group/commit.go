@@ -69,12 +69,15 @@ func (g *Group) AwaitIndex(ctx context.Context, index uint64) error {
 }
 
 // Staleness returns how stale the catalogue is at most, false when that is not
-// known.
+// known, or when this node is fenced.
 func (g *Group) Staleness() (time.Duration, bool) {
 	now := time.Now()
 	g.mu.Lock()
 	g.attended = now
 	g.mu.Unlock()
+	if g.Fenced() != nil {
+		return 0, false
+	}
 	g.tracker.Applied(g.node.Applied())
 	return g.tracker.Staleness(now)
 }
@@ -82,14 +85,20 @@ func (g *Group) Staleness() (time.Duration, bool) {
 // poll asks the leader for its commit index until ctx ends.
 func (g *Group) poll(ctx context.Context) {
 	generation, _ := g.node.Generation()
+	swept := false
 	for {
 		sent := time.Now()
 		index, err := g.CommitIndex(ctx)
 		if now, _ := g.node.Generation(); now != generation {
 			generation = now
 			g.tracker.Reset()
+			g.told.Store(0)
 		} else if err == nil {
 			g.tracker.Answered(sent, index)
+			g.told.Store(index)
+			if !swept {
+				swept = g.sweep()
+			}
 		}
 		g.tracker.Applied(g.node.Applied())
 		pause := time.NewTimer(g.pause(err))

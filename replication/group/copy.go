@@ -84,6 +84,8 @@ func (g *Group) sources(members []replication.Member) []string {
 // that is far enough, checks it with others, and puts it in place. What was
 // copied when it fails is there for the next attempt, whoever it is from.
 func (g *Group) Bootstrap(ctx context.Context, want replication.Position) error {
+	g.copying.Lock()
+	defer g.copying.Unlock()
 	generation := consensus.GenerationOf(want.Term)
 	var errs []error
 	for _, node := range g.sources(want.Members) {
@@ -97,6 +99,16 @@ func (g *Group) Bootstrap(ctx context.Context, want replication.Position) error 
 		errs = append(errs, err)
 	}
 	return fault.New(fault.Unavailable, "group: copy of the catalogue at %d: %w", want.Index, errors.Join(append(errs, errNobody)...))
+}
+
+// sweep removes what an interrupted copy has left, once this node takes part
+// without it, and reports whether it did.
+func (g *Group) sweep() bool {
+	if !g.copying.TryLock() {
+		return false
+	}
+	defer g.copying.Unlock()
+	return g.o.FS.RemoveAll(g.o.FS.PathJoin(g.o.Dir, copyFolder)) == nil
 }
 
 func (g *Group) copyFrom(ctx context.Context, node string, generation, least uint64) error {

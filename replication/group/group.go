@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -115,6 +116,10 @@ type Group struct {
 	tracker   freshness.Tracker
 	rounds    rounds
 
+	copying sync.Mutex // held by Bootstrap, over all of it
+
+	told atomic.Uint64 // the highest commit index that a leader has told
+
 	mu       sync.Mutex
 	attended time.Time // when the staleness was last asked for
 }
@@ -174,6 +179,9 @@ func (g *Group) Found() error { return g.node.Found() }
 
 // Founded reports whether this node has ever taken part in a network.
 func (g *Group) Founded() bool { return !g.raftlog.Fresh() || g.o.Catalogue.Position().Index > 0 }
+
+// Fresh reports whether the log has no past: not an entry, not a term.
+func (g *Group) Fresh() bool { return g.raftlog.Fresh() }
 
 // Recover makes this node the only voter of a new generation of the network,
 // before Run: see consensus.Node.Recover.

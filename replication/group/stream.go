@@ -146,8 +146,7 @@ func (t *transport) forward(p *inbox) {
 	}
 }
 
-// heardOf returns the nodes that this one has heard of lately, newest first
-// being of no matter.
+// heardOf returns the nodes that have sent something since a time, in any order.
 func (t *transport) heardOf(since time.Time) []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,7 +1,9 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -32,7 +34,33 @@ type crashPoint struct {
 	network agreed
 }
 
-func (c *crashes) fs() vfs.FS { return errorfs.Wrap(c.mem, c) }
+func (c *crashes) fs() vfs.FS { return inOrder{errorfs.Wrap(c.mem, c)} }
+
+// inOrder makes names durable in the order in which Pebble needs them, as the
+// file system under a node's stores does (decision 0003).
+type inOrder struct{ vfs.FS }
+
+func (o inOrder) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := o.sync(name); err != nil {
+		return nil, err
+	}
+	return o.FS.Create(name, category)
+}
+
+func (o inOrder) Remove(name string) error {
+	return errors.Join(o.sync(name), o.FS.Remove(name))
+}
+
+func (o inOrder) sync(name string) error {
+	if !strings.HasPrefix(o.PathBase(name), "marker.") {
+		return nil
+	}
+	f, err := o.OpenDir(o.PathDir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
 
 func (c *crashes) String() string { return "crashes" }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -29,6 +30,8 @@ type source struct {
 	log    []seriesName // by local number, from 1
 	broken map[seriesName]error
 	asked  int
+
+	scanner bool // attributes are as many as a scanner's
 }
 
 func newSource() *source {
@@ -68,8 +71,26 @@ func (s *source) SeriesFact(_ context.Context, study, series string) (*catalog.S
 	}
 	return &catalog.SeriesFact{
 		Origin: "n", Site: "s", AsOf: uint64(len(s.log)), Study: study, Series: series, Instances: s.count[name],
-		Attributes: catalogtest.Dataset(map[dict.Tag]string{dict.PatientID: study, dict.Modality: "CT"}),
+		Attributes: catalogtest.Dataset(s.attributes(study, series)),
 	}, nil
+}
+
+// attributes are few, unless the source is of a real scanner.
+func (s *source) attributes(study, series string) map[dict.Tag]string {
+	few := map[dict.Tag]string{dict.PatientID: study, dict.Modality: "CT"}
+	if s.scanner {
+		maps.Copy(few, map[dict.Tag]string{
+			dict.PatientName: "MUELLER^HANNELORE^^^", dict.PatientID: "40018273", dict.PatientBirthDate: "19530612", dict.PatientSex: "F",
+			dict.StudyDate: "20240501", dict.StudyTime: "101530.250", dict.AccessionNumber: "A2024050100412", dict.ReferringPhysicianName: "SCHNEIDER^ANDREAS^^DR",
+			dict.StudyDescription: "CT ABDOMEN AND PELVIS WITH CONTRAST", dict.StudyID: "20451", dict.PatientAge: "070Y", dict.PatientWeight: "71.5",
+			dict.SeriesDate: "20240501", dict.SeriesTime: "1017" + series[len(series)-2:] + ".120", dict.Manufacturer: "GE MEDICAL SYSTEMS",
+			dict.InstitutionName: "NORTH UNIVERSITY HOSPITAL", dict.StationName: "CT01", dict.SeriesDescription: "PORTAL VENOUS " + series[len(series)-1:] + ".0 MM SOFT",
+			dict.OperatorsName: "KLEIN^JULIA", dict.ManufacturerModelName: "Revolution CT", dict.BodyPartExamined: "ABDOMEN", dict.ProtocolName: "5.12 Abdomen Pelvis Routine",
+			dict.PatientPosition: "FFS", dict.SeriesNumber: series[len(series)-1:], dict.PerformedProcedureStepStartDate: "20240501",
+			dict.PerformedProcedureStepStartTime: "101530.250", dict.PerformedProcedureStepID: "PPS20451", dict.PerformedProcedureStepDescription: "CT ABDOMEN PELVIS",
+		})
+	}
+	return few
 }
 
 func (s *source) After(_ context.Context, after uint64, yield func(uint64, string, string) error) error {

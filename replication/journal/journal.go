@@ -173,7 +173,23 @@ func (j *Journal) reconcile() error {
 	j.mu.Lock()
 	j.committed = next - 1
 	j.mu.Unlock()
-	return j.each(next, func(_ uint64, _ row, b *catalog.Batch) error { return j.catalog.Ahead(b.Facts) })
+	return j.each(next, func(_ uint64, _ row, b *catalog.Batch) error {
+		j.retellLeaning(b.Facts)
+		return j.catalog.Ahead(b.Facts)
+	})
+}
+
+// retellLeaning has those series told anew whose logged facts lean on others: a
+// catalogue that is behind may not have these yet.
+func (j *Journal) retellLeaning(facts []*catalog.SeriesFact) {
+	now := time.Now()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, f := range facts {
+		if f.Leans() {
+			j.series.mark(seriesName{f.Study, f.Series}, noNumber, now)
+		}
+	}
 }
 
 // begin drops the log and begins an incarnation that neither this log nor the

@@ -1,9 +1,11 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -47,7 +49,7 @@ func (j *Journal) round(ctx context.Context, s Source) (more bool, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, p := range series {
-		if p.fate == left {
+		if p.fate == left && p.lowest != noNumber { // without a number it is in the log already
 			j.left = least(j.left, p.lowest)
 			j.leftFacts++
 		}
@@ -64,7 +66,7 @@ func aim(p *pending, now time.Time, backlog uint64) fate {
 		return failed
 	case p.bound, p.isDue(now) && backlog < maxBacklog:
 		return logged
-	case p.isDue(now) && p.lowest != noNumber:
+	case p.isDue(now):
 		return left
 	}
 	return told
@@ -116,11 +118,17 @@ func (j *Journal) log(series []*pending) error {
 			rest = append(rest, p)
 		}
 	}
-	next, added := j.state, []kept(nil)
+	// Of one study together, so that they can be told by what differs.
+	slices.SortFunc(rest, func(a, b *pending) int {
+		return cmp.Or(cmp.Compare(a.name.study, b.name.study), cmp.Compare(a.name.series, b.name.series))
+	})
+	j.mu.Lock()
+	next, added, known := j.state, []kept(nil), j.backlogLocked() == 0
+	j.mu.Unlock()
 	b := j.db.NewBatch()
 	defer b.Close()
 	for len(rest) > 0 {
-		r, n, err := j.encode(next, rest)
+		r, n, err := j.encode(next, rest, known && len(added) == 0)
 		if err != nil {
 			rest[0].fate, rest[0].failed, rest[0].fact = failed, err, nil
 			rest = rest[1:]
@@ -146,13 +154,19 @@ func (j *Journal) log(series []*pending) error {
 }
 
 // encode returns the batch of as many of the facts as fit into one; the error is
-// the first one's.
-func (j *Journal) encode(s state, series []*pending) (r row, n int, err error) {
+// the first one's. When the network has all batches before it, facts are told by
+// what differs from what it knows.
+func (j *Journal) encode(s state, series []*pending, known bool) (r row, n int, err error) {
 	r.previous = s.last
 	for n = len(series); n > 0; n /= 2 {
 		facts := make([]*catalog.SeriesFact, n)
 		for i, p := range series[:n] {
 			facts[i] = p.fact
+		}
+		if known {
+			if facts, err = j.catalog.ShortenCommitted(facts); err != nil {
+				return r, 0, err
+			}
 		}
 		r.entry, r.hash, err = catalog.EncodeBatch(j.o.Signer, catalog.Batch{
 			Node: j.o.Node, Site: j.o.Site, Incarnation: s.incarnation, Number: s.next, Facts: facts,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -160,7 +161,7 @@ func (j *Journal) learn(number, index uint64) (failure, err error) {
 	defer j.mu.Unlock()
 	next, v := judge(cursor, known, j.state, j.rows)
 	switch {
-	case v != fits:
+	case v != fits || slices.ContainsFunc(results, unsupported):
 		j.renumberLocked(fault.New(fault.Conflict, "journal: the network has other batches than this log"))
 		return nil, nil
 	case next > number:
@@ -176,6 +177,10 @@ func (j *Journal) learn(number, index uint64) (failure, err error) {
 	}
 	return fault.New(fault.KindOf(refusal), "journal: batch %d is refused: %w", number, refusal), nil
 }
+
+// unsupported reports whether a fact leans on what the network does not know: it
+// lacks what this node was told it had, and is told everything again.
+func unsupported(result error) bool { return fault.Is(result, fault.NotFound) }
 
 // note keeps how the last proposal fared.
 func (j *Journal) note(failure error, denied bool) {

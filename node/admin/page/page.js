@@ -186,16 +186,13 @@ function showTransfers(s) {
   $('transfers').hidden = s.transfers.length === 0;
   $('transfers-none').hidden = s.transfers.length > 0;
   text($('transfers-count'), s.transfers.length > 0 ? count(s.transfers.length) : '');
-  same($('transfers').tBodies[0], s.transfers.map(t => {
-    const done = t.total_bytes > 0 ? Math.min(1, t.bytes / t.total_bytes) : null;
-    const bar = make('progress', {attributes: {'aria-label': t.kind, max: 1, ...(done === null ? {} : {value: done})}});
-    return make('tr', {},
-      make('th', {scope: 'row'}, `${t.kind} ${t.incoming ? 'coming in' : 'going out'}`),
-      cell('With', '', sites.get(t.node) || short(t.node)),
-      cell('Moved', 'number', bytes(t.bytes) + (t.total_bytes > 0 ? ' of ' + bytes(t.total_bytes) : '')),
-      cell('Rate', 'number', t.seconds > 0 ? bytes(t.bytes / t.seconds) + '/s' : '–'),
-      cell('Progress', '', bar, more(done === null ? duration(t.seconds) : Math.floor(done * 100) + ' %')));
-  }));
+  same($('transfers').tBodies[0], s.transfers.map(t => make('tr', {},
+    make('th', {scope: 'row'}, `${t.kind} ${t.incoming ? 'coming in' : 'going out'}`),
+    cell('With', '', sites.get(t.node) || short(t.node)),
+    cell('Moved', 'number', bytes(t.bytes)),
+    cell('Rate', 'number', t.seconds > 0 ? bytes(t.bytes / t.seconds) + '/s' : '–'),
+    cell('For', 'number', duration(t.seconds)),
+    cell('Calls', 'number', count(t.calls)))));
 }
 
 function showTasks(s) {

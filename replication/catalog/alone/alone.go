@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -50,10 +49,6 @@ const decider = "decider"
 // Solo is a catalogue without Raft: an entry is committed and applied at once,
 // under the next index.
 type Solo struct {
-	// Node is the member that decides, with Signer its key: of a network that
-	// somebody has founded. "": one that is made up, which founds it.
-	Node   string
-	Signer catalog.Signer
 	// Keep is called with every entry that is applied; nil: nobody is.
 	Keep func(replication.Entry)
 
@@ -91,7 +86,7 @@ func (a *Solo) apply(first, last uint64, entries ...[]byte) error {
 func (a *Solo) Decide(_ context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := a.run()
+	r := run{c: a.c}
 	if err := r.decide(conditions, commands); err != nil {
 		return nil, err
 	}
@@ -104,7 +99,7 @@ func (a *Solo) Decide(_ context.Context, conditions []catalog.Condition, command
 func (a *Solo) Do(changes ...any) ([]error, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := a.run()
+	r := run{c: a.c}
 	if err := r.add(changes); err != nil {
 		return nil, err
 	}
@@ -119,7 +114,7 @@ const Stride = 256
 func (a *Solo) DoAs(number uint64, changes ...any) ([]error, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := a.run()
+	r := run{c: a.c}
 	if err := r.add(changes); err != nil {
 		return nil, err
 	}
@@ -151,22 +146,12 @@ func (a *Solo) do(r run, first, last uint64) ([]error, error) {
 	return all, nil
 }
 
-func (a *Solo) run() run {
-	r := run{c: a.c, node: a.Node, signer: a.Signer}
-	if r.node == "" {
-		r.node, r.signer = decider, SignerOf(decider)
-	}
-	return r
-}
-
 // run are entries that are about to be applied.
 type run struct {
 	c       *catalog.Catalog
-	node    string // that decides
-	signer  catalog.Signer
 	entries [][]byte
-	asked   []bool // whether the caller hears of the results
-	members []string
+	asked   []bool            // whether the caller hears of the results
+	members map[string]string // site by node
 	cursors map[string]catalog.Cursor
 }
 
@@ -211,10 +196,10 @@ func (r *run) add(changes []any) error {
 }
 
 func (r *run) decide(conditions []catalog.Condition, commands []catalog.Command) error {
-	if err := r.admit(r.node, ""); err != nil {
+	if err := r.admit(decider, ""); err != nil {
 		return err
 	}
-	entry, err := catalog.EncodeDecision(r.signer, r.node, conditions, commands)
+	entry, err := catalog.EncodeDecision(SignerOf(decider), decider, conditions, commands)
 	r.put(entry, true)
 	return err
 }
@@ -258,27 +243,36 @@ func (r *run) say(facts []*catalog.SeriesFact) error {
 	return nil
 }
 
-// admit makes a node a member unless it is one. The first founds the network.
+// admit makes a node a member of a site unless it is one. The first founds the network.
 func (r *run) admit(node, site string) error {
-	if slices.Contains(r.members, node) {
+	if known, ok := r.members[node]; ok && known == site {
 		return nil
 	}
-	member, err := r.c.RegistryRecord(catalog.KindMember, node)
+	row, err := r.c.RegistryRecord(catalog.KindMember, node)
 	if err != nil {
 		return err
 	}
-	if member == nil {
-		if node != r.node {
-			if err := r.admit(r.node, ""); err != nil {
+	var member *catalogpb.Member
+	if row != nil {
+		if member, err = catalog.DecodeMember(row); err != nil {
+			return err
+		}
+	}
+	if member == nil || member.Site != site {
+		if node != decider {
+			if err := r.admit(decider, ""); err != nil {
 				return err
 			}
 		}
-		entry, err := catalog.EncodeDecision(r.signer, r.node, nil, []catalog.Command{Member(node, site)})
+		entry, err := catalog.EncodeDecision(SignerOf(decider), decider, nil, []catalog.Command{Member(node, site)})
 		if err != nil {
 			return err
 		}
 		r.put(entry, false)
 	}
-	r.members = append(r.members, node)
+	if r.members == nil {
+		r.members = map[string]string{}
+	}
+	r.members[node] = site
 	return nil
 }

@@ -1,0 +1,183 @@
+package group
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"pelago/cluster/call"
+	"pelago/cluster/fault"
+)
+
+// local sends every request to one handler.
+type local struct {
+	handler http.Handler
+
+	mu    sync.Mutex
+	bytes int // of answers
+}
+
+func (l *local) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	l.handler.ServeHTTP(w, r)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bytes += w.Body.Len()
+	return w.Result(), nil
+}
+
+// offered is a node that offers a checkpoint of files.
+func offered(t *testing.T, files map[string][]byte) (*local, *manifest) {
+	t.Helper()
+	fs := vfs.NewMem()
+	if err := fs.MkdirAll("pin", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range files {
+		f, err := fs.Create("pin/"+name, vfs.WriteCategoryUnspecified)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write(slices.Clone(b)); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	all, err := describe(t.Context(), fs, "pin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := manifest{ID: "1", Index: 7, Files: all}
+	g := &Group{o: Options{FS: fs}, copies: copies{fs: fs, pins: map[string]*pin{"1": {manifest: m, dir: "pin", made: time.Now(), used: time.Now()}}}}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /raft/checkpoint/{id}/{file}", g.serveFile)
+	return &local{handler: mux}, &m
+}
+
+func downloadOf(from *local, m *manifest, fs vfs.FS) *download {
+	return &download{g: &Group{o: Options{Peers: call.NewClient(from), Dir: "data"}}, node: "n", manifest: m, fs: fs, dir: "data/copy"}
+}
+
+func check(t *testing.T, fs vfs.FS, whole string, files map[string][]byte) {
+	t.Helper()
+	names, err := fs.List(whole)
+	if err != nil || len(names) != len(files) {
+		t.Fatal(names, err)
+	}
+	for name, want := range files {
+		f, err := fs.Open(fs.PathJoin(whole, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(want)+1)
+		n, _ := f.ReadAt(got, 0)
+		f.Close()
+		if !bytes.Equal(got[:n], want) {
+			t.Errorf("%s has %d bytes of others than %d", name, n, len(want))
+		}
+	}
+}
+
+func someFiles() map[string][]byte {
+	files := map[string][]byte{"MANIFEST-000001": []byte("m"), "marker.manifest.000001.MANIFEST-000001": {}, "twin.sst": []byte("m")}
+	for i := range 5 {
+		files[fmt.Sprintf("%06d.sst", i)] = bytes.Repeat([]byte{byte(i), 7}, 20_000*i+1)
+	}
+	return files
+}
+
+// Whatever a crash leaves of a copy, the next attempt ends it.
+func TestACopyGoesOnAfterACrashAtAnyOperation(t *testing.T) {
+	files := someFiles()
+	from, m := offered(t, files)
+	random := rand.New(rand.NewPCG(3, 4))
+	disk := vfs.NewCrashableMem()
+	if err := disk.MkdirAll("data", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syncDirs(disk, ""); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var clones []*vfs.MemFS
+	fs := errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			mu.Lock()
+			defer mu.Unlock()
+			clones = append(clones, disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: random.IntN(101), RNG: random}))
+		}
+		return nil
+	}))
+	whole, err := downloadOf(from, m, fs).run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, fs, whole, files)
+	if len(clones) < 30 {
+		t.Errorf("%d operations", len(clones))
+	}
+	for i, clone := range clones {
+		whole, err := downloadOf(from, m, clone).run(t.Context())
+		if fault.Is(err, fault.Corrupt) { // bytes that were never synced: given up, and fetched again
+			whole, err = downloadOf(from, m, clone).run(t.Context())
+		}
+		if err != nil {
+			t.Fatalf("after crash %d: %v", i, err)
+		}
+		check(t, clone, whole, files)
+	}
+}
+
+func TestACopyFetchesWhatItLacksAndNoMore(t *testing.T) {
+	files := someFiles()
+	from, m := offered(t, files)
+	fs := vfs.NewMem()
+	if _, err := downloadOf(from, m, fs).run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first := from.bytes
+	// Another node has most of the same files under other names.
+	files["renamed.sst"] = files["000004.sst"]
+	delete(files, "000004.sst")
+	files["new.sst"] = []byte("new")
+	from, m = offered(t, files)
+	whole, err := downloadOf(from, m, fs).run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, fs, whole, files)
+	if from.bytes != len("new") {
+		t.Errorf("%d bytes, then %d", first, from.bytes)
+	}
+}
+
+func TestACopyThatIsNotWhatWasOfferedIsRefused(t *testing.T) {
+	files := someFiles()
+	from, m := offered(t, files)
+	liar, _ := offered(t, map[string][]byte{})
+	liar.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(bytes.Repeat([]byte{'x'}, 1<<20)))
+	})
+	fs := vfs.NewMem()
+	if _, err := downloadOf(liar, m, fs).run(t.Context()); !fault.Is(err, fault.Corrupt) {
+		t.Errorf("other bytes: %v", err)
+	}
+	short := &local{handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { call.Refuse(w, fault.New(fault.NotFound, "gone")) })}
+	if _, err := downloadOf(short, m, fs).run(t.Context()); !fault.Is(err, fault.NotFound) {
+		t.Errorf("a checkpoint that has expired: %v", err)
+	}
+	whole, err := downloadOf(from, m, fs).run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, fs, whole, files)
+}
