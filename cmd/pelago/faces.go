@@ -22,7 +22,6 @@ import (
 	"pelago/node/config"
 	"pelago/node/reconcile"
 	"pelago/node/web"
-	"pelago/query/engine"
 )
 
 // faces is what the ports serve.
@@ -52,9 +51,7 @@ func (n *node) makeFaces() (*faces, error) {
 	if f.webTLS, f.pin, err = webTLS(c.HTTP); err != nil {
 		return nil, err
 	}
-	find := engine.New(engine.Options{
-		Catalog: n.catalog, Instances: n.distance.reach.Instances(n.archive.Instances()), Issuer: c.Site, Identities: n.patients.At(c.Site),
-	})
+	find := n.makeEngine()
 	registry := ae.NewRegistry(c.Site, n.catalog, n.network)
 	dimseRequests := requests{n.metrics.DIMSE(), n.log}
 	n.face = ae.New(ae.Options{
