@@ -51,7 +51,7 @@ func (n *node) makeFaces() (*faces, error) {
 	if f.webTLS, f.pin, err = webTLS(c.HTTP); err != nil {
 		return nil, err
 	}
-	find := n.openQueries()
+	find := n.makeEngine()
 	registry := ae.NewRegistry(c.Site, n.catalog, n.network)
 	dimseRequests := requests{n.metrics.DIMSE(), n.log}
 	n.face = ae.New(ae.Options{
