@@ -40,8 +40,11 @@ func instancesAt(ctx context.Context, n *fleet.Node, study string) (int, error) 
 	}
 	count := struct{ Value []int }{}
 	tag := fmt.Sprintf("%08X", uint32(dict.NumberOfStudyRelatedInstances))
-	if err := json.Unmarshal(raw[0][tag], &count); err != nil || len(count.Value) != 1 {
-		return 0, fmt.Errorf("%s: a study without a count (%v)", n.Site, err)
+	if err := json.Unmarshal(raw[0][tag], &count); err != nil {
+		return 0, fmt.Errorf("%s: a study's count: %w", n.Site, err)
+	}
+	if len(count.Value) != 1 {
+		return 0, fmt.Errorf("%s: a study without a count", n.Site)
 	}
 	return count.Value[0], nil
 }
@@ -55,7 +58,7 @@ func netQuery(ctx context.Context, b *bench, s *sheet) error {
 	if err != nil {
 		return err
 	}
-	s.note("%d studies at one of two sites; %d QIDO at study level by Patient ID at each a round, by turns, medians of what the client sees; calls are those that the asked node made to others (`%s`), a thousand queries", files.files, b.net.queries, peerCalls)
+	s.note("%d studies at one of two sites; %d QIDO at study level by Accession Number at each a round, by turns, medians of what the client sees; calls are those that the asked node made to others (`%s`), a thousand queries", files.files, b.net.queries, peerCalls)
 	return b.fleet(ctx, world.Both(50*time.Millisecond, 100*world.Mbps), func(f *fleet.Fleet) error {
 		here, there := f.Nodes[0], f.Nodes[1]
 		if err := parallel(ctx, server(here), files.paths, nil); err != nil {
@@ -85,7 +88,7 @@ func (b *bench) queryRound(ctx context.Context, s *sheet, here, there *fleet.Nod
 		for _, n := range []*fleet.Node{here, there} {
 			var found []json.RawMessage
 			began := time.Now()
-			if err := getJSON(ctx, n, "/dicom-web/studies?PatientID="+url.QueryEscape(study.PatientID), &found); err != nil {
+			if err := getJSON(ctx, n, "/dicom-web/studies?AccessionNumber="+url.QueryEscape(study.Accession), &found); err != nil {
 				return err
 			}
 			took[n] = append(took[n], time.Since(began).Seconds()*1e3)
