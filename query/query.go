@@ -51,14 +51,15 @@ type Query struct {
 	Limit, Offset int // 0: no limit, from the start
 }
 
-// Attributes of ours that answers may have: a query asks for them by their tags
-// with our name as private creator, or without one.
+// Attributes of ours, in a private block of [PrivateCreator], that answers have on
+// request: they are asked for by these tags.
 const (
-	PrivateCreator              = "PELAGO"
-	TagCreator         dict.Tag = 0x70610010
-	TagSites           dict.Tag = 0x70611001 // LO 1-n: the sites that hold the study or series
-	TagApproximate     dict.Tag = 0x70611002 // CS: YES where origins differ and counts are those of the largest
-	ApproximateCounted          = "YES"
+	PrivateCreator          = "PELAGO"
+	TagCreator     dict.Tag = 0x70610010
+	TagSites       dict.Tag = 0x70611001 // LO 1-n: the sites that hold any of the study or series
+	// TagApproximate (CS, YES) comes unasked too, with counts that are not exact:
+	// nodes hold different instances, and the counts are of who holds most.
+	TagApproximate dict.Tag = 0x70611002
 )
 
 // Answer is a stream of matches with what must be said of it.
@@ -72,6 +73,8 @@ type Answer struct {
 	// this node's own where the catalogue has not kept up with them.
 	// [StalenessUnknown]: nobody can tell.
 	Staleness time.Duration
+	// Lags tells that even what this node has acknowledged may be missing.
+	Lags bool
 	// Silent names, ascending, the sites that own data which may match and have
 	// not answered so far: all of them once Matches has ended. nil: what this node
 	// knows answers the query, and no site is asked.
@@ -84,16 +87,15 @@ type Answer struct {
 // agreement since it started.
 const StalenessUnknown time.Duration = math.MaxInt64
 
-// OrdinaryDelay is how long it may take, while nothing is wrong, until what one
-// site stores is known at all others. An answer that is no staler is as good as
-// any can be.
-const OrdinaryDelay = 2 * time.Second
+// OrdinaryStaleness is what answers may say while nothing is wrong: nodes on which
+// nobody asks anything look every few seconds whether they know all there is.
+const OrdinaryStaleness = 10 * time.Second
 
 // Partial reports whether something must be said of the answer as far as it has
-// been ranged over: a key that did not count, a site that did not answer, or
-// staleness beyond the ordinary.
+// been ranged over: a key that did not count, a site that did not answer, this
+// node's own instances missing, or staleness beyond the ordinary.
 func (a *Answer) Partial() bool {
-	return len(a.Ignored) > 0 || a.Staleness >= OrdinaryDelay || a.Silent != nil && len(a.Silent()) > 0
+	return len(a.Ignored) > 0 || a.Lags || a.Staleness > OrdinaryStaleness || a.Silent != nil && len(a.Silent()) > 0
 }
 
 // Engine answers queries.

@@ -1,7 +1,8 @@
-// Package e2e proves the promises of a site, and of sites that join, with real processes: tests that
-// start `pelago serve`, speak to it as hospitals' machines do (our own verbatim
-// client, dcmtk, Orthanc, plain HTTP), break it, and start it again on what it
-// left behind. It has tests only; package pelago/chaos/proc runs the nodes.
+// Package e2e proves the promises of a site, and of sites that join, with real
+// processes: tests that start `pelago serve`, speak to it as hospitals' machines
+// do (our own verbatim client, dcmtk, Orthanc, plain HTTP), break it, and start it
+// again on what it left behind. It has tests only; package pelago/chaos/proc runs
+// the nodes.
 //
 // What is proved where:
 //

@@ -20,6 +20,7 @@ import (
 	"pelago/node/admin"
 	"pelago/node/ae"
 	"pelago/node/config"
+	"pelago/node/reconcile"
 	"pelago/node/web"
 )
 
@@ -50,7 +51,7 @@ func (n *node) makeFaces() (*faces, error) {
 	if f.webTLS, f.pin, err = webTLS(c.HTTP); err != nil {
 		return nil, err
 	}
-	find := n.openQueries()
+	find := n.makeEngine()
 	registry := ae.NewRegistry(c.Site, n.catalog, n.network)
 	dimseRequests := requests{n.metrics.DIMSE(), n.log}
 	n.face = ae.New(ae.Options{
@@ -97,7 +98,8 @@ func hostsOf(c config.HTTP) []string {
 // operators is the handler of everything but DICOMweb.
 func (n *node) operators(guard *admin.Guard, registry *ae.Registry) http.Handler {
 	o := admin.Options{
-		Guard: guard, Archive: n.archive, Registry: registry, Patients: n.patients, Site: n.config.Site, Echo: n.face.Echo,
+		Guard: guard, Archive: n.archive, Registry: registry, Patients: n.patients, Site: n.config.Site,
+		Between: func() ([]reconcile.Conflict, error) { return reconcile.Conflicts(n.catalog) }, Echo: n.face.Echo,
 		Status: n.status, Network: operated{n}, Protection: n.protection, Backup: n.backup,
 		Ready:   n.ready,
 		Metrics: n.metrics.Handler(), Audit: n.trail.operator, Log: n.log,

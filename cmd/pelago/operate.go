@@ -10,6 +10,7 @@ import (
 
 	"pelago/node/admin"
 	"pelago/node/ae"
+	"pelago/node/reconcile"
 )
 
 // aeCommand lists and edits the AE registry.
@@ -137,6 +138,7 @@ func (c *echoCommand) Run(e *env) error {
 // conflictsCommand works through the quarantine.
 type conflictsCommand struct {
 	List    conflictList    `cmd:"" default:"withargs" help:"List quarantined instances."`
+	Between conflictBetween `cmd:"" help:"List series that hold other content at two nodes, under equal UIDs."`
 	Compare conflictCompare `cmd:"" help:"Show how a quarantined instance differs from the canonical one."`
 	Accept  conflictAccept  `cmd:"" help:"Make it canonical; the former one is quarantined in its place."`
 	Discard conflictDiscard `cmd:"" help:"Let it go after the delete grace."`
@@ -172,7 +174,46 @@ func (l *conflictList) Run(e *env) error {
 		}
 		rows = append(rows, []string{strconv.FormatUint(one.Number, 10), one.SOP, against, one.Sender, one.Arrived.Format(time.RFC3339)})
 	}
-	return table(e.stdout, []string{"NUMBER", "INSTANCE", "AGAINST", "SENDER", "ARRIVED"}, rows)
+	if err := table(e.stdout, []string{"NUMBER", "INSTANCE", "AGAINST", "SENDER", "ARRIVED"}, rows); err != nil {
+		return err
+	}
+	between := []reconcile.Conflict{}
+	if err := c.get(e.ctx, "/api/conflicts/between", &between); err != nil || len(between) == 0 {
+		return err
+	}
+	if _, err := fmt.Fprintln(e.stdout); err != nil {
+		return err
+	}
+	return betweenTable(e, between)
+}
+
+type conflictBetween struct{ target }
+
+func (l *conflictBetween) Run(e *env) error {
+	c, err := l.node(e)
+	if err != nil {
+		return err
+	}
+	all := []reconcile.Conflict{}
+	if err := c.get(e.ctx, "/api/conflicts/between", &all); err != nil {
+		return err
+	}
+	if l.JSON {
+		return printJSON(e.stdout, all)
+	}
+	return betweenTable(e, all)
+}
+
+func betweenTable(e *env, all []reconcile.Conflict) error {
+	var rows [][]string
+	for _, c := range all {
+		first := ""
+		if len(c.Instances) > 0 {
+			first = c.Instances[0].SOP
+		}
+		rows = append(rows, []string{c.Series, strconv.Itoa(c.Total), first, c.First.Site, c.Second.Site})
+	}
+	return table(e.stdout, []string{"SERIES", "DIFFERING", "SUCH AS", "FIRST AT", "THEN AT"}, rows)
 }
 
 type conflictCompare struct {

@@ -81,10 +81,24 @@ func checkFrames(t *testing.T, in string, s dict.TransferSyntax, want []string) 
 		if err != nil || string(got) != "before"+want[i] {
 			t.Errorf("frame %d: %q, %v; want %q", i+1, got, err, want[i])
 		}
+		runs, err := f.Runs(i + 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		alone := make([]byte, len(in)) // of all bytes, those that the frame lies in
+		for _, run := range runs {
+			copy(alone[run.Offset:], in[run.Offset:run.Offset+run.Length])
+		}
+		if got, err := f.ReadFrame(nil, bytes.NewReader(alone), i+1); err != nil || string(got) != want[i] {
+			t.Errorf("frame %d of its runs %v: %q, %v; want %q", i+1, runs, got, err, want[i])
+		}
 	}
 	for _, n := range []int{0, len(want) + 1, -1} {
 		if _, err := f.ReadFrame(nil, src, n); !fault.Is(err, fault.NotFound) {
 			t.Errorf("frame %d: %v", n, err)
+		}
+		if _, err := f.Runs(n); !fault.Is(err, fault.NotFound) {
+			t.Errorf("runs of frame %d: %v", n, err)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"pelago/node/admin/page"
 	"pelago/node/ae"
 	"pelago/node/archive"
+	"pelago/node/reconcile"
 )
 
 // Archive is what operators do to the archive. *archive.Archive is one.
@@ -50,7 +51,8 @@ type Options struct {
 	Archive    Archive
 	Registry   Registry
 	Patients   Patients
-	Site       string // whose names of issuers are meant where a request names none
+	Between    func() ([]reconcile.Conflict, error) // conflicts between nodes
+	Site       string                               // whose names of issuers are meant where a request names none
 	Echo       func(ctx context.Context, title string) (time.Duration, error)
 	Status     func(ctx context.Context) (*Status, error)
 	Network    Network
@@ -103,6 +105,7 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("PUT /api/issuers", a.changes("issuer-put", a.putAlias))
 	mux.HandleFunc("DELETE /api/issuers", a.changes("issuer-delete", a.dropAlias))
 	mux.HandleFunc("GET /api/conflicts", a.reads(a.listConflicts))
+	mux.HandleFunc("GET /api/conflicts/between", a.reads(a.listBetween))
 	mux.HandleFunc("GET /api/conflicts/{number}", a.reads(a.compare))
 	mux.HandleFunc("POST /api/conflicts/{number}", a.changes("conflict-decide", a.decide))
 	mux.HandleFunc("GET /api/sites", a.reads(a.sites))

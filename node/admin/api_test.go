@@ -36,6 +36,7 @@ var routes = []struct {
 	{"PUT", "/api/issuers", `{"local":"MRN","issuer":"1.2.3"}`, true, "alias|here|MRN|1.2.3", 200, "issuer-put", "here/MRN"},
 	{"DELETE", "/api/issuers", `{"site":"there","local":"MRN"}`, true, "no alias|there|MRN", 204, "issuer-delete", "there/MRN"},
 	{"GET", "/api/conflicts", "", false, "reviews", 200, "", ""},
+	{"GET", "/api/conflicts/between", "", false, "between", 200, "", ""},
 	{"GET", "/api/conflicts/7", "", false, "compare", 200, "", ""},
 	{"POST", "/api/conflicts/7", `{"decision":"accept"}`, true, "accept", 204, "conflict-decide", "instance 7 accept"},
 	{"POST", "/api/conflicts/7", `{"decision":"discard"}`, true, "discard", 204, "conflict-decide", "instance 7 discard"},

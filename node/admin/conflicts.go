@@ -21,6 +21,16 @@ type Conflict struct {
 	Against uint64    `json:"against,omitempty"` // the canonical version; absent: a tombstone
 }
 
+// listBetween lists the conflicts between nodes.
+func (a *api) listBetween(w http.ResponseWriter, _ *http.Request) error {
+	all, err := a.o.Between()
+	if err != nil {
+		return err
+	}
+	write(w, all)
+	return nil
+}
+
 // MaxConflicts is the most that one list of conflicts holds. What follows is
 // listed by naming the last number as ?after=.
 const MaxConflicts = 1000

@@ -14,6 +14,7 @@ import (
 
 	"pelago/node/ae"
 	"pelago/node/archive"
+	"pelago/node/reconcile"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
 )
@@ -49,6 +50,7 @@ func newSite(t *testing.T, users map[string]string, hosts ...string) *site {
 	}
 	s.handler = Handler(Options{
 		Guard: guard, Archive: s, Registry: registryOf{s}, Patients: s, Site: "here",
+		Between: func() ([]reconcile.Conflict, error) { return []reconcile.Conflict{}, s.call("between") },
 		Echo: func(_ context.Context, title string) (time.Duration, error) {
 			return 1500 * time.Millisecond, s.call("echo " + title)
 		},

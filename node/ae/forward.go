@@ -358,12 +358,12 @@ func (f *Face) deliver(ctx context.Context, target scu.Target, o order, refs []a
 	}()
 	unreachable := sender.Connect(ctx)
 	from := scu.Originator{AE: o.Originator, MessageID: o.MessageID}
-	for in := range f.ahead(ctx, refs, func(ref archive.Ref) scu.Instance { return f.outgoing(ref, &f.forwardedBytes) }) {
+	for in, err := range f.ahead(ctx, refs, func(ref archive.Ref) scu.Instance { return f.outgoing(ref, &f.forwardedBytes) }) {
 		if ctx.Err() != nil || out.err != nil {
 			return // nobody waits for the rest
 		}
 		var status command.Status
-		err := unreachable
+		err = errors.Join(err, unreachable)
 		if err == nil {
 			status, err = sender.Store(ctx, in, from)
 		}

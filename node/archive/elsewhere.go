@@ -78,3 +78,13 @@ func (a *Archive) Pressed() bool {
 // keeps it for every series and node: a sum modulo 2^256 of the UIDs' BLAKE3,
 // little endian.
 func AddUID(sum *[32]byte, uid string) { addUID(sum, uid) }
+
+// Record returns the record of an instance that is stored here; fault.NotFound if
+// there is none of the number.
+func (a *Archive) Record(number uint64) (*archivepb.Instance, error) {
+	r, ok, err := a.instance(number)
+	if err == nil && !ok {
+		err = fault.New(fault.NotFound, "no instance numbered %d", number)
+	}
+	return r, err
+}

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,6 +65,37 @@ func (m *memory) Changed() <-chan struct{} {
 	return m.changed
 }
 
+// set changes what the memory does.
+func (m *memory) set(change func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change()
+}
+
+// replica is the memory as one node has it: all of it, or what was there when it
+// was cut off.
+type replica struct {
+	*memory
+	frozen atomic.Pointer[memory]
+}
+
+func (r *replica) freeze() {
+	frozen := newMemory()
+	r.set(func() {
+		for kind, records := range r.records {
+			frozen.records[kind] = maps.Clone(records)
+		}
+	})
+	r.frozen.Store(frozen)
+}
+
+func (r *replica) Registry(kind string) (map[string][]byte, error) {
+	if frozen := r.frozen.Load(); frozen != nil {
+		return frozen.Registry(kind)
+	}
+	return r.memory.Registry(kind)
+}
+
 func (m *memory) Sync() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -80,8 +113,11 @@ func (m *memory) current(context.Context) error {
 }
 
 func (m *memory) Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
-	if before := m.before; before != nil {
-		m.before = nil
+	m.mu.Lock()
+	before := m.before
+	m.before = nil
+	m.mu.Unlock()
+	if before != nil {
 		before()
 	}
 	if err := m.current(ctx); err != nil {
@@ -129,6 +165,9 @@ type member struct {
 	*Office
 	fs       *vfs.MemFS
 	registry *Registry
+	replica  *replica
+	heard    atomic.Pointer[gossip.Member] // the one node that is heard of
+	lost     atomic.Bool                   // its decisions reach nobody
 	port     *port.Port
 	host     porttest.Host
 	place    authority.Place
@@ -143,11 +182,44 @@ type world struct {
 	net     *porttest.Network
 	memory  *memory
 	members []*member
-	votes   []string
+	voters  atomic.Pointer[[]string]
 	long    bool // the test lasts months: nobody asks twice a minute
+	still   bool // nobody brings records in line by itself
 }
 
 func newWorld(t *testing.T) *world { return &world{t: t, net: porttest.New(), memory: newMemory()} }
+
+// vote gives votes to nodes, and takes those of others.
+func (w *world) vote(nodes ...string) { w.voters.Store(&nodes) }
+
+func (w *world) votes() []string {
+	if nodes := w.voters.Load(); nodes != nil {
+		return *nodes
+	}
+	return nil
+}
+
+// alive is the node that is heard of.
+func (m *member) alive() []gossip.Member {
+	if heard := m.heard.Load(); heard != nil {
+		return []gossip.Member{*heard}
+	}
+	return nil
+}
+
+func (m *member) current(ctx context.Context) error {
+	if m.lost.Load() {
+		return fault.New(fault.Unavailable, "no leader")
+	}
+	return m.replica.current(ctx)
+}
+
+// moved is the office of the node when it has come back at another address.
+func (m *member) moved(address string) *Office {
+	o := m.o
+	o.Place.Address = address
+	return NewOffice(o)
+}
 
 // found makes the first node, and waits until it is a member.
 func (w *world) found(ip, site string) *member {
@@ -198,8 +270,16 @@ func (w *world) start(m *member, membership *Membership) {
 	w.t.Helper()
 	log := slog.New(slog.NewTextHandler(m.log, nil))
 	var err error
+	m.replica = &replica{memory: w.memory}
 	m.registry, err = NewRegistry(RegistryOptions{
-		Self: membership.Self.ID(), Catalog: w.memory, Hints: membership.Hints, Log: log,
+		Self: membership.Self.ID(), Catalog: m.replica, Hints: membership.Hints, Log: log,
+		Heard: func(node string) (string, bool) {
+			heard := m.heard.Load()
+			if heard == nil || heard.Node != node {
+				return "", false
+			}
+			return heard.Address.String(), true
+		},
 		Revoked: func(node string) { m.port.Drop(node) },
 	})
 	if err != nil {
@@ -208,8 +288,8 @@ func (w *world) start(m *member, membership *Membership) {
 	m.port = port.New(port.Config{Credentials: membership.Credentials, Revoked: m.registry.Revoked, Dial: m.host.Dial, Log: log})
 	transport := m.port.Transport(m.registry.Locate)
 	m.Office = NewOffice(OfficeOptions{
-		Membership: membership, Registry: m.registry, Catalog: w.memory, Decider: w.memory, Current: w.memory.current,
-		Voters: func() []string { return w.votes }, Alive: func() []gossip.Member { return nil },
+		Membership: membership, Registry: m.registry, Catalog: m.replica, Decider: w.memory, Current: m.current,
+		Voters: w.votes, Alive: m.alive,
 		Peers: call.NewClient(transport), Dial: m.host.Dial, Place: m.place, Log: log,
 	})
 	w.members = append(w.members, m)
@@ -232,7 +312,12 @@ func (w *world) start(m *member, membership *Membership) {
 		func() error { return m.port.Run(ctx, listener) },
 		func() error { return m.registry.Run(ctx) },
 		func() error { return m.Serve(ctx, joins) },
-		func() error { return m.Keep(ctx) },
+		func() error {
+			if w.still {
+				return nil
+			}
+			return m.Keep(ctx)
+		},
 		func() error {
 			if w.long {
 				return nil

@@ -1,10 +1,10 @@
 package member
 
 import (
-	"context"
 	"crypto/ed25519"
 	"errors"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -23,7 +23,7 @@ func TestANodeJoinsByOneTokenAndIsKnownToAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a := w.found("10.0.0.1", "Mercy")
-		w.votes = []string{a.id()}
+		w.vote(a.id())
 		b := w.join("10.0.0.2", "Grace", a)
 		w.until("both know both", func() bool { return a.registry.Belongs(b.id()) && b.registry.Belongs(a.id()) })
 		if name := b.o.Membership.Name(); name != (authority.Name{Network: "north", Site: "Grace", Node: b.id()}) {
@@ -150,7 +150,7 @@ func TestARemovedNodeIsRefusedByAllAndLearnsWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a := w.found("10.0.0.1", "Mercy")
-		w.votes = []string{a.id()}
+		w.vote(a.id())
 		b := w.join("10.0.0.2", "Grace", a)
 		c := w.join("10.0.0.3", "Hope", a)
 		w.until("c is known", func() bool { return b.registry.Belongs(c.id()) && c.registry.Belongs(b.id()) })
@@ -165,11 +165,8 @@ func TestARemovedNodeIsRefusedByAllAndLearnsWhy(t *testing.T) {
 		if err := a.Remove(t.Context(), "nobody", "ann"); !fault.Is(err, fault.NotFound) {
 			t.Errorf("nobody: %v", err)
 		}
-		// c does not hear of its removal: it is cut off from the memory of the others.
-		c.registry.now.Store(&view{members: c.registry.now.Load().members, revoked: map[string]Revocation{}, changed: make(chan struct{})})
-		cut := newMemory()
-		c.registry.o.Catalog, cut.records[kindMember] = cut, w.memory.records[kindMember]
-		for range 2 { // the second time changes nothing
+		c.replica.freeze() // it does not hear of its removal
+		for range 2 {      // the second time changes nothing
 			if err := a.Remove(t.Context(), c.id(), "ann"); err != nil {
 				t.Fatal(err)
 			}
@@ -210,7 +207,7 @@ func TestAnyVotersSiteLetsNodesIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a := w.found("10.0.0.1", "Mercy")
-		w.votes = []string{a.id()}
+		w.vote(a.id())
 		b := w.join("10.0.0.2", "Grace", a)
 		d := w.join("10.0.0.4", "Mercy", a) // of a site that has one already
 		signs := func(m *member) bool {
@@ -229,7 +226,7 @@ func TestAnyVotersSiteLetsNodesIn(t *testing.T) {
 		if signs(e) {
 			t.Error("a fourth site may sign although it does not vote")
 		}
-		w.votes = []string{a.id(), b.id(), e.id()}
+		w.vote(a.id(), b.id(), e.id())
 		w.until("e may sign, now that it votes", func() bool {
 			time.Sleep(2 * keepEvery)
 			return signs(e)
@@ -242,7 +239,7 @@ func TestCertificatesAreRenewedThroughAnyNode(t *testing.T) {
 		w := newWorld(t)
 		w.long = true
 		a := w.found("10.0.0.1", "Mercy")
-		w.votes = []string{a.id()}
+		w.vote(a.id())
 		b := w.join("10.0.0.2", "Mercy", a)
 		was := b.o.Membership.Credentials.Due()
 		time.Sleep(authority.Lifetime*2/3 + 2*time.Hour)
@@ -261,11 +258,15 @@ func TestCertificatesAreRenewedThroughAnyNode(t *testing.T) {
 func TestTheNetworkKnowsWhereANodeIsNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
+		w.still = true
 		a := w.found("10.0.0.1", "Mercy")
 		b := w.join("10.0.0.2", "Grace", a)
-		b.o.Place.Address = "10.0.0.2:7701"
+		w.until("it is known", func() bool { return a.registry.Belongs(b.id()) && b.registry.Known() })
+		if err := b.moved("10.0.0.2:7701").keep(t.Context()); err != nil {
+			t.Error(err)
+		}
 		a.sees(w, b.id(), "10.0.0.2:7701")
-		a.registry.o.Heard = func(node string) (string, bool) { return "10.0.0.2:7702", node == b.id() }
+		a.heard.Store(&gossip.Member{Node: b.id(), Address: netip.MustParseAddrPort("10.0.0.2:7702")})
 		if at, err := a.registry.Locate(t.Context(), b.id()); err != nil || at != "10.0.0.2:7702" {
 			t.Errorf("although it was heard elsewhere: %s, %v", at, err)
 		}
@@ -279,13 +280,15 @@ func TestDecisionsThatCrossAreMadeAgain(t *testing.T) {
 		b := w.join("10.0.0.2", "Grace", a)
 		w.until("it is known", func() bool { return a.registry.Belongs(b.id()) })
 		synctest.Wait()
-		w.memory.before = func() {
-			if err := b.decide(t.Context(), func(s *step) error {
-				return b.amend(s, b.id(), func(m *Member) { m.Barred = true })
-			}); err != nil {
-				t.Error(err)
+		w.memory.set(func() {
+			w.memory.before = func() {
+				if err := b.decide(t.Context(), func(s *step) error {
+					return b.amend(s, b.id(), func(m *Member) { m.Barred = true })
+				}); err != nil {
+					t.Error(err)
+				}
 			}
-		}
+		})
 		if err := a.Drain(t.Context(), b.id(), true); err != nil {
 			t.Fatal(err)
 		}
@@ -297,8 +300,7 @@ func TestDecisionsThatCrossAreMadeAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.until("it is back", func() bool { m, _ := a.registry.Member(b.id()); return !m.Drained && m.Barred })
-		w.memory.down = true
-		defer func() { w.memory.down = false }()
+		w.memory.set(func() { w.memory.down = true })
 		if err := a.Drain(t.Context(), b.id(), true); !fault.Is(err, fault.Unavailable) {
 			t.Errorf("without a majority: %v", err)
 		}
@@ -324,8 +326,9 @@ func TestTicketsAreCollectedAndBounded(t *testing.T) {
 		if _, _, err := a.Token(t.Context(), 0); err != nil {
 			t.Errorf("after the others have expired: %v", err)
 		}
-		if n := len(w.memory.records[kindTicket]); n != maxTickets-maxCollected+1 {
-			t.Errorf("%d tickets are left", n)
+		left, err := w.memory.Registry(kindTicket)
+		if err != nil || len(left) != maxTickets-maxCollected+1 {
+			t.Errorf("%d tickets are left, %v", len(left), err)
 		}
 	})
 }
@@ -360,11 +363,9 @@ func TestNodesAreListedWithWhatIsHeardOfThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a := w.found("10.0.0.1", "Mercy")
-		w.votes = []string{a.id()}
+		w.vote(a.id())
 		b, c := w.join("10.0.0.2", "Grace", a), w.join("10.0.0.3", "Hope", a)
-		a.o.Alive = func() []gossip.Member {
-			return []gossip.Member{{Node: b.id(), RTT: time.Second, Meta: gossip.Meta{Free: 7}}}
-		}
+		a.heard.Store(&gossip.Member{Node: b.id(), Address: netip.MustParseAddrPort(b.place.Address), RTT: time.Second, Meta: gossip.Meta{Free: 7}})
 		if err := b.Remove(t.Context(), c.id(), ""); err != nil {
 			t.Fatal(err)
 		}
@@ -443,19 +444,19 @@ func TestFoundingMakesUpANameAndKeepsItsPapers(t *testing.T) {
 func TestANodeThatNobodyFindsHasAnotherSayWhereItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
+		w.still = true
 		a := w.found("10.0.0.1", "Mercy")
 		b := w.join("10.0.0.2", "Grace", a)
 		w.until("it is known", func() bool { return a.registry.Belongs(b.id()) && b.registry.Known() })
-		// b's own decisions reach nobody, and it is heard of where it was.
-		b.o.Current = func(context.Context) error { return fault.New(fault.Unavailable, "no leader") }
-		a.registry.o.Heard = func(node string) (string, bool) { return "10.0.0.2:7700", node == b.id() }
-		b.o.Place.Address = "10.0.0.2:7701"
-		if err := b.keep(t.Context()); err != nil {
+		// It is heard of where it was.
+		a.heard.Store(&gossip.Member{Node: b.id(), Address: netip.MustParseAddrPort("10.0.0.2:7700")})
+		b.lost.Store(true)
+		if err := b.moved("10.0.0.2:7701").keep(t.Context()); err != nil {
 			t.Error(err)
 		}
 		a.sees(w, b.id(), "10.0.0.2:7701")
 		// What is heard later is newer again.
-		a.registry.o.Heard = func(node string) (string, bool) { return "10.0.0.2:7702", node == b.id() }
+		a.heard.Store(&gossip.Member{Node: b.id(), Address: netip.MustParseAddrPort("10.0.0.2:7702")})
 		a.sees(w, b.id(), "10.0.0.2:7702")
 		for name, address := range map[string]string{"nothing": "", "no port": "10.0.0.2", "too long": strings.Repeat("a", 300) + ":1"} {
 			if _, err := b.o.Peers.Do(t.Context(), a.id(), http.MethodPost, pathAddress, strings.NewReader(address)); !fault.Is(err, fault.Invalid) {

@@ -283,8 +283,11 @@ func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (ver
 		return version{}, errNothing()
 	}
 	holders, err := r.holders(study, series)
-	if err != nil || !r.elsewhere(holders) {
-		return version{}, errors.Join(err, orNothing(err))
+	if err != nil {
+		return version{}, err
+	}
+	if !r.elsewhere(holders) {
+		return version{}, errNothing()
 	}
 	all := r.others(ctx, &part{study: study, series: series, holders: holders})
 	for _, k := range all.manifests {
@@ -297,13 +300,6 @@ func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (ver
 		return version{}, fault.New(fault.Unavailable, "reach: %w: %w", missing, all.silent)
 	}
 	return version{}, errNothing()
-}
-
-func orNothing(err error) error {
-	if err != nil {
-		return nil
-	}
-	return errNothing()
 }
 
 // candidates are the nodes that may hold an instance of which only the study, or

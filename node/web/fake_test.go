@@ -38,6 +38,7 @@ type memory struct {
 	headers   int                              // calls of Headers
 	fail      map[string]error                 // by SOP Instance UID: of Open and Headers
 	read      func(sop string, at int64) error // failures of the bytes
+	missing   int                              // instances that are known by number only
 	warnings  []string
 	incoming  []archive.Incoming
 	began     chan struct{} // holds a token once a store has begun
@@ -112,9 +113,13 @@ func (m *memory) Select(ctx context.Context, study, series, instance string) ite
 	sort.Slice(refs, func(i, j int) bool {
 		return refs[i].Study+"\x00"+refs[i].Series+"\x00"+refs[i].SOP < refs[j].Study+"\x00"+refs[j].Series+"\x00"+refs[j].SOP
 	})
+	missing := m.missing
 	return func(yield func(archive.Ref, error) bool) {
-		if len(refs) == 0 {
+		if len(refs)+missing == 0 {
 			yield(archive.Ref{}, fault.New(fault.NotFound, "none"))
+			return
+		}
+		if missing > 0 && !yield(archive.Ref{}, fault.New(fault.Unavailable, "%w", &archive.Missing{Study: study, Instances: missing})) {
 			return
 		}
 		for _, ref := range refs {

@@ -267,6 +267,36 @@ func TestAvailabilityIsKnownBeforeTheHeader(t *testing.T) {
 	s.body(s.get(seriesPath(refs[0])+"/metadata", ""), 503)
 }
 
+func TestWhatIsKnownByNumberOnlyIsPartialContent(t *testing.T) {
+	const accept = `multipart/related; type="application/dicom"; transfer-syntax=*`
+	s := newSite(t, Options{})
+	refs := s.putSeries(4)
+	whole := s.get("/dicom-web/studies/1.2.3/metadata", "")
+	s.body(whole, 200)
+	s.memory.missing = 3
+	res := s.get(seriesPath(refs[0]), accept)
+	if parts := s.parts(res, 206); len(parts) != 4 || !strings.Contains(res.Header.Get("Warning"), "3 of 7") {
+		t.Errorf("%d parts, %q", len(parts), res.Header.Get("Warning"))
+	}
+	if e := s.events.last(t); e.Instances != 4 || e.Failed != 3 {
+		t.Errorf("%+v", e)
+	}
+	for _, header := range [][]string{nil, {"If-None-Match", whole.Header.Get("ETag")}} {
+		res = s.get("/dicom-web/studies/1.2.3/metadata", "", header...)
+		var sets []any
+		if err := json.Unmarshal(s.body(res, 206), &sets); err != nil || len(sets) != 4 || res.Header.Get("ETag") != "" || res.Header.Get("Warning") == "" {
+			t.Errorf("%v, %d data sets, %v", err, len(sets), res.Header)
+		}
+	}
+	if res := s.get("/dicom-web/studies/9.9.9", accept); res.Header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	} else {
+		s.body(res, 503)
+	}
+	s.memory.missing = 0
+	s.body(s.get("/dicom-web/studies/1.2.3/metadata", ""), 200)
+}
+
 func TestALaterFailureCutsTheConnection(t *testing.T) {
 	s := newSite(t, Options{})
 	var refs []archive.Ref

@@ -36,6 +36,9 @@ func (t *scan) answer(m matched) (*dicom.Dataset, error) {
 		list = listing(m.instance)
 	}
 	for _, w := range t.want {
+		if w.scope == ofNetwork {
+			continue
+		}
 		if w.scope == ofArchive {
 			if err := t.addAvailability(out, &m); err != nil {
 				return nil, err
@@ -65,6 +68,7 @@ func (t *scan) answer(m matched) (*dicom.Dataset, error) {
 	if err := t.addWanted(out, m.header, fromHeader); err != nil {
 		return nil, err
 	}
+	t.addHolders(out, &m)
 	if err := t.addOtherIDs(out, &m); err != nil {
 		return nil, err
 	}
@@ -72,6 +76,31 @@ func (t *scan) answer(m matched) (*dicom.Dataset, error) {
 		out.Set(dict.QueryRetrieveLevel, dict.CS, t.q.Level.String())
 	}
 	return out, nil
+}
+
+// addHolders puts into an answer which sites hold the object, where that is asked
+// for, and that its counts are not exact, where they are asked for and are not.
+func (t *scan) addHolders(out *dicom.Dataset, m *matched) {
+	wants := func(tags ...dict.Tag) bool {
+		return slices.ContainsFunc(t.want, func(w wanted) bool { return slices.Contains(tags, w.tag) })
+	}
+	sites, approximate := m.study.Sites, m.study.Approximate
+	if t.q.Level >= query.Series && m.series != nil {
+		sites, approximate = m.series.Sites, m.series.Approximate
+	}
+	creator := false
+	if wants(query.TagSites) {
+		creator = true
+		out.Set(query.TagSites, dict.LO, sites()...)
+	}
+	counted := wants(dict.NumberOfStudyRelatedInstances, dict.NumberOfSeriesRelatedInstances, dict.NumberOfPatientRelatedInstances)
+	if (counted || wants(query.TagApproximate)) && approximate() {
+		creator = true
+		out.Set(query.TagApproximate, dict.CS, "YES")
+	}
+	if creator {
+		out.Set(query.TagCreator, dict.LO, query.PrivateCreator)
+	}
 }
 
 // complete reads what the answer needs of levels that matching did not look

@@ -17,6 +17,14 @@
 // same instance. A patient with several studies is answered once, by the first
 // study in order that matches.
 //
+// # Other nodes
+//
+// What the catalogue does not know of series that this node does not hold is asked
+// of those that do, about the studies of a window at once ([query.Peers]). What
+// they find stands beside this node's own instances, and is matched again. Nodes
+// whose sets of instances have equal hashes stand for each other; of others the
+// union is answered. Who was silent the answer says.
+//
 // # Order
 //
 // Studies by date and time, newest first, then by the order of their
@@ -24,7 +32,9 @@
 //
 // # Concurrency
 //
-// Everything runs in the goroutine that ranges over the answer. Headers are read
+// Everything runs in the goroutine that ranges over the answer, but what other
+// nodes are asked: a goroutine for each of them and window, all of which have ended
+// when the answer has. Headers are read
 // under a gate that is shared by all queries, first come first served, one header
 // at a time, so that a search through a million headers does not stand before a
 // small one.

@@ -109,7 +109,7 @@ func (e *Engine) Find(ctx context.Context, q query.Query) (*query.Answer, error)
 	if err != nil {
 		return nil, err
 	}
-	answer := &query.Answer{Matches: s.matches(ctx), Staleness: max(own, others), Ignored: s.ignored}
+	answer := &query.Answer{Matches: s.matches(ctx), Staleness: max(own, others), Lags: own > 0, Ignored: s.ignored}
 	if s.asks != nil && s.asks.told {
 		answer.Silent = s.asks.sites
 	}

@@ -516,7 +516,7 @@ func TestUnsettledAnswerSaysHowStaleItIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if answer.Staleness <= 0 || answer.Staleness > time.Minute {
+	if answer.Staleness <= 0 || answer.Staleness > time.Minute || !answer.Lags || !answer.Partial() {
 		t.Errorf("staleness %v", answer.Staleness)
 	}
 }

@@ -444,6 +444,48 @@ func TestValuesTooLongForTheCatalogueComeFromTheirOwner(t *testing.T) {
 	}
 }
 
+func TestAnswersTellWhoHoldsAStudyAndWhichCountsAreNotExact(t *testing.T) {
+	a := newArchive(t)
+	for i := range 3 {
+		a.store(t, "NORTH", dataset(attribute{dict.SOPClassUID, ctClass}, attribute{dict.SOPInstanceUID, fmt.Sprintf("1.1.1.%d", i)},
+			attribute{dict.StudyInstanceUID, "1.1"}, attribute{dict.SeriesInstanceUID, "1.1.1"}))
+	}
+	a.store(t, "NORTH", dataset(attribute{dict.SOPClassUID, ctClass}, attribute{dict.SOPInstanceUID, "1.2.1.1"},
+		attribute{dict.StudyInstanceUID, "1.2"}, attribute{dict.SeriesInstanceUID, "1.2.1"}))
+	f := spread(t, t, a, map[string]string{"1.1.1": "NORTH", "1.2.1": "NORTH"}, func(i query.Instance) []string {
+		if i.SOP == "1.1.1.2" {
+			return []string{"n2"}
+		}
+		return []string{"n1", "n2"}
+	})
+	for _, tt := range []struct {
+		level       query.Level
+		study       string
+		ask         []dict.Tag
+		sites       string
+		approximate bool
+	}{
+		{query.Study, "1.1", []dict.Tag{query.TagSites}, `site n1\site n2`, false},
+		{query.Study, "1.1", []dict.Tag{dict.NumberOfStudyRelatedInstances}, "", true},
+		{query.Study, "1.2", []dict.Tag{dict.NumberOfStudyRelatedInstances, query.TagApproximate}, "", false},
+		{query.Series, "1.1", []dict.Tag{query.TagSites, query.TagApproximate}, `site n1\site n2`, true},
+		{query.Series, "1.2", []dict.Tag{query.TagSites}, `site n1\site n2`, false},
+		{query.Series, "1.1", nil, "", false},
+	} {
+		got, _ := f.ask(t, query.Query{Level: tt.level, Keys: dataset(attribute{dict.StudyInstanceUID, tt.study}), Return: tt.ask})
+		sites, approximate := strings.Join(got[0].Strings(query.TagSites), `\`), got[0].String(query.TagApproximate) == "YES"
+		if sites != tt.sites || approximate != tt.approximate || got[0].Has(query.TagCreator) != (sites != "" || approximate) {
+			t.Errorf("%v of %s, asked for %v: sites %q, approximate %t", tt.level, tt.study, tt.ask, sites, approximate)
+		}
+	}
+	if len(f.probes) > 0 {
+		t.Errorf("probes %v", f.probes)
+	}
+	if got, _ := f.ask(t, query.Query{Level: query.Image, Keys: dataset(attribute{dict.StudyInstanceUID, "1.1"})}); len(got) != 3 {
+		t.Errorf("%d instances of the union, want 3", len(got))
+	}
+}
+
 func TestStalenessIsTheWorseOfOwnAndOthers(t *testing.T) {
 	a := twoStudies(t)
 	for _, tt := range []struct {

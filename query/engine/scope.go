@@ -21,6 +21,7 @@ const (
 	ofListing                    // what is known of an instance without its header
 	ofHeader                     // an instance's header
 	ofArchive                    // where the bytes rest
+	ofNetwork                    // who holds it
 	ofNobody                     // the asker's own business, or the caller's
 )
 
@@ -31,6 +32,8 @@ func scopeOf(t dict.Tag) scopes {
 		return ofListing
 	case dict.InstanceAvailability:
 		return ofArchive
+	case query.TagCreator, query.TagSites, query.TagApproximate:
+		return ofNetwork
 	case dict.RetrieveAETitle, dict.RetrieveURL, dict.SpecificCharacterSet, dict.QueryRetrieveLevel, dict.QueryRetrieveView:
 		return ofNobody
 	}
@@ -63,7 +66,7 @@ func sortKeys(keys []match.Key) (keySets, []dict.Tag) {
 	var ignored []dict.Tag
 	for _, k := range keys {
 		scope := scopeOf(k.Tag)
-		if scope == ofNobody {
+		if scope == ofNobody || scope == ofNetwork {
 			ignored = append(ignored, k.Tag)
 			continue
 		}

@@ -80,6 +80,7 @@ func (c *Catalog) Replace(ctx context.Context, dir string) (err error) {
 	if err := c.load(); err != nil {
 		return err
 	}
+	c.told.forget()
 	c.told.notify(nil, nil)
 	return nil
 }

@@ -45,6 +45,13 @@ func (t *told) notify(applied []applied, hashes map[uint64][32]byte) {
 	t.changed = make(chan struct{})
 }
 
+// forget drops the hashes of a state that another has replaced.
+func (t *told) forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.hashes)
+}
+
 // Results returns what became of the facts of a batch or the commands of a
 // decision, in their order; of bytes that are neither, one error. nil is success.
 // It is kept for the last 4,096 entries, in memory: else false.

@@ -56,6 +56,17 @@ func (r StudyRow) Series() uint32 { return r.s.series }
 // Instances is the number of instances; approximate when origins differ.
 func (r StudyRow) Instances() uint64 { return r.s.instances }
 
+// Shared reports whether several sites hold any of the study, or several nodes do
+// and not the same instances.
+func (r StudyRow) Shared() bool { return r.s.approx || len(r.s.sites) > 1 }
+
+// Sites returns the sites that hold any of the study, ascending.
+func (r StudyRow) Sites() []string { return r.s.sites }
+
+// Approximate reports that nodes hold different instances of some series: counts
+// are those of who holds most.
+func (r StudyRow) Approximate() bool { return r.s.approx }
+
 // Omits reports whether the value of a patient or study attribute was too long
 // for the record: it must be read from an instance's header.
 func (r StudyRow) Omits(i int, t dict.Tag) bool {
@@ -136,6 +147,12 @@ func (r SeriesRow) UID() string { return r.x.uid }
 
 // Classes returns the series' SOP classes, ascending.
 func (r SeriesRow) Classes() []string { return r.x.counts().classes }
+
+// Sites returns the sites that hold any of the series, ascending.
+func (r SeriesRow) Sites() []string { return r.x.counts().sites }
+
+// Approximate is as [StudyRow.Approximate].
+func (r SeriesRow) Approximate() bool { return r.x.counts().approx }
 
 // Omits is as [StudyRow.Omits], for series attributes.
 func (r SeriesRow) Omits(t dict.Tag) bool { return r.x.effective().attrs.omits(t) }

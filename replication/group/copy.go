@@ -276,36 +276,58 @@ func (d *download) all(ctx context.Context) error {
 	return nil
 }
 
-// one completes a part, piece by piece, and checks it.
+// one completes a part and checks it. One that was begun earlier, and is not what
+// it should be, is fetched once more: a crash may have left bytes that were never
+// synced.
 func (d *download) one(ctx context.Context, f file) error {
 	name := d.fs.PathJoin(d.parts(), f.BLAKE3)
+	begun, err := d.complete(ctx, f, name)
+	if err == nil {
+		err = d.checkPart(f, name)
+	}
+	if begun && fault.Is(err, fault.Corrupt) {
+		if _, err = d.complete(ctx, f, name); err == nil {
+			err = d.checkPart(f, name)
+		}
+	}
+	return err
+}
+
+// complete fetches what a part lacks, piece by piece, and reports whether some of
+// it was there.
+func (d *download) complete(ctx context.Context, f file, name string) (begun bool, err error) {
 	have := int64(0)
 	info, err := d.fs.Stat(name)
 	switch {
 	case err == nil:
 		have = info.Size()
 	case !errors.Is(err, os.ErrNotExist):
-		return err
+		return false, err
 	}
-	for broken := 0; have < f.Size || info == nil; {
+	begun = info != nil
+	there := begun // an empty file is one too
+	for broken := 0; have < f.Size || !there; {
 		n, err := d.piece(ctx, f, name, have)
 		have += n
 		if n > 0 {
 			broken = 0
 		}
 		if err == nil {
-			if info, err = d.fs.Stat(name); err != nil {
-				return err
-			}
+			there = true
 			continue
 		}
-		if broken++; broken >= maxBroken || ctx.Err() != nil || fault.Is(err, fault.NotFound) || !fault.Is(err, fault.Unavailable) {
-			return err
+		if broken++; broken >= maxBroken || ctx.Err() != nil || !fault.Is(err, fault.Unavailable) {
+			return begun, err
 		}
 		if !wait(ctx, time.Second) {
-			return ctx.Err()
+			return begun, ctx.Err()
 		}
 	}
+	return begun, nil
+}
+
+// checkPart removes a part that is not what it was said to be.
+func (d *download) checkPart(f file, name string) error {
 	hash, size, err := hashFile(d.fs, name)
 	if err != nil {
 		return err

@@ -127,9 +127,6 @@ func TestACopyGoesOnAfterACrashAtAnyOperation(t *testing.T) {
 	}
 	for i, clone := range clones {
 		whole, err := downloadOf(from, m, clone).run(t.Context())
-		if fault.Is(err, fault.Corrupt) { // bytes that were never synced: given up, and fetched again
-			whole, err = downloadOf(from, m, clone).run(t.Context())
-		}
 		if err != nil {
 			t.Fatalf("after crash %d: %v", i, err)
 		}

@@ -197,9 +197,7 @@ func TestNodesOverTCP(t *testing.T) {
 	if err != nil || len(all) != 301 {
 		t.Errorf("%d settings, %v", len(all), err)
 	}
-	if late.copies.Load() != 1 {
-		t.Errorf("%d copies", late.copies.Load())
-	}
+	eventually(t, "the news of the copy", func() bool { return late.copies.Load() == 1 })
 	decide(late, setting(302))
 	if err := late.catalog.Verify(t.Context(), func(err error) { t.Error(err) }); err != nil {
 		t.Error(err)

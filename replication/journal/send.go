@@ -29,8 +29,10 @@ func (j *Journal) send(ctx context.Context, p Proposer) error {
 			return err
 		}
 		index, failure := j.propose(ctx, p, entry)
-		if ctx.Err() != nil {
+		select {
+		case <-ctx.Done():
 			return nil
+		default:
 		}
 		agreed := failure == nil // it was committed, and so is what became of it
 		if agreed {

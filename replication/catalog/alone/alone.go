@@ -49,6 +49,10 @@ const decider = "decider"
 // Solo is a catalogue without Raft: an entry is committed and applied at once,
 // under the next index.
 type Solo struct {
+	// Node is the member that decides, with Signer its key: of a network that
+	// somebody has founded. "": one that is made up, which founds it.
+	Node   string
+	Signer catalog.Signer
 	// Keep is called with every entry that is applied; nil: nobody is.
 	Keep func(replication.Entry)
 
@@ -86,7 +90,7 @@ func (a *Solo) apply(first, last uint64, entries ...[]byte) error {
 func (a *Solo) Decide(_ context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := run{c: a.c}
+	r := a.run()
 	if err := r.decide(conditions, commands); err != nil {
 		return nil, err
 	}
@@ -99,7 +103,7 @@ func (a *Solo) Decide(_ context.Context, conditions []catalog.Condition, command
 func (a *Solo) Do(changes ...any) ([]error, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := run{c: a.c}
+	r := a.run()
 	if err := r.add(changes); err != nil {
 		return nil, err
 	}
@@ -114,7 +118,7 @@ const Stride = 256
 func (a *Solo) DoAs(number uint64, changes ...any) ([]error, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r := run{c: a.c}
+	r := a.run()
 	if err := r.add(changes); err != nil {
 		return nil, err
 	}
@@ -146,9 +150,19 @@ func (a *Solo) do(r run, first, last uint64) ([]error, error) {
 	return all, nil
 }
 
+func (a *Solo) run() run {
+	r := run{c: a.c, node: a.Node, signer: a.Signer}
+	if r.node == "" {
+		r.node, r.signer = decider, SignerOf(decider)
+	}
+	return r
+}
+
 // run are entries that are about to be applied.
 type run struct {
 	c       *catalog.Catalog
+	node    string // that decides
+	signer  catalog.Signer
 	entries [][]byte
 	asked   []bool            // whether the caller hears of the results
 	members map[string]string // site by node
@@ -196,10 +210,10 @@ func (r *run) add(changes []any) error {
 }
 
 func (r *run) decide(conditions []catalog.Condition, commands []catalog.Command) error {
-	if err := r.admit(decider, ""); err != nil {
+	if err := r.admit(r.node, ""); err != nil {
 		return err
 	}
-	entry, err := catalog.EncodeDecision(SignerOf(decider), decider, conditions, commands)
+	entry, err := catalog.EncodeDecision(r.signer, r.node, conditions, commands)
 	r.put(entry, true)
 	return err
 }
@@ -245,6 +259,9 @@ func (r *run) say(facts []*catalog.SeriesFact) error {
 
 // admit makes a node a member of a site unless it is one. The first founds the network.
 func (r *run) admit(node, site string) error {
+	if node == r.node && node != decider { // somebody has founded the network with it
+		return nil
+	}
 	if known, ok := r.members[node]; ok && known == site {
 		return nil
 	}
@@ -259,12 +276,12 @@ func (r *run) admit(node, site string) error {
 		}
 	}
 	if member == nil || member.Site != site {
-		if node != decider {
-			if err := r.admit(decider, ""); err != nil {
+		if node != r.node {
+			if err := r.admit(r.node, ""); err != nil {
 				return err
 			}
 		}
-		entry, err := catalog.EncodeDecision(SignerOf(decider), decider, nil, []catalog.Command{Member(node, site)})
+		entry, err := catalog.EncodeDecision(r.signer, r.node, nil, []catalog.Command{Member(node, site)})
 		if err != nil {
 			return err
 		}

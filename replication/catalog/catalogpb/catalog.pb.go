@@ -972,83 +972,6 @@ func (x *Member) GetDrained() bool {
 	return false
 }
 
-// Journaled is a row of a node's journal.
-type Journaled struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Incarnation   uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
-	First         uint64                 `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`      // number of the first fact
-	Previous      []byte                 `protobuf:"bytes,4,opt,name=previous,proto3" json:"previous,omitempty"` // 32 bytes, BLAKE3 of the row before; of nothing for the first
-	Entries       [][]byte               `protobuf:"bytes,5,rep,name=entries,proto3" json:"entries,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Journaled) Reset() {
-	*x = Journaled{}
-	mi := &file_catalog_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Journaled) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Journaled) ProtoMessage() {}
-
-func (x *Journaled) ProtoReflect() protoreflect.Message {
-	mi := &file_catalog_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Journaled.ProtoReflect.Descriptor instead.
-func (*Journaled) Descriptor() ([]byte, []int) {
-	return file_catalog_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *Journaled) GetIncarnation() uint64 {
-	if x != nil {
-		return x.Incarnation
-	}
-	return 0
-}
-
-func (x *Journaled) GetNumber() uint64 {
-	if x != nil {
-		return x.Number
-	}
-	return 0
-}
-
-func (x *Journaled) GetFirst() uint64 {
-	if x != nil {
-		return x.First
-	}
-	return 0
-}
-
-func (x *Journaled) GetPrevious() []byte {
-	if x != nil {
-		return x.Previous
-	}
-	return nil
-}
-
-func (x *Journaled) GetEntries() [][]byte {
-	if x != nil {
-		return x.Entries
-	}
-	return nil
-}
-
 var File_catalog_proto protoreflect.FileDescriptor
 
 const file_catalog_proto_rawDesc = "" +
@@ -1136,13 +1059,7 @@ const file_catalog_proto_rawDesc = "" +
 	"\awitness\x18\x06 \x01(\bR\awitness\x12\x16\n" +
 	"\x06barred\x18\a \x01(\bR\x06barred\x12\x18\n" +
 	"\afounder\x18\b \x01(\bR\afounder\x12\x18\n" +
-	"\adrained\x18\t \x01(\bR\adrained\"\x91\x01\n" +
-	"\tJournaled\x12 \n" +
-	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x14\n" +
-	"\x05first\x18\x03 \x01(\x04R\x05first\x12\x1a\n" +
-	"\bprevious\x18\x04 \x01(\fR\bprevious\x12\x18\n" +
-	"\aentries\x18\x05 \x03(\fR\aentriesB&Z$pelago/replication/catalog/catalogpbb\x06proto3"
+	"\adrained\x18\t \x01(\bR\adrainedB&Z$pelago/replication/catalog/catalogpbb\x06proto3"
 
 var (
 	file_catalog_proto_rawDescOnce sync.Once
@@ -1156,7 +1073,7 @@ func file_catalog_proto_rawDescGZIP() []byte {
 	return file_catalog_proto_rawDescData
 }
 
-var file_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_catalog_proto_goTypes = []any{
 	(*Entry)(nil),         // 0: pelago.catalog.v2.Entry
 	(*Batch)(nil),         // 1: pelago.catalog.v2.Batch
@@ -1169,7 +1086,6 @@ var file_catalog_proto_goTypes = []any{
 	(*RestoreFact)(nil),   // 8: pelago.catalog.v2.RestoreFact
 	(*RegistryFact)(nil),  // 9: pelago.catalog.v2.RegistryFact
 	(*Member)(nil),        // 10: pelago.catalog.v2.Member
-	(*Journaled)(nil),     // 11: pelago.catalog.v2.Journaled
 }
 var file_catalog_proto_depIdxs = []int32{
 	2, // 0: pelago.catalog.v2.Batch.studies:type_name -> pelago.catalog.v2.StudyFacts
@@ -1206,7 +1122,7 @@ func file_catalog_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_catalog_proto_rawDesc), len(file_catalog_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
