@@ -146,7 +146,7 @@ func netSeries(ctx context.Context, b *bench, s *sheet) error {
 					return err
 				}
 				var seconds float64
-				err = b.profiled(ctx, server(f.Nodes[1]), fmt.Sprintf("net-series-%s-%d", r.rate.Time(1), round), func() (err error) {
+				err = b.profiled(ctx, server(f.Nodes[1]), fmt.Sprintf("net-series-%d-%d", r.rate/world.Mbps, round), func() (err error) {
 					seconds, err = opened(ctx, seriesURL(f.Nodes[1], files.images[0]), acceptSeries, files.images[0].Bytes()*int64(files.files))
 					return err
 				})
