@@ -43,7 +43,7 @@ func (p Pelago) Start(ctx context.Context, dir string) (*Server, error) {
 	}
 	env := append([]string{"PELAGO_ADMIN_PROFILES=true", "PELAGO_LOG_LEVEL=warn"}, p.Env...)
 	s.Process, err = launch("pelago", dir, env, p.Binary, "serve",
-		"--data", dir, "--dicom", s.DICOM, "--http", fmt.Sprintf("127.0.0.1:%d", web))
+		"--data", dir, "--dicom", s.DICOM, "--http", fmt.Sprintf("127.0.0.1:%d", web), "--peer", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
