@@ -43,7 +43,11 @@ func (a *Archive) holding(ctx context.Context, number uint64) (far.Holding, erro
 	}
 	record, ok, err := a.headerRecord(number)
 	if err != nil || !ok { // rotten, or being mended
-		if _, record, err = a.readHeader(ctx, r); err != nil {
+		_, record, err = a.readHeader(ctx, r)
+		if fault.Is(err, fault.Corrupt) {
+			record, err = nil, nil // its bytes are rotten too: that is its own trouble, not its series'
+		}
+		if err != nil {
 			return far.Holding{}, err
 		}
 	}

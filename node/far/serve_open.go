@@ -122,9 +122,7 @@ func (t *telling) rest(first Holding) error {
 		if one.Record.Number == first.Record.Number {
 			continue
 		}
-		if err := t.add(one); fault.Is(err, fault.Corrupt) {
-			continue // its pack is lost: another node may hold it
-		} else if err != nil {
+		if err := t.add(one); err != nil {
 			return err
 		}
 		if t.bytes < partBytes {
@@ -164,7 +162,9 @@ func (t *telling) fail(err error) error {
 	return err
 }
 
-// add puts an instance into the part, and before it its pack and its key.
+// add puts an instance into the part, and before it its pack and its key. One whose
+// pack is lost is told of as if it were not packed: left out it would be missed by
+// nobody, and who reads it learns why it cannot be had here.
 func (t *telling) add(one Holding) error {
 	in := &farpb.Instance{Record: one.Record}
 	if len(one.Header) <= maxHeader {
@@ -175,10 +175,12 @@ func (t *telling) add(one Holding) error {
 			return fault.New(fault.Corrupt, "far: a pack's id of %d bytes", len(one.Location.Pack))
 		}
 		place, err := t.packOf(pack.ID(one.Location.Pack))
-		if err != nil {
+		switch {
+		case err == nil:
+			in.Pack, in.Chunks = place, one.Location.Chunks
+		case !fault.Is(err, fault.Corrupt):
 			return err
 		}
-		in.Pack, in.Chunks = place, one.Location.Chunks
 	}
 	if t.instances++; t.instances > maxInstances {
 		return fault.New(fault.Unsupported, "far: a series of over %d instances", maxInstances)
@@ -280,6 +282,9 @@ func (t *telling) frame(one Holding, number int) error {
 		})
 	}
 	p, bytes, err := t.handler.o.Source.Ciphertext(pack.ID(one.Location.Pack))
+	if fault.Is(err, fault.Corrupt) {
+		return nil // lost: the asker finds out when it reads the instance
+	}
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 // Holding is an instance as this node holds it.
 type Holding struct {
 	Record   *archivepb.Instance
-	Header   []byte // header record (pelago/dimse/dicom)
+	Header   []byte // header record (pelago/dimse/dicom); nil if it has to be read from the bytes
 	Location *archivepb.Location
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -156,6 +157,26 @@ func (s *site) start() {
 // restart ends the site's node and starts it again on the same disk.
 func (s *site) restart() {
 	s.stop()
+	s.start()
+}
+
+// loseTables takes away the tables that a site's packs rest in.
+func (s *site) loseTables() {
+	t := s.net.t
+	t.Helper()
+	s.restart() // lets the segment go that was being written
+	s.stop()
+	tables, err := s.fs.List("data/bulk/tables")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tables {
+		if strings.HasSuffix(name, ".sst") {
+			if err := s.fs.Remove("data/bulk/tables/" + name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	s.start()
 }
 

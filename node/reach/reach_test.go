@@ -197,6 +197,63 @@ func TestAKnownSeriesWhoseBytesNobodyGivesIsListed(t *testing.T) {
 	}
 }
 
+func TestInstancesOfLostPacksAreListedAndComeFromElsewhere(t *testing.T) {
+	n := newNetwork(t, "a", "b", "c")
+	all := images(1, 0, 9)
+	study, series := uids(all)
+	a, b, c := n.sites["a"], n.sites["b"], n.sites["c"]
+	a.store(all[:6]...)
+	a.pack()
+	a.loseTables()
+	a.store(all[6:]...)
+	c.store(all[:4]...)
+	a.announce(study, series, "b")
+	got, failed := b.read(study, "", "")
+	if len(got) != 3 || len(failed) != 6 {
+		t.Errorf("of 3 instances and 6 that are lost: %d and %d", len(got), len(failed))
+	}
+	for _, err := range failed {
+		if !fault.Is(err, fault.Corrupt) {
+			t.Errorf("of a lost one: %v", err)
+		}
+	}
+	if _, failed := b.read("", "", all[5].SOPInstanceUID); len(failed) != 1 || !fault.Is(failed[0], fault.Corrupt) {
+		t.Errorf("of a lost one by its name: %v", failed)
+	}
+	c.announce(study, series, "b")
+	if got, failed := b.read(study, "", ""); len(got) != 7 || len(failed) != 2 {
+		t.Errorf("of 3 instances, 4 of another site, and 2 that are lost: %d and %d, %v", len(got), len(failed), failed)
+	}
+}
+
+func TestInstancesByTheirOwnNamesShareAManifest(t *testing.T) {
+	n := newNetwork(t, "a", "b", "c")
+	all := images(1, 0, 40)
+	study, series := uids(all)
+	a, b := n.sites["a"], n.sites["b"]
+	a.store(all...)
+	a.announce(study, series, "b")
+	for _, in := range all {
+		b.same("", "", in.SOPInstanceUID, in)
+	}
+	for _, in := range all {
+		b.same(study, "", in.SOPInstanceUID, in)
+	}
+	// Each of two others is asked once, and the one that has it for the series' name.
+	if got := n.asked.Load(); got > 3 {
+		t.Errorf("%d manifests were asked for", got)
+	}
+	if _, failed := b.read("", "", "1.2.3"); len(failed) != 1 || !fault.Is(failed[0], fault.NotFound) {
+		t.Errorf("what nobody has: %v", failed)
+	}
+	if err := b.archive.Delete(context.Background(), study, "", "", "test"); err != nil {
+		t.Fatal(err)
+	}
+	if _, failed := b.read("", "", all[0].SOPInstanceUID); len(failed) != 1 || !fault.Is(failed[0], fault.NotFound) {
+		t.Errorf("what is deleted: %v", failed)
+	}
+}
+
 func TestTheSameInstanceAtAnotherSiteIsAsGood(t *testing.T) {
 	n := newNetwork(t, "a", "b", "c")
 	all := images(1, 0, 8)

@@ -56,6 +56,7 @@ type Reader struct {
 	known   recent.Values[seriesAt, *known]
 	asking  singleflight.Group
 	contact contacts
+	sought  sought
 }
 
 var _ archive.Reads = (*Reader)(nil)
@@ -152,6 +153,35 @@ func (r *Reader) gone(study, series, sop string) bool {
 
 func errNothing() error {
 	return fault.New(fault.NotFound, "no such study, series or instance")
+}
+
+// sought are the series in which instances were found that were asked for by
+// nothing but their own names, the last in front.
+type sought struct {
+	mu     sync.Mutex // guards what follows
+	series []seriesAt // replaced, never changed
+}
+
+// maxSought is for some readers at once who each go through some series.
+const maxSought = 16
+
+func (s *sought) last() []seriesAt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.series
+}
+
+func (s *sought) note(name seriesAt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]seriesAt, 1, maxSought)
+	all[0] = name
+	for _, other := range s.series {
+		if other != name && len(all) < maxSought {
+			all = append(all, other)
+		}
+	}
+	s.series = all
 }
 
 // contacts remembers when nodes answered, and when they did not, for a moment.

@@ -120,8 +120,8 @@ func (p *parts) add(holders []catalog.Holder) {
 	}
 }
 
-// merge yields the instances of all series in the order of their UIDs. The
-// manifests of the next series are on their way while one is listed.
+// merge yields the instances of all series in the order of their UIDs. Manifests
+// of several series are asked for at a time.
 func (r *Reader) merge(ctx context.Context, p *parts) iter.Seq2[archive.Ref, error] {
 	slices.SortFunc(p.all, func(a, b *part) int {
 		return cmp.Or(cmp.Compare(a.study, b.study), cmp.Compare(a.series, b.series))
@@ -273,6 +273,12 @@ func (r *Reader) selectOne(ctx context.Context, study, series, sop string) iter.
 // selectAway finds an instance that is not here.
 func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (version, error) {
 	if study == "" || series == "" {
+		if found, ok := r.nearby(study, series, sop); ok {
+			v, err := r.selectAway(ctx, found.study, found.series, sop)
+			if !fault.Is(err, fault.NotFound) {
+				return v, err
+			}
+		}
 		nodes, err := r.candidates(study, series)
 		if err != nil {
 			return version{}, err
@@ -300,6 +306,23 @@ func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (ver
 		return version{}, fault.New(fault.Unavailable, "reach: %w: %w", missing, all.silent)
 	}
 	return version{}, errNothing()
+}
+
+// nearby returns the series of an instance whose own name is all that is known, if
+// it is one in which another such was found lately: who names one names the next.
+// It costs no round trip, where seeking costs one to every node.
+func (r *Reader) nearby(study, series, sop string) (seriesAt, bool) {
+	for _, name := range r.sought.last() {
+		if study != "" && name.study != study || series != "" && name.series != series {
+			continue
+		}
+		if k, ok := r.known.Get(name); ok {
+			if _, ok := k.index(sop); ok {
+				return name, true
+			}
+		}
+	}
+	return seriesAt{}, false
 }
 
 // candidates are the nodes that may hold an instance of which only the study, or
@@ -349,6 +372,7 @@ func (r *Reader) seek(ctx context.Context, nodes []string, study, series, sop st
 		}
 	}
 	if best.known != nil {
+		r.sought.note(best.name())
 		return best, nil
 	}
 	for _, err := range failed {

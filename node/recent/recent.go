@@ -1,5 +1,6 @@
-// Package recent keeps the values that were used last, up to a number of bytes.
-// It starts no goroutine; everything may be called from anywhere.
+// Package recent keeps the values that were used last, up to a number of bytes,
+// and the last one whatever its size: who uses it again and again would make it
+// again and again. It starts no goroutine; everything may be called from anywhere.
 package recent
 
 import (
@@ -7,7 +8,7 @@ import (
 	"sync"
 )
 
-// Values keeps the values that were used last. The zero value keeps none.
+// Values keeps the values that were used last. The zero value keeps one.
 type Values[K comparable, V any] struct {
 	Limit int64 // bytes; set before use
 
@@ -60,7 +61,7 @@ func (c *Values[K, V]) add(key K, value V, bytes int64) {
 		c.at = map[K]*list.Element{}
 	}
 	c.at[key] = c.order.PushFront(entry[K, V]{key, value, bytes})
-	for c.bytes += bytes; c.bytes > c.Limit; {
+	for c.bytes += bytes; c.bytes > c.Limit && c.order.Len() > 1; {
 		c.remove(c.order.Back())
 	}
 }
