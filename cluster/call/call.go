@@ -6,6 +6,7 @@ package call
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -65,9 +66,21 @@ func failure(response *http.Response, text string) error {
 	kind, err := strconv.ParseUint(response.Header.Get(kindHeader), 10, 8)
 	if err != nil || kind >= uint64(len(fault.Kinds())) {
 		// Not an answer of a handler of ours: another version, or the server itself.
-		return fault.New(fault.Unavailable, "call: the peer answers %d", response.StatusCode)
+		return fault.New(fault.Unavailable, "%w", answer(fmt.Sprintf("call: the peer answers %d", response.StatusCode)))
 	}
-	return fault.New(fault.Kind(kind), "peer: %s", strings.TrimSpace(text))
+	return fault.New(fault.Kind(kind), "%w", answer("peer: "+strings.TrimSpace(text)))
+}
+
+// answer is a failure in the peer's words.
+type answer string
+
+func (a answer) Error() string { return string(a) }
+
+// Answered reports whether an error of Do is the peer's answer: it has dealt with
+// the request. Of any other error that is not known.
+func Answered(err error) bool {
+	var a answer
+	return errors.As(err, &a)
 }
 
 // Read returns the whole of a body of at most limit bytes: fault.Invalid if it is

@@ -29,6 +29,9 @@ func TestEveryKindSurvivesTheWire(t *testing.T) {
 		if fault.KindOf(err) != kind || err == nil || !strings.Contains(err.Error(), "because") {
 			t.Errorf("%v comes back as %v", kind, err)
 		}
+		if !Answered(err) {
+			t.Errorf("%v is not known to be the peer's answer", kind)
+		}
 	}
 }
 
@@ -38,7 +41,7 @@ func TestAnAnswerOfNobodysIsUnavailable(t *testing.T) {
 			w.Header().Set(kindHeader, header)
 			w.WriteHeader(http.StatusNotFound)
 		})})
-		if _, err := c.Do(t.Context(), "node", http.MethodGet, "/x", nil); !fault.Is(err, fault.Unavailable) {
+		if _, err := c.Do(t.Context(), "node", http.MethodGet, "/x", nil); !fault.Is(err, fault.Unavailable) || !Answered(err) {
 			t.Errorf("%q: %v", header, err)
 		}
 	}
@@ -49,11 +52,11 @@ type broken struct{ err error }
 func (b broken) RoundTrip(*http.Request) (*http.Response, error) { return nil, b.err }
 
 func TestAPeerThatIsNotThereIsUnavailable(t *testing.T) {
-	if _, err := NewClient(broken{errors.New("refused")}).Do(t.Context(), "n", http.MethodGet, "/x", nil); !fault.Is(err, fault.Unavailable) {
+	if _, err := NewClient(broken{errors.New("refused")}).Do(t.Context(), "n", http.MethodGet, "/x", nil); !fault.Is(err, fault.Unavailable) || Answered(err) {
 		t.Error(err)
 	}
 	denied := fault.New(fault.Denied, "revoked")
-	if _, err := NewClient(broken{denied}).Do(t.Context(), "n", http.MethodGet, "/x", nil); !fault.Is(err, fault.Denied) {
+	if _, err := NewClient(broken{denied}).Do(t.Context(), "n", http.MethodGet, "/x", nil); !fault.Is(err, fault.Denied) || Answered(err) {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -3,8 +3,11 @@ package catalog
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"slices"
+	"strings"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/zeebo/blake3"
 
 	"pelago/cluster/fault"
@@ -96,11 +99,36 @@ func (t *txn) accept(f *RegistryFact) (result, err error) {
 			return fault.New(fault.Conflict, "catalog: a version of what is not deleted needs no acceptance"), nil
 		}
 	}
-	t.buried = true
-	if err := t.agree(registryKey(f.Kind, f.Name), f.Value); err != nil {
-		return nil, err
+	if known := t.accepted[a.Study]; t.accepted != nil && !slices.Contains(known, f.Name) {
+		t.accepted[a.Study] = append(known, f.Name)
 	}
-	return nil, t.cover(a.Study, a.Series, "")
+	return nil, t.putAccepted(f, a)
+}
+
+// unaccept drops a record of accepted versions.
+func (t *txn) unaccept(f *RegistryFact) error {
+	row, err := t.read(registryKey(f.Kind, f.Name))
+	if err != nil || row == nil {
+		return err
+	}
+	a, err := DecodeAccepted(row)
+	if err != nil {
+		return err
+	}
+	return t.putAccepted(f, a)
+}
+
+// putAccepted writes a record, or drops it, and decides again what tombstones cover.
+func (t *txn) putAccepted(f *RegistryFact, a Accepted) error {
+	t.buried = true
+	value := f.Value
+	if len(value) == 0 {
+		value = nil
+	}
+	if err := t.agree(registryKey(f.Kind, f.Name), value); err != nil {
+		return err
+	}
+	return t.cover(a.Study, a.Series, "")
 }
 
 // anyTombstone reports whether a tombstone names an instance, its series or study.
@@ -127,19 +155,24 @@ func (t *txn) acceptedOf(study, series string) (Accepted, bool, error) {
 // refuse takes back what is accepted under an object, and reports whether that
 // was anything. With only asking nothing is changed.
 func (t *txn) refuse(study, series, instance string, only bool) (any bool, err error) {
-	names := []string{series}
+	names := []string{AcceptedName(study, series)}
 	if series == "" {
-		if names, err = t.seriesOf(study); err != nil {
+		if names, err = t.acceptedIn(study); err != nil {
 			return false, err
 		}
 	}
-	for _, uid := range names {
-		a, ok, err := t.acceptedOf(study, uid)
+	for _, name := range names {
+		key := registryKey(KindAccepted, name)
+		row, err := t.read(key)
 		if err != nil {
 			return any, err
 		}
-		if !ok {
+		if row == nil {
 			continue
+		}
+		a, err := DecodeAccepted(row)
+		if err != nil {
+			return any, err
 		}
 		if instance != "" {
 			if _, ok := a.Versions[instance]; !ok {
@@ -153,28 +186,58 @@ func (t *txn) refuse(study, series, instance string, only bool) (any bool, err e
 		if only {
 			continue
 		}
-		if err := t.agree(registryKey(KindAccepted, AcceptedName(study, uid)), a.Encode()); err != nil {
+		if err := t.agree(key, a.Encode()); err != nil {
 			return any, err
 		}
 	}
 	return any, nil
 }
 
-// seriesOf lists the series of a study that anything was said of.
-func (t *txn) seriesOf(study string) ([]string, error) {
-	st, err := t.study(study, false)
-	if err != nil || st == nil {
-		return nil, err
+// acceptedIn lists the names of the records of a study's series. It asks the
+// records, and not the study: a node may know series of it that no other does.
+func (t *txn) acceptedIn(study string) ([]string, error) {
+	if t.accepted == nil {
+		if err := t.loadAccepted(); err != nil {
+			return nil, err
+		}
 	}
-	if err := st.loadAll(); err != nil {
-		return nil, err
+	return t.accepted[study], nil
+}
+
+// loadAccepted reads which records of accepted versions there are. They are few,
+// for each is an operator's decision.
+func (t *txn) loadAccepted() error {
+	t.accepted = map[string][]string{}
+	note := func(key string, row []byte) error {
+		a, err := DecodeAccepted(row)
+		t.accepted[a.Study] = append(t.accepted[a.Study], key[len(registryKey(KindAccepted, "")):])
+		return err
 	}
-	uids := make([]string, 0, len(st.loaded))
-	for uid := range st.loaded {
-		uids = append(uids, uid)
+	prefix := registryKey(KindAccepted, "")
+	it, err := t.c.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return fmt.Errorf("catalog: read registry: %w", err)
 	}
-	slices.Sort(uids)
-	return uids, nil
+	defer it.Close()
+	for it.First(); it.Valid(); it.Next() {
+		if _, changed := t.small[string(it.Key())]; changed {
+			continue
+		}
+		if err := note(string(it.Key()), it.Value()); err != nil {
+			return err
+		}
+	}
+	if err := it.Error(); err != nil {
+		return fmt.Errorf("catalog: read registry: %w", err)
+	}
+	for key, row := range t.small {
+		if row != nil && strings.HasPrefix(key, string(prefix)) {
+			if err := note(key, row); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Accepted returns what is accepted of a series although it was deleted; false

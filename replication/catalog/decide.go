@@ -94,8 +94,11 @@ func (t *txn) registryFact(f *RegistryFact) (result, err error) {
 		t.founded = true
 	}
 	t.registered = true
-	if f.Kind == KindAccepted && value != nil {
+	switch {
+	case f.Kind == KindAccepted && value != nil:
 		return t.accept(f)
+	case f.Kind == KindAccepted:
+		return nil, t.unaccept(f)
 	}
 	return nil, t.agree(registryKey(f.Kind, f.Name), value)
 }

@@ -32,6 +32,9 @@ type txn struct {
 	facts   int
 	scratch []byte
 
+	// names of the records of accepted versions by study; nil: not read yet
+	accepted map[string][]string
+
 	registered bool // a registry record is written
 	buried     bool // a tombstone is written, or taken back
 }

@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"pelago/cluster/fault"
 	"pelago/replication/catalog"
@@ -22,7 +23,9 @@ func (g *Group) Decide(ctx context.Context, conditions []catalog.Condition, comm
 	index, err := g.Propose(ctx, entry)
 	if errors.Is(err, consensus.ErrUnknownOutcome) && ctx.Err() == nil {
 		// A decision that was taken already changes nothing and has its results again.
-		index, err = g.Propose(ctx, entry)
+		if index, err = g.Propose(ctx, entry); err != nil {
+			err = fmt.Errorf("%w: %w", consensus.ErrUnknownOutcome, err) // of the first attempt
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -41,6 +41,7 @@ type toy struct {
 	hash    [32]byte
 	changed chan struct{}
 	rot     bool // what is applied from now on is not what was decided
+	newer   bool // it knows the entries of a newer version
 
 	read   int // entries that newest is of
 	newest map[string]uint64
@@ -77,6 +78,14 @@ func (m *toy) Position() replication.Position {
 }
 
 func (m *toy) Sync() error { return nil }
+
+// Check refuses what begins with "newer", unless the machine is.
+func (m *toy) Check(entry []byte) error {
+	if !m.newer && strings.HasPrefix(string(entry), "newer") {
+		return fault.New(fault.Unsupported, "an entry of a newer version")
+	}
+	return nil
+}
 
 func (m *toy) Results(index uint64) ([]error, bool) {
 	m.mu.Lock()

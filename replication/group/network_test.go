@@ -88,6 +88,23 @@ func TestALeaderThatIsCutOffIsReplacedAndTellsNoLies(t *testing.T) {
 	})
 }
 
+// A node of a newer version must not stop all others by what they cannot apply.
+func TestWhatTheLeaderCannotApplyIsNotProposed(t *testing.T) {
+	network(t, group.Settings{}, func(w *world) {
+		w.grow(3, 3)
+		l := w.leader()
+		f := w.other(l)
+		f.machine.newer = true
+		for _, m := range []*member{l, f} {
+			if _, err := m.propose("newer than the leader", time.Minute); !fault.Is(err, fault.Unsupported) {
+				t.Errorf("%s: %v", m.ip, err)
+			}
+		}
+		f.mustPropose("as ever")
+		w.converge()
+	})
+}
+
 func TestAVoteMovesFromASiteThatStaysAwayAndNotBefore(t *testing.T) {
 	network(t, group.Settings{}, func(w *world) {
 		w.grow(4, 3)

@@ -10,6 +10,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"pelago/cluster/call"
@@ -23,15 +24,13 @@ const maxAnswer = 4 << 10
 
 // Propose puts an entry into the order, through the leader wherever it is, and
 // returns its index once it is committed and applied here. The error is
-// fault.Unavailable when there is no leader or no majority; an error that wraps
+// fault.Unavailable when there is no leader or no majority, and what the catalogue's
+// Check says of one that nobody could apply; an error that wraps
 // consensus.ErrUnknownOutcome is of an entry that may be committed yet. An entry
 // that is refused for sure because the leader has moved is proposed once more.
 func (g *Group) Propose(ctx context.Context, entry []byte) (index uint64, err error) {
-	if len(entry) == 0 || len(entry) > raftlog.MaxEntryBytes {
-		return 0, fault.New(fault.Invalid, "group: an entry of %d bytes", len(entry))
-	}
-	if err := g.Fenced(); err != nil {
-		return 0, fault.New(fault.Unavailable, "group: no proposal: %w", err)
+	if err := g.acceptable(entry); err != nil {
+		return 0, err
 	}
 	refused := ""
 	for range 2 {
@@ -52,6 +51,21 @@ func (g *Group) Propose(ctx context.Context, entry []byte) (index uint64, err er
 		return 0, fmt.Errorf("group: entry %d is committed and not applied here: %w: %w", index, consensus.ErrUnknownOutcome, err)
 	}
 	return index, nil
+}
+
+// acceptable refuses what must not get into the order. What is committed is
+// applied by every node: the leader looks at what others send as at its own.
+func (g *Group) acceptable(entry []byte) error {
+	if len(entry) == 0 || len(entry) > raftlog.MaxEntryBytes {
+		return fault.New(fault.Invalid, "group: an entry of %d bytes", len(entry))
+	}
+	if err := g.Fenced(); err != nil {
+		return fault.New(fault.Unavailable, "group: no proposal: %w", err)
+	}
+	if err := g.o.Catalogue.Check(entry); err != nil {
+		return fmt.Errorf("group: no proposal: %w", err)
+	}
+	return nil
 }
 
 // awaitLeader returns who leads. It waits, for as long as an election takes, for
@@ -89,18 +103,15 @@ func (g *Group) proposeTo(ctx context.Context, leader string, entry []byte) (uin
 	generation, _ := g.node.Generation()
 	// What no connection was found for has not been sent, and what was answered
 	// with an error by the leader itself has an outcome.
-	sent, answered := false, false
-	trace := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn:              func(httptrace.GotConnInfo) { sent = true },
-		GotFirstResponseByte: func() { answered = true },
-	})
+	var sent atomic.Bool
+	trace := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }})
 	trace, stop := g.whileLeader(trace, leader)
 	defer stop()
 	path := "/raft/propose?" + url.Values{"generation": {strconv.FormatUint(generation, 10)}}.Encode()
 	response, err := g.o.Peers.Do(trace, leader, http.MethodPost, path, bytes.NewReader(entry))
 	if err != nil {
 		switch {
-		case sent && !answered:
+		case sent.Load() && !call.Answered(err):
 			err = fault.New(fault.Unavailable, "group: proposal to the leader: %w: %w", consensus.ErrUnknownOutcome, err)
 		case ctx.Err() == nil && fault.Is(err, fault.Canceled):
 			err = fault.New(fault.Unavailable, "group: another node leads now: %w", err)
@@ -154,17 +165,12 @@ func (g *Group) servePropose(w http.ResponseWriter, r *http.Request) {
 		call.Refuse(w, err)
 		return
 	}
-	if err := g.Fenced(); err != nil {
-		call.Refuse(w, fault.New(fault.Unavailable, "%w", err))
-		return
-	}
 	entry, err := call.Read(http.MaxBytesReader(w, r.Body, raftlog.MaxEntryBytes+1), raftlog.MaxEntryBytes)
+	if err == nil {
+		err = g.acceptable(entry)
+	}
 	if err != nil {
 		call.Refuse(w, err)
-		return
-	}
-	if len(entry) == 0 {
-		call.Refuse(w, fault.New(fault.Invalid, "group: an empty entry"))
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), g.settings.Propose)
