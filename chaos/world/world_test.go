@@ -178,15 +178,21 @@ func TestConnectionsShareTheRate(t *testing.T) {
 			from := time.Now()
 			go func() {
 				time.Sleep(time.Until(from.Truncate(time.Second).Add(2 * time.Second)))
+				from := time.Now() // before what waits for room in the queue
 				say(a, make([]byte, n))
-				from := time.Now()
 				io.ReadFull(b, make([]byte, n))
 				took <- time.Since(from)
 			}()
 		}
+		// Who is next of those that wait at one instant is the scheduler's choice, so
+		// shares differ a little; together they are the link, exactly.
+		last := time.Duration(0)
 		for range conns {
-			within(t, "a quarter of the link", <-took, (25*Mbps).Time(n)+25*ms, 0.1)
+			d := <-took
+			within(t, "a quarter of the link", d, (25*Mbps).Time(n)+25*ms, 0.3)
+			last = max(last, d)
 		}
+		within(t, "the link", last, (100*Mbps).Time(conns*n)+25*ms, 0.001)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/zeebo/blake3"
@@ -71,9 +72,9 @@ func Conflicts(r Registry) ([]Conflict, error) {
 	}
 	all := make([]Conflict, 0, len(records))
 	var broken error
-	for name, value := range records {
+	for _, name := range slices.Sorted(maps.Keys(records)) {
 		var one record
-		err := json.Unmarshal(value, &one)
+		err := json.Unmarshal(records[name], &one)
 		switch {
 		case err != nil:
 			broken = errors.Join(broken, fault.New(fault.Corrupt, "conflict %s: %w", name, err))

@@ -35,6 +35,12 @@ func (g *Group) Decide(ctx context.Context, conditions []catalog.Condition, comm
 		// It came with a copy of the catalogue, or thousands of entries ago.
 		return nil, fault.New(fault.Unavailable, "group: decision %d is taken, its results are gone: %w", index, consensus.ErrUnknownOutcome)
 	}
+	// Who is told of a decision finds it here after a crash too: Raft applies what
+	// was not synced again only once it knows that it is committed, and that takes
+	// a majority.
+	if err := g.o.Catalogue.Sync(); err != nil {
+		return nil, err
+	}
 	return results, nil
 }
 
