@@ -173,7 +173,7 @@ func TestANetworkInTrouble(t *testing.T) {
 // short has one trouble of most kinds, one soon after the other.
 func (w *network) short(all []trouble) {
 	lasts := map[string]time.Duration{
-		"the leader is killed":                  4 * time.Second, // and another is elected
+		"the leader is killed":                  3 * time.Second, // and another is elected, perhaps meanwhile
 		"a node stands still":                   time.Second,
 		"a minority with the leader is cut off": 5 * time.Second,
 		"everybody is alone":                    time.Second,
