@@ -185,7 +185,7 @@ func (w *world) add(delay time.Duration) *site {
 	}
 	s.group, err = group.Open(group.Options{
 		ID: s.id(), Address: s.port.Address, FS: s.fs, Dir: "data", Catalogue: s.catalog, Signer: s.port.Self,
-		Peers: call.NewClient(s.rt), Port: s.port.Port,
+		Peers: call.NewClient(s.rt), Port: s.port.Port, Admit: catalog.Admit,
 	})
 	if err != nil {
 		w.t.Fatal(err)

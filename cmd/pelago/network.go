@@ -103,7 +103,7 @@ func (w *network) open(c config.Config) (err error) {
 	}
 	w.group, err = group.Open(group.Options{
 		ID: id, Address: address, FS: vfs.Default, Dir: c.Data, Catalogue: w.catalog, Signer: w.self,
-		Peers: calls, Port: w.port, Locate: w.registry.Locate, Replaced: w.replaced, Log: w.log,
+		Peers: calls, Port: w.port, Locate: w.registry.Locate, Replaced: w.replaced, Admit: catalog.Admit, Log: w.log,
 		Seeded: w.alone() || !w.voted(),
 	})
 	if err != nil {

@@ -42,6 +42,9 @@ type Options struct {
 	// Replaced is called when the catalogue has been replaced by a copy of another
 	// node's: what this node had said ahead of the log is not in it. May be nil.
 	Replaced func()
+	// Admit says, while this node leads, whether a node may put an entry into the
+	// order: an error is the answer to its proposal. nil: every member may.
+	Admit func(from string, entry []byte) error
 	// Observe hears of the log's operations, for metrics; may be nil.
 	Observe func(op raftlog.Operation, took time.Duration, err error)
 }

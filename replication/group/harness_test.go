@@ -215,6 +215,7 @@ type world struct {
 	t        *testing.T
 	cluster  *porttest.Cluster
 	settings group.Settings
+	admit    func(from string, entry []byte) error
 	members  []*member
 
 	mu      sync.Mutex
@@ -374,7 +375,7 @@ func (m *member) open() {
 	m.w.t.Helper()
 	g, err := group.Open(group.Options{
 		ID: m.id(), Address: m.port.Address, FS: m.fs, Dir: "data", Catalogue: m.machine, Signer: m.port.Self,
-		Peers: call.NewClient(m.rt), Port: m.port.Port, Log: logger(m.ip), Settings: m.w.settings,
+		Peers: call.NewClient(m.rt), Port: m.port.Port, Log: logger(m.ip), Settings: m.w.settings, Admit: m.w.admit,
 	})
 	if err != nil {
 		m.w.t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
+	"pelago/cluster/port"
 	"pelago/replication/consensus"
 	"pelago/replication/raftlog"
 )
@@ -84,7 +85,7 @@ func (g *Group) proposeTo(ctx context.Context, leader string, entry []byte) (uin
 	ctx, cancel := context.WithTimeout(ctx, g.settings.Propose)
 	defer cancel()
 	if leader == g.o.ID {
-		return g.node.Propose(ctx, entry)
+		return g.put(ctx, g.o.ID, entry)
 	}
 	generation, _ := g.node.Generation()
 	// What no connection was found for has not been sent, and what was answered
@@ -113,6 +114,16 @@ func (g *Group) proposeTo(ctx context.Context, leader string, entry []byte) (uin
 		return 0, fault.New(fault.Unavailable, "group: proposal at the leader: %w", errors.Join(consensus.ErrUnknownOutcome, err))
 	}
 	return a.Index, nil
+}
+
+// put puts a node's entry into the order, if it may.
+func (g *Group) put(ctx context.Context, from string, entry []byte) (uint64, error) {
+	if g.o.Admit != nil {
+		if err := g.o.Admit(from, entry); err != nil {
+			return 0, fmt.Errorf("group: not taken into the order: %w", err)
+		}
+	}
+	return g.node.Propose(ctx, entry)
 }
 
 // whileLeader ends a context soon after another node leads than the one that is
@@ -167,9 +178,14 @@ func (g *Group) servePropose(w http.ResponseWriter, r *http.Request) {
 		call.Refuse(w, fault.New(fault.Invalid, "group: an empty entry"))
 		return
 	}
+	from, err := callerOf(r)
+	if err != nil {
+		call.Refuse(w, err)
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), g.settings.Propose)
 	defer cancel()
-	index, err := g.node.Propose(ctx, entry)
+	index, err := g.put(ctx, from, entry)
 	if errors.Is(err, consensus.ErrUnknownOutcome) {
 		g.log.Warn("outcome of a peer's proposal is not known", "error", err)
 		writeAnswer(w, proposed{})
@@ -180,6 +196,15 @@ func (g *Group) servePropose(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeAnswer(w, proposed{Index: index})
+}
+
+// callerOf is the node that calls, by its certificate.
+func callerOf(r *http.Request) (string, error) {
+	if r.TLS == nil {
+		return "", fault.New(fault.Denied, "group: a call of nobody")
+	}
+	name, err := port.PeerOf(*r.TLS)
+	return name.Node, err
 }
 
 // sameGeneration refuses who takes part in another generation of the network.
