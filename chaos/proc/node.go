@@ -232,6 +232,13 @@ func (n *Node) Kill() error {
 	return err
 }
 
+// Pause stops the process where it is (SIGSTOP), without its connections' other
+// ends hearing of it, until [Node.Resume].
+func (n *Node) Pause() error { return n.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume lets a paused process go on (SIGCONT).
+func (n *Node) Resume() error { return n.cmd.Process.Signal(syscall.SIGCONT) }
+
 // HTTP is the base URL of the node's web face.
 func (n *Node) HTTP() string { return n.at.HTTP }
 

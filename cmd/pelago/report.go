@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"time"
 
 	"pelago/node/admin"
@@ -20,9 +21,11 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 	}
 	totals, journal := n.archive.Catalog().Totals(), n.archive.Journal()
 	from := n.network.vantage()
+	hash, index := n.catalog.StateHash()
 	return &admin.Status{
 		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: from.Leader,
 		AppliedIndex: from.AppliedIndex, CommitIndex: from.CommitIndex, StalenessSeconds: from.StalenessSeconds(),
+		StateIndex: index, StateHash: hex.EncodeToString(hash[:]),
 		Sites:    admin.SitesOf(n.members(usage, from), from),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
 		// In a network of one no site may be lost, and every study is committed

@@ -33,6 +33,10 @@ type Status struct {
 	// CommitIndex is the highest that the leader has told of; the difference to
 	// AppliedIndex is what is known to be missing here.
 	CommitIndex uint64 `json:"commit_index"`
+	// StateHash is the hash of all that the catalogue holds as committed at
+	// StateIndex, hexadecimal: nodes with the same index have the same hash.
+	StateIndex uint64 `json:"state_index"`
+	StateHash  string `json:"state_hash"`
 	// RejectedFacts are facts of the journal that the catalogue refused.
 	RejectedFacts uint64 `json:"rejected_facts"`
 	// HotBytes and CachedBytes are parts of BulkBytes: what arrived here, and

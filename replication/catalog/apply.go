@@ -95,13 +95,6 @@ func (c *Catalog) commit(t *txn, at replication.Position, done []applied) error 
 	return nil
 }
 
-// Check reports why Apply would take bytes for no entry (fault.Invalid), or would
-// stop at them (fault.Unsupported): they must not be put into the order.
-func (c *Catalog) Check(entry []byte) error {
-	_, err := DecodeEntry(entry)
-	return err
-}
-
 // entry changes the transaction by an entry. The error ends the transaction.
 func (t *txn) entry(e replication.Entry) ([]error, error) {
 	entry, bad := DecodeEntry(e.Data)

@@ -8,11 +8,13 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"google.golang.org/protobuf/proto"
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dict"
 	"pelago/replication"
 	"pelago/replication/catalog"
+	"pelago/replication/catalog/catalogpb"
 	"pelago/replication/catalog/catalogtest"
 )
 
@@ -378,5 +380,36 @@ func TestAFactThatLeansOnNothingIsNotFound(t *testing.T) {
 			t.Errorf("told in full: %+v, %v", study, err)
 		}
 		verify(t, c)
+	}
+}
+
+// Whoever leads keeps out of the order what would stop the nodes of its version,
+// what is no entry, and what is another node's.
+func TestWhatMayBeProposed(t *testing.T) {
+	own := newScene(t).batch("a", "a", 1, 3, [32]byte{1}, 1, false)
+	decision := newScene(t).decision("a", "a", catalogtest.Member("c", "site-c"))
+	newer, err := proto.Marshal(&catalogpb.Entry{Version: 99, MinReader: 99})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		from  string
+		entry []byte
+		want  fault.Kind
+		taken bool
+	}{
+		"a batch of its own":          {from: "a", entry: own, taken: true},
+		"a decision of its own":       {from: "a", entry: decision, taken: true},
+		"another's batch":             {from: "b", entry: own, want: fault.Denied},
+		"another's decision":          {from: "b", entry: decision, want: fault.Denied},
+		"of nobody":                   {from: "", entry: own, want: fault.Denied},
+		"an entry of a newer version": {from: "a", entry: newer, want: fault.Unsupported},
+		"garbage":                     {from: "a", entry: []byte("garbage"), want: fault.Invalid},
+		"nothing":                     {from: "a", want: fault.Invalid},
+	} {
+		err := new(catalog.Catalog).Admit(c.from, c.entry)
+		if c.taken != (err == nil) || err != nil && !fault.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
 	}
 }

@@ -15,6 +15,9 @@
 //     by address;
 //   - the log in raft/, copies that are being made in copy/, and checkpoints that
 //     others copy in checkpoints/ of the data directory;
+//   - admission: who leads asks the catalogue before it puts an entry into the
+//     order, because what is in the log stays, and one entry that nodes cannot read
+//     stops them all;
 //   - the membership: while it leads, it makes Raft's members those of the
 //     catalogue, and chooses who votes. What is due next is decided by [plan], which
 //     is pure;

@@ -49,9 +49,10 @@ type Options struct {
 // Catalogue is the state machine, its results and its registry.
 type Catalogue interface {
 	consensus.StateMachine
-	// Check reports why an entry could not be applied: fault.Unsupported for one of
-	// a newer version, at which every node that has it committed would stand still.
-	Check(entry []byte) error
+	// Admit reports why a node may not put an entry into the order: fault.Unsupported
+	// for one of a newer version, at which every node that has it committed would
+	// stand still, fault.Denied for one of another node.
+	Admit(from string, entry []byte) error
 	// Results returns what became of a recently applied entry.
 	Results(index uint64) (results []error, ok bool)
 	// StateHash returns the hash of all that was committed up to an index.

@@ -3,6 +3,8 @@ package group_test
 import (
 	"context"
 	"fmt"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -110,4 +112,41 @@ func TestVotersFollowTheNumberOfSites(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What the leader does not admit never is in the order, whoever proposes it; the
+// leader knows by the certificate who that is.
+func TestWhatIsNotAdmittedIsInNoLog(t *testing.T) {
+	network(t, group.Settings{}, func(w *world) {
+		var mu sync.Mutex
+		asked := map[string]string{}
+		w.admit = func(from string, entry []byte) error {
+			mu.Lock()
+			defer mu.Unlock()
+			asked[string(entry)] = from
+			if strings.HasPrefix(string(entry), "bad") {
+				return fault.New(fault.Unsupported, "not this")
+			}
+			return nil
+		}
+		w.grow(3, 3)
+		for i, m := range w.members {
+			bad, good := fmt.Sprint("bad ", i), fmt.Sprint("good ", i)
+			if _, err := m.propose(bad, time.Minute); !fault.Is(err, fault.Unsupported) {
+				t.Errorf("%s: %v", bad, err)
+			}
+			m.mustPropose(good)
+			mu.Lock()
+			if asked[bad] != m.id() || asked[good] != m.id() {
+				t.Errorf("asked whether %v may, and not %s", asked, m.id())
+			}
+			mu.Unlock()
+		}
+		w.converge()
+		for _, m := range w.members {
+			if n := m.machine.count(); n != len(w.members) {
+				t.Errorf("%d entries are applied, %d were admitted", n, len(w.members))
+			}
+		}
+	})
 }

@@ -47,6 +47,7 @@ type toy struct {
 	newest map[string]uint64
 
 	fs       vfs.FS
+	admit    func(from string, entry []byte) error // nil: all
 	registry func(kind string) (map[string][]byte, error)
 	replaced int
 }
@@ -79,8 +80,14 @@ func (m *toy) Position() replication.Position {
 
 func (m *toy) Sync() error { return nil }
 
-// Check refuses what begins with "newer", unless the machine is.
-func (m *toy) Check(entry []byte) error {
+// Admit refuses what begins with "newer", unless the machine is, and what the
+// test does.
+func (m *toy) Admit(from string, entry []byte) error {
+	if m.admit != nil {
+		if err := m.admit(from, entry); err != nil {
+			return err
+		}
+	}
 	if !m.newer && strings.HasPrefix(string(entry), "newer") {
 		return fault.New(fault.Unsupported, "an entry of a newer version")
 	}
@@ -224,6 +231,7 @@ type world struct {
 	t        *testing.T
 	cluster  *porttest.Cluster
 	settings group.Settings
+	admit    func(from string, entry []byte) error
 	members  []*member
 
 	mu      sync.Mutex
@@ -278,6 +286,7 @@ func (w *world) add(site string) *member {
 	ip := fmt.Sprintf("10.0.0.%d", len(w.members)+1)
 	m := &member{w: w, ip: ip, site: site, fs: vfs.NewMem()}
 	m.machine = newToy(m.fs)
+	m.machine.admit = m.w.admit
 	m.machine.registry = w.registry
 	m.port = w.cluster.Start(w.t, ip, site, nil)
 	m.rt = m.port.Transport(w.locate)

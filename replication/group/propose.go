@@ -15,6 +15,7 @@ import (
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
+	"pelago/cluster/port"
 	"pelago/replication/consensus"
 	"pelago/replication/raftlog"
 )
@@ -25,11 +26,11 @@ const maxAnswer = 4 << 10
 // Propose puts an entry into the order, through the leader wherever it is, and
 // returns its index once it is committed and applied here. The error is
 // fault.Unavailable when there is no leader or no majority, and what the catalogue's
-// Check says of one that nobody could apply; an error that wraps
+// Admit says of one that nobody could apply; an error that wraps
 // consensus.ErrUnknownOutcome is of an entry that may be committed yet. An entry
 // that is refused for sure because the leader has moved is proposed once more.
 func (g *Group) Propose(ctx context.Context, entry []byte) (index uint64, err error) {
-	if err := g.acceptable(entry); err != nil {
+	if err := g.acceptable(g.o.ID, entry); err != nil {
 		return 0, err
 	}
 	refused := ""
@@ -55,14 +56,14 @@ func (g *Group) Propose(ctx context.Context, entry []byte) (index uint64, err er
 
 // acceptable refuses what must not get into the order. What is committed is
 // applied by every node: the leader looks at what others send as at its own.
-func (g *Group) acceptable(entry []byte) error {
+func (g *Group) acceptable(from string, entry []byte) error {
 	if len(entry) == 0 || len(entry) > raftlog.MaxEntryBytes {
 		return fault.New(fault.Invalid, "group: an entry of %d bytes", len(entry))
 	}
 	if err := g.Fenced(); err != nil {
 		return fault.New(fault.Unavailable, "group: no proposal: %w", err)
 	}
-	if err := g.o.Catalogue.Check(entry); err != nil {
+	if err := g.o.Catalogue.Admit(from, entry); err != nil {
 		return fmt.Errorf("group: no proposal: %w", err)
 	}
 	return nil
@@ -166,8 +167,12 @@ func (g *Group) servePropose(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	entry, err := call.Read(http.MaxBytesReader(w, r.Body, raftlog.MaxEntryBytes+1), raftlog.MaxEntryBytes)
+	var from string
 	if err == nil {
-		err = g.acceptable(entry)
+		from, err = callerOf(r)
+	}
+	if err == nil {
+		err = g.acceptable(from, entry)
 	}
 	if err != nil {
 		call.Refuse(w, err)
@@ -186,6 +191,15 @@ func (g *Group) servePropose(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeAnswer(w, proposed{Index: index})
+}
+
+// callerOf is the node that calls, by its certificate.
+func callerOf(r *http.Request) (string, error) {
+	if r.TLS == nil {
+		return "", fault.New(fault.Denied, "group: a call of nobody")
+	}
+	name, err := port.PeerOf(*r.TLS)
+	return name.Node, err
 }
 
 // sameGeneration refuses who takes part in another generation of the network.
