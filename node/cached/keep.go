@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"pelago/cluster/fault"
-	"pelago/node/archive/archivepb"
 	"pelago/node/cached/cachedpb"
 	"pelago/node/far"
 	"pelago/node/work"
@@ -78,17 +77,9 @@ func (s *Store) newRow(p far.Pack) (*cachedpb.Copy, error) {
 		return nil, err
 	}
 	now := time.Now().UnixMicro()
-	record := packRecord(&p)
+	record := p.Record()
 	record.Space = uint32(bulk.Cached)
 	return &cachedpb.Copy{Version: rowVersion, Key: wrapped, Kept: now, Opened: now, Pack: record}, nil
-}
-
-// packRecord is a pack as a record, without where it rests.
-func packRecord(p *far.Pack) *archivepb.Pack {
-	return &archivepb.Pack{
-		Version: rowVersion, Id: p.ID[:], Study: p.Study, Series: p.Series, Key: p.KeyID[:], BlobBytes: p.Bytes,
-		Root: p.Root[:], Plaintext: p.Plaintext, Manifest: p.Manifest, Instances: p.Instances,
-	}
 }
 
 // makeRoom evicts what was read longest ago until n more bytes find room, and

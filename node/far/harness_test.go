@@ -21,6 +21,7 @@ import (
 	"pelago/dimse/dimsetest"
 	"pelago/node/archive"
 	"pelago/node/far"
+	"pelago/replication/catalog/catalogtest"
 	"pelago/shard/keys"
 )
 
@@ -64,12 +65,21 @@ func (n *network) node(t testing.TB, site string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := archive.Open(archive.Options{
+	o := archive.Options{
 		FS: fs, Dir: "data", Node: self.ID(), Site: site, Keys: ring,
 		TableBytes: 64 << 20, PackBytes: 1 << 20, Ballast: 1, CacheBytes: 1 << 20,
 		Quiet: time.Hour, Age: time.Hour, Gather: time.Hour,
 		Free: func() (int64, int64, error) { return 1 << 40, 1 << 40, nil },
-	})
+	}
+	if o.Catalog, err = archive.OpenCatalog(o); err != nil {
+		t.Fatal(err)
+	}
+	solo := catalogtest.Alone(o.Catalog)
+	o.Propose, o.Decide, o.Signer = solo, solo, catalogtest.SignerOf(o.Node)
+	if _, err := solo.Decide(t.Context(), nil, catalogtest.Member(o.Node, site)); err != nil {
+		t.Fatal(err)
+	}
+	a, err := archive.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +90,7 @@ func (n *network) node(t testing.TB, site string) *node {
 	one.Archive = a
 	t.Cleanup(func() {
 		cancel()
-		if err := errors.Join(<-ended, a.Close(), ring.Close()); err != nil {
+		if err := errors.Join(<-ended, a.Close(), o.Catalog.Close(), ring.Close()); err != nil {
 			t.Errorf("close: %v", err)
 		}
 	})
