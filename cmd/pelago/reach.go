@@ -65,6 +65,9 @@ func (d *distance) close() error {
 	if d.far != nil {
 		err = d.far.Close()
 	}
+	if d.reach != nil {
+		d.reach.Close()
+	}
 	if d.copies != nil {
 		d.copies.Close()
 	}

@@ -303,10 +303,10 @@ func (t *telling) runs(one Holding, runs []dicom.Extent) error {
 		})
 	}
 	p, bytes, err := t.source.Ciphertext(pack.ID(one.Location.Pack))
-	if bytes == nil || fault.Is(err, fault.Corrupt) {
-		return nil // no copy, or lost: the asker finds out when it reads the instance
+	if fault.Is(err, fault.Corrupt) {
+		return nil // lost: the asker finds out when it reads the instance
 	}
-	if err != nil {
+	if err != nil || bytes == nil {
 		return err
 	}
 	return t.units(bytes, packedRuns(one.Location.Chunks, runs), p.BlobBytes, segmentBytes, func(unit int64) (byte, []byte) {

@@ -146,6 +146,7 @@ func (s *site) start() {
 	s.stop = func() {
 		cancel()
 		err := errors.Join(<-ended, closeFar())
+		s.reader.Close()
 		s.copies.Close()
 		if err := errors.Join(err, s.archive.Close(), s.archive.Catalog().Close(), s.keys.Close()); err != nil {
 			t.Errorf("%s: %v", s.node, err)
