@@ -54,6 +54,7 @@ func (n *node) openDistance() error {
 	})
 	n.network.peers.Handle("/archive/", far.NewHandler(far.HandlerOptions{
 		Source: reach.Source{Archive: n.archive, Copies: n.distance.copies}, Members: holders{n.network},
+		Told:  n.distance.reach.Told,
 		Audit: n.trail.peer, Log: n.log,
 	}))
 	return nil

@@ -43,6 +43,7 @@ type network struct {
 	mu      sync.Mutex // guards what follows
 	down    map[string]bool
 	sealing map[string][32]byte
+	held    chan struct{} // if not nil, reads of packs wait until it is closed
 
 	asked, ranges atomic.Int64 // manifests and reads of packs that crossed between sites
 }
@@ -217,6 +218,9 @@ func (s *site) serve() (done func() error) {
 	s.far = far.NewClient(far.Options{Calls: call.NewClient(transport{s}), Self: named{s.self, s.node}, Keep: s.keeper, Memory: 16 << 20})
 	handler := far.NewHandler(far.HandlerOptions{
 		Source: Source{s.archive, s.copies}, Members: s.net,
+		Told: func(ctx context.Context, origin, study, series string) (*far.Manifest, error) {
+			return s.reader.Told(ctx, origin, study, series)
+		},
 		Peer: func(r *http.Request) (authority.Name, error) { return authority.Name{Node: r.Header.Get("From")}, nil },
 	})
 	s.listener = dimsetest.Listen()
@@ -260,6 +264,7 @@ func (c transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		n.asked.Add(1)
 	} else {
 		n.ranges.Add(1)
+		n.await(r.Context())
 	}
 	r = r.Clone(r.Context())
 	r.URL.Scheme = "http"

@@ -1,7 +1,9 @@
 package reach
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"pelago/cluster/fault"
@@ -159,10 +161,11 @@ func (r *Reader) bring(ctx context.Context, o *opening, of openingOf, h catalog.
 		told.AsOf = 0 // who was told it may know less than the catalogue
 	}
 	k := newKnown(told)
-	if of.from != name.node && k.set != h.UIDHash {
+	k.by = tellerOf(of)
+	if k.by != "" && k.set != h.UIDHash {
+		r.known.Offer(name, k, k.size()) // better than nothing
 		return k, fault.New(fault.NotFound, "node %s was told of another set of instances", of.from)
 	}
-	k.by = tellerOf(of)
 	r.take(k)
 	if i, ok := k.index(o.want.sop); ok && answer.Came() {
 		r.begin(k, i)
@@ -191,7 +194,8 @@ func (r *Reader) begin(k *known, i int) {
 
 // askAround asks the nodes that answer for what one that does not told them of a
 // series: copies of what it holds may rest there. Bytes are not asked for, because
-// several may have them.
+// several may have them. What is not all that the catalogue knows of comes with an
+// error.
 func (r *Reader) askAround(ctx context.Context, h *catalog.Holder, sop string) (*known, error) {
 	type told struct {
 		k   *known
@@ -212,13 +216,28 @@ func (r *Reader) askAround(ctx context.Context, h *catalog.Holder, sop string) (
 			answers <- told{k, err}
 		}()
 	}
+	var some *known
 	for range nodes {
-		if one := <-answers; one.err == nil {
+		one := <-answers
+		if one.err == nil {
 			return one.k, nil
 		}
+		some = cmp.Or(some, one.k)
 	}
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && some == nil {
 		r.contact.note(memo, false)
 	}
-	return nil, fault.New(fault.NotFound, "no node that answers was told of it")
+	return some, fault.New(fault.NotFound, "no node that answers was told of all of it")
+}
+
+// Told is what a node told this one of a series, for others while it is away, as
+// [far.HandlerOptions] wants it: without what a tombstone covers by now.
+func (r *Reader) Told(_ context.Context, origin, study, series string) (*far.Manifest, error) {
+	k := r.recall(seriesAt{study, series, origin})
+	if k == nil || r.gone(study, series, "") {
+		return nil, errNothing()
+	}
+	m := *k.Manifest
+	m.Instances = slices.DeleteFunc(slices.Clone(m.Instances), func(in far.Instance) bool { return r.deleted(study, series, in.Record) })
+	return &m, nil
 }

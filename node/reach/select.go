@@ -258,9 +258,11 @@ func (r *Reader) askAny(ctx context.Context, holders []catalog.Holder, set [16]b
 		}
 	}
 	for _, h := range silent {
-		if k, failed := r.askAround(ctx, h, w.sop); failed == nil {
+		k, failed := r.askAround(ctx, h, w.sop)
+		if failed == nil {
 			return k, nil
 		}
+		stale = cmp.Or(stale, k)
 	}
 	return stale, err
 }
