@@ -78,6 +78,7 @@ type site struct {
 	stop    func()
 
 	listener *dimsetest.Listener
+	handler  http.Handler
 	dialer   *http.Transport
 
 	unsure atomic.Bool // gossip tells nothing here: all are taken to be alive
@@ -225,6 +226,7 @@ func (s *site) serve() (done func() error) {
 	})
 	s.listener = dimsetest.Listen()
 	server := &http.Server{Handler: handler}
+	s.handler = handler
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(s.listener) }()
 	s.dialer = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.listener.Dial(ctx) }}
