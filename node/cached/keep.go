@@ -113,6 +113,7 @@ func (s *Store) evict(most int64) error {
 		gone = append(gone, s.removeLocked(last.Value.(*copied).id))
 	}
 	s.mu.Unlock()
+	s.stats.Evicted.Add(uint64(len(gone)))
 	return s.forget(gone...)
 }
 
@@ -163,6 +164,7 @@ func (s *Store) commitLocked(ctx context.Context) error {
 		}
 		c.row = nil
 	}
+	s.stats.Kept.Add(uint64(len(pending)))
 	if err := s.o.Copies.Note(rows); err != nil {
 		return errors.Join(err, s.o.Bulk.Delete(refs...))
 	}

@@ -69,12 +69,14 @@ func (t *plaintext) ReadAt(p []byte, off int64) (int, error) {
 	if t.copies.Has(t.pack.ID) {
 		n, err := t.here.ReadAt(p, off)
 		if err == nil || errors.Is(err, io.EOF) {
+			t.copies.Counters().Hits.Add(1)
 			return n, err
 		}
 		if !fault.Is(err, fault.NotFound) { // not just evicted
 			t.copies.Discard(t.pack.ID, err)
 		}
 	}
+	t.copies.Counters().Misses.Add(1)
 	return t.away.ReadAt(p, off)
 }
 

@@ -130,6 +130,9 @@ func TestWhatWasOpenedOpensWithoutItsSite(t *testing.T) {
 	b.same(study, "", "", all...)
 	b.restart()
 	b.same(study, "", "", all...)
+	if hits, misses := b.copies.Counters().Hits.Load(), b.copies.Counters().Misses.Load(); hits == 0 || misses != 0 {
+		t.Errorf("%d reads were answered by copies, %d not", hits, misses)
+	}
 	b.same(study, series, all[7].SOPInstanceUID, all[7])
 	if got := b.reader.Instances(b.archive.Instances()).Availability(context.Background(), study, "", 0); got != query.Online {
 		t.Errorf("availability %s", got)
