@@ -2,16 +2,20 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"slices"
 
 	"pelago/cluster/fault"
 	"pelago/cluster/identity"
 	"pelago/cluster/port"
+	"pelago/node/archive"
 	"pelago/node/audit"
 	"pelago/node/cached"
+	"pelago/node/config"
 	"pelago/node/far"
 	"pelago/node/reach"
+	"pelago/shard/keys"
 )
 
 // distance is how this node reads what others store, and they what it does.
@@ -27,20 +31,8 @@ const cachedShare = 10
 
 // openDistance opens what reads other nodes, and lets them read this one.
 func (n *node) openDistance() error {
-	limit := int64(n.config.Store.Cached)
-	if limit == 0 {
-		usage, err := n.archive.Usage()
-		if err != nil {
-			return err
-		}
-		limit = usage.Size / cachedShare
-	}
 	var err error
-	n.distance.copies, err = cached.Open(cached.Options{
-		Bulk: n.archive.Bulk(), Copies: n.archive.Rows("copies"), Told: n.archive.Rows("told"), Opened: n.archive.Rows("opened"),
-		Ring: n.keys, Limit: limit, Reserve: n.archive.Reserve, Pressed: n.archive.Pressed, Log: n.log,
-	})
-	if err != nil {
+	if n.distance.copies, err = openCopies(n.archive, n.keys, n.config, n.log); err != nil {
 		return err
 	}
 	// Manifests are short, and bytes many; they share a transport, for the first
@@ -54,9 +46,26 @@ func (n *node) openDistance() error {
 	})
 	n.network.peers.Handle("/archive/", far.NewHandler(far.HandlerOptions{
 		Source: reach.Source{Archive: n.archive, Copies: n.distance.copies}, Members: holders{n.network},
+		Told:  n.distance.reach.Told,
 		Audit: n.trail.peer, Log: n.log,
 	}))
 	return nil
+}
+
+// openCopies opens what an archive keeps of others.
+func openCopies(a *archive.Archive, ring *keys.Ring, c config.Config, log *slog.Logger) (*cached.Store, error) {
+	limit := int64(c.Store.Cached)
+	if limit == 0 {
+		usage, err := a.Usage()
+		if err != nil {
+			return nil, err
+		}
+		limit = usage.Size / cachedShare
+	}
+	return cached.Open(cached.Options{
+		Bulk: a.Bulk(), Copies: a.Rows("copies"), Told: a.Rows("told"), Opened: a.Rows("opened"),
+		Ring: ring, Limit: limit, Reserve: a.Reserve, Pressed: a.Pressed, Log: log,
+	})
 }
 
 // close ends reading. The tasks must have ended.
@@ -64,6 +73,9 @@ func (d *distance) close() error {
 	var err error
 	if d.far != nil {
 		err = d.far.Close()
+	}
+	if d.reach != nil {
+		d.reach.Close()
 	}
 	if d.copies != nil {
 		d.copies.Close()

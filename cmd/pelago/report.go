@@ -93,7 +93,10 @@ func (n *node) gauges() {
 	m.Counter("pelago_journal_rejected_total", "Facts that the catalogue refused: their series are not found as they are.", func() float64 { return float64(n.archive.Journal().Rejected()) })
 	m.Gauge("pelago_associations", "Associations that are open.", func() float64 { return float64(n.dimse.Associations()) })
 	m.Gauge("pelago_commitments_pending", "Storage commitment requests without a delivered result.", func() float64 { return float64(n.face.Pending()) })
-	s := n.archive.Counters()
+	copies := n.distance.copies
+	m.Gauge("pelago_cached_bytes", "Bytes of copies of other nodes' packs.", func() float64 { return float64(copies.Bytes()) })
+	m.Gauge("pelago_cached_limit_bytes", "Bytes that copies of other nodes' packs may have.", func() float64 { return float64(copies.Limit()) })
+	s, cache := n.archive.Counters(), copies.Counters()
 	for _, c := range []struct {
 		name, help string
 		read       func() uint64
@@ -109,6 +112,11 @@ func (n *node) gauges() {
 		{"pelago_packed_bytes_total", "Their bytes at rest.", s.PackedBytes.Load},
 		{"pelago_pack_errors_total", "Failed attempts at packing.", s.PackErrors.Load},
 		{"pelago_packs_lost_total", "Packs lost to rotten or missing tables, found since the start.", s.PacksLost.Load},
+		{"pelago_cached_kept_total", "Packs of other nodes of which a copy was kept.", cache.Kept.Load},
+		{"pelago_cached_evicted_total", "Copies that made room for others.", cache.Evicted.Load},
+		{"pelago_cached_dropped_total", "Copies that were rotten, or of what was deleted.", cache.Dropped.Load},
+		{"pelago_cached_hits_total", "Reads of other nodes' packs that copies answered.", cache.Hits.Load},
+		{"pelago_cached_misses_total", "Reads of other nodes' packs that copies did not answer.", cache.Misses.Load},
 		{"pelago_headers_mended_total", "Header records that store/ had lost, made anew from the instances' bytes.", s.HeadersMended.Load},
 	} {
 		m.Counter(c.name, c.help, func() float64 { return float64(c.read()) })

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/node/admin"
 	"pelago/node/archive"
+	"pelago/node/cached"
 	"pelago/node/config"
 	"pelago/node/datadir"
 )
@@ -31,6 +33,9 @@ func (v *verifyCommand) Run(e *env) error {
 		}
 		fmt.Fprintf(e.stdout, "%d instances, %s, %d packs: %d findings\n",
 			report.Instances, size(int64(report.Bytes)), report.Packs, len(report.Findings))
+		if report.Copies > 0 {
+			fmt.Fprintf(e.stdout, "%d copies of other nodes' packs, %d rotten and dropped\n", report.Copies, report.CopiesDropped)
+		}
 	}
 	if err == nil && len(report.Findings) > 0 {
 		return fault.New(fault.Corrupt, "verify found %d things wrong", len(report.Findings))
@@ -88,5 +93,36 @@ func (v *verifyCommand) alone(e *env, bar *bar) (report *archive.Report, err err
 	if !v.JSON {
 		fmt.Fprintln(e.stderr, "pelago: no node runs on the data directory, and none can start on it until it is verified")
 	}
-	return a.VerifyAlone(e.ctx, bar.at)
+	if report, err = a.VerifyAlone(e.ctx, bar.at); err != nil {
+		return report, err
+	}
+	copies, err := openCopies(a, ring, c, log)
+	if err != nil {
+		return report, err
+	}
+	defer copies.Close()
+	return report, verifyCopies(e.ctx, copies, report, bar.at)
+}
+
+// verified is the archive as operators know it, with the copies of what others
+// store.
+type verified struct {
+	*archive.Archive
+	copies *cached.Store
+}
+
+// Verify implements [admin.Archive].
+func (v verified) Verify(ctx context.Context, progress func(done, total uint64)) (*archive.Report, error) {
+	report, err := v.Archive.Verify(ctx, progress)
+	if err != nil {
+		return report, err
+	}
+	return report, verifyCopies(ctx, v.copies, report, progress)
+}
+
+// verifyCopies re-reads the copies and adds them to a report.
+func verifyCopies(ctx context.Context, copies *cached.Store, report *archive.Report, progress func(done, total uint64)) error {
+	done, err := copies.Verify(ctx, func(at, of uint64) { progress(report.Instances+at, report.Instances+of) })
+	report.Copies, report.CopiesDropped = done.Copies, done.Dropped
+	return err
 }

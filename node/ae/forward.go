@@ -291,6 +291,7 @@ func (r *results) failed(sop string, err error) {
 // else at the node that the asker knows to store them. It tells of those that
 // cannot be had. total is how many there are.
 func (f *Face) ordered(ctx context.Context, o order, out *results) (refs []archive.Ref, total int) {
+	ctx = archive.WithHint(ctx, archive.Hint{Whole: true})
 	for _, b := range o.Batches {
 		total += len(b.Instances)
 		if total > maxRetrieve {

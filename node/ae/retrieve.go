@@ -25,7 +25,8 @@ func (s *session) Move(ctx context.Context, r *scp.RetrieveRequest) (*scp.Retrie
 	to, err := s.destination(title)
 	var c chosen
 	if err == nil {
-		c, err = s.choose(ctx, r.Root, r.Identifier)
+		// What goes to another site is read by a node there.
+		c, err = s.choose(archive.WithHint(ctx, archive.Hint{Whole: to.Site == ""}), r.Root, r.Identifier)
 	}
 	if err != nil {
 		return nil, s.refused(dimse.Move, r, title, began, err)
@@ -93,7 +94,7 @@ func named(c chosen) iter.Seq2[scu.Instance, error] {
 // Get implements [scp.Getter].
 func (s *session) Get(ctx context.Context, r *scp.RetrieveRequest) (*scp.Retrieval, error) {
 	began := time.Now()
-	c, err := s.choose(ctx, r.Root, r.Identifier)
+	c, err := s.choose(archive.WithHint(ctx, archive.Hint{Whole: true}), r.Root, r.Identifier)
 	if err != nil {
 		return nil, s.refused(dimse.Get, r, "", began, err)
 	}

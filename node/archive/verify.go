@@ -18,10 +18,15 @@ type Finding struct {
 
 // Report is what verify did and found.
 type Report struct {
-	Instances uint64    `json:"instances"`
-	Bytes     uint64    `json:"bytes"`
-	Packs     uint64    `json:"packs"`
-	Findings  []Finding `json:"findings"`
+	Instances uint64 `json:"instances"`
+	Bytes     uint64 `json:"bytes"`
+	Packs     uint64 `json:"packs"`
+	// Copies of other nodes' packs that were read; of them those that were rotten and
+	// dropped. These are no findings: nothing is lost with them.
+	Copies        uint64 `json:"copies"`
+	CopiesDropped uint64 `json:"copies_dropped"`
+
+	Findings []Finding `json:"findings"`
 }
 
 // maxFindings bounds a report; what is beyond is counted by the last finding.

@@ -84,6 +84,27 @@ type Instance interface {
 	io.Closer
 }
 
+// Hint says what of a selection will be read, so that it may come together with
+// what has to be asked of another node anyway. It changes no answer.
+type Hint struct {
+	Frame int  // from 1: this frame of the instance that is selected; 0: none
+	Whole bool // all bytes of all that is selected, in its order
+}
+
+type hintKey struct{}
+
+// WithHint returns a context whose selections, and what is opened of them, are for
+// what the hint says.
+func WithHint(ctx context.Context, h Hint) context.Context {
+	return context.WithValue(ctx, hintKey{}, h)
+}
+
+// HintOf returns a context's hint.
+func HintOf(ctx context.Context) Hint {
+	h, _ := ctx.Value(hintKey{}).(Hint)
+	return h
+}
+
 // Reads is what retrieval faces use of the archive. Implemented by *Archive for
 // what is stored here, and by node/reach for all that the network has.
 type Reads interface {
@@ -92,7 +113,7 @@ type Reads interface {
 	// tombstone covers. With study empty, series or instance UIDs alone are looked
 	// up. fault.NotFound is the first yield when there are none. An error with
 	// [Missing] in its tree stands for instances, and more may follow; any other
-	// is the last yield.
+	// is the last yield. A [Hint] in ctx saves a round trip to another node.
 	Select(ctx context.Context, study, series, instance string) iter.Seq2[Ref, error]
 	// Open opens one; fault.NotFound, fault.Corrupt, fault.Unavailable.
 	Open(ctx context.Context, ref Ref) (Instance, error)

@@ -334,6 +334,38 @@ func TestARottenCopyIsDroppedAndKeptAgain(t *testing.T) {
 	d.sound()
 }
 
+func TestVerifyDropsWhatIsNotWhatWasKept(t *testing.T) {
+	d := open(t, vfs.NewMem(), seal.NewKey(), 64<<20)
+	defer d.close()
+	sound, rotten, gone := newPack(t, "1", 300_000), newPack(t, "2", 300_000), newPack(t, "3", 1000)
+	rotten.cipher[200_000] ^= 1
+	d.keep(sound, rotten, gone)
+	ref, _ := d.use(gone.ID)
+	if err := d.bulk.Delete(ref); err != nil { // as bulk does with what is rotten
+		t.Fatal(err)
+	}
+	var done, total uint64
+	checked, err := d.Verify(t.Context(), func(at, of uint64) { done, total = at, of })
+	if err != nil || checked.Copies != 3 || checked.Dropped != 2 || checked.Bytes != uint64(sound.Bytes) || done != 3 || total != 3 {
+		t.Errorf("%+v, %d of %d, %v", checked, done, total, err)
+	}
+	if d.Has(rotten.ID) || d.Has(gone.ID) || d.read(sound) != nil {
+		t.Error("another is left than what is sound")
+	}
+	if kept, dropped := d.Counters().Kept.Load(), d.Counters().Dropped.Load(); kept != 3 || dropped != 2 {
+		t.Errorf("counted %d kept and %d dropped", kept, dropped)
+	}
+	if again, err := d.Verify(t.Context(), nil); err != nil || again.Copies != 1 || again.Dropped != 0 {
+		t.Errorf("again: %+v, %v", again, err)
+	}
+	d.sound()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.Verify(ctx, nil); !fault.Is(err, fault.Canceled) {
+		t.Errorf("given up: %v", err)
+	}
+}
+
 func TestWhatIsOpenedTogetherRestsTogetherAndSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := open(t, vfs.NewMem(), seal.NewKey(), 64<<20)

@@ -18,7 +18,7 @@
 //     start drops rows without a blob and blobs without a row; so a crash costs a
 //     copy at most.
 //   - Only whole packs are here. One whose bytes turn out rotten is dropped
-//     ([Store.Discard]).
+//     ([Store.Discard], [Store.Verify]).
 //
 // Concurrency: all methods of [Store] may be called from anywhere; [Store.Run] is
 // its only goroutine. Locks: writing is held by whoever writes the open table or

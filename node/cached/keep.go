@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"pelago/cluster/fault"
-	"pelago/node/archive/archivepb"
 	"pelago/node/cached/cachedpb"
 	"pelago/node/far"
 	"pelago/node/work"
@@ -78,17 +77,9 @@ func (s *Store) newRow(p far.Pack) (*cachedpb.Copy, error) {
 		return nil, err
 	}
 	now := time.Now().UnixMicro()
-	record := packRecord(&p)
+	record := p.Record()
 	record.Space = uint32(bulk.Cached)
 	return &cachedpb.Copy{Version: rowVersion, Key: wrapped, Kept: now, Opened: now, Pack: record}, nil
-}
-
-// packRecord is a pack as a record, without where it rests.
-func packRecord(p *far.Pack) *archivepb.Pack {
-	return &archivepb.Pack{
-		Version: rowVersion, Id: p.ID[:], Study: p.Study, Series: p.Series, Key: p.KeyID[:], BlobBytes: p.Bytes,
-		Root: p.Root[:], Plaintext: p.Plaintext, Manifest: p.Manifest, Instances: p.Instances,
-	}
 }
 
 // makeRoom evicts what was read longest ago until n more bytes find room, and
@@ -122,6 +113,7 @@ func (s *Store) evict(most int64) error {
 		gone = append(gone, s.removeLocked(last.Value.(*copied).id))
 	}
 	s.mu.Unlock()
+	s.stats.Evicted.Add(uint64(len(gone)))
 	return s.forget(gone...)
 }
 
@@ -172,6 +164,7 @@ func (s *Store) commitLocked(ctx context.Context) error {
 		}
 		c.row = nil
 	}
+	s.stats.Kept.Add(uint64(len(pending)))
 	if err := s.o.Copies.Note(rows); err != nil {
 		return errors.Join(err, s.o.Bulk.Delete(refs...))
 	}

@@ -72,7 +72,8 @@ type Store struct {
 	order list.List // of *copied, the last read in front
 	bytes int64
 
-	told atomic.Int64 // bytes of what nodes told, about
+	told  atomic.Int64 // bytes of what nodes told, about
+	stats Stats
 }
 
 // copied is a copy of a pack.
@@ -263,6 +264,7 @@ func (s *Store) Discard(id pack.ID, cause error) {
 	if c == nil {
 		return
 	}
+	s.stats.Dropped.Add(1)
 	err := s.forget(c)
 	s.o.Log.Warn("a cached pack could not be read and is dropped; it will be fetched again",
 		"pack", hex.EncodeToString(id[:]), "cause", cause, "error", err)
@@ -316,6 +318,7 @@ func (s *Store) DropIf(gone func(study, series string, when time.Time) bool) err
 		}
 	}
 	s.mu.Unlock()
+	s.stats.Dropped.Add(uint64(len(dropped)))
 	if err := s.forget(dropped...); err != nil {
 		return err
 	}

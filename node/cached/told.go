@@ -220,7 +220,7 @@ func (s *Store) encodeTold(t Told) (*cachedpb.Series, error) {
 			}
 			wrapped[p.KeyID] = key
 		}
-		record.Packs[i] = &cachedpb.Pack{Pack: packRecord(p), Key: wrapped[p.KeyID]}
+		record.Packs[i] = &cachedpb.Pack{Pack: p.Record(), Key: wrapped[p.KeyID]}
 	}
 	for i := range t.Instances {
 		in := &t.Instances[i]

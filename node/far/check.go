@@ -1,6 +1,7 @@
 package far
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -31,7 +32,7 @@ type gathering struct {
 
 func newGathering(node string, want Want) *gathering {
 	return &gathering{
-		node: node, want: want, m: &Manifest{Node: node, Study: want.Study, Series: want.Series},
+		node: node, want: want, m: &Manifest{Node: cmp.Or(want.Origin, node), Study: want.Study, Series: want.Series},
 		packs: map[pack.ID]int{}, keys: map[[16]byte]seal.Key{},
 	}
 }

@@ -2,7 +2,7 @@
 // sides of it (DESIGN §7, Reads). It stands between node/archive, whose rows and
 // packs it serves and whose remote instances it fetches, and cluster/call.
 //
-//	asker  Client.Open → POST /archive/open → manifest, first frame
+//	asker  Client.Open → POST /archive/open → manifest, what is read first
 //	       Reader.ReadAt → segments here? → fetches, several MiB in flight
 //	                     → GET /archive/pack, /archive/staged → authenticated → blocks
 //	holder Handler → Source (*archive.Archive) → rows, ciphertext, staged bytes
@@ -15,7 +15,8 @@
 //     authenticated; a peer that sends other bytes has failed, and another holder
 //     is asked. The root is checked when the whole pack is here.
 //   - While it stays in memory, a segment is fetched once, however many read it.
-//   - An instance that a tombstone covers is in no manifest.
+//   - An instance that a tombstone covers is in no manifest, be it of what a node
+//     holds or of what another told it.
 //   - All that comes from a peer is bounded and checked before it is believed;
 //     nothing is allocated by a claimed length.
 //

@@ -27,6 +27,10 @@ type Access struct {
 type HandlerOptions struct {
 	Source  Source
 	Members Members
+	// Told returns what another node told this one of a series that it holds, without
+	// what a tombstone covers by now; fault.NotFound if nothing is kept of that. nil:
+	// nothing ever is.
+	Told func(ctx context.Context, origin, study, series string) (*Manifest, error)
 	// Audit is told of every opening, with which keys go out, and of every range of
 	// an instance that is not packed. It must not block for long. nil: nobody.
 	Audit func(context.Context, Access)
@@ -53,6 +57,11 @@ type Handler struct {
 func NewHandler(o HandlerOptions) *Handler {
 	if o.Audit == nil {
 		o.Audit = func(context.Context, Access) {}
+	}
+	if o.Told == nil {
+		o.Told = func(context.Context, string, string, string) (*Manifest, error) {
+			return nil, fault.New(fault.NotFound, "far: nothing is kept of what other nodes told")
+		}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -15,11 +15,18 @@ type Want struct {
 	Study, Series string
 	SOP           string // with Study and Series: the instance that should come first
 	Frame         int    // from 1: its bytes come with the manifest; 0: none
+	Bytes         int64  // so many from the instance's beginning come with the manifest; 16 MiB at most
+	// Origin: not what the node that is asked holds of the series, but what this
+	// one told it. With Study and Series.
+	Origin string
 }
+
+// bytes reports whether bytes of an instance are wanted.
+func (w *Want) bytes() bool { return w.Frame > 0 || w.Bytes > 0 }
 
 // Manifest is what a node holds of one series. It is immutable.
 type Manifest struct {
-	Node          string // who told
+	Node          string // who holds it
 	Study, Series string
 	Packs         []Pack     // in the order in which the instances name them
 	Instances     []Instance // in ascending order of their SOP Instance UIDs, which are distinct
@@ -36,6 +43,14 @@ type Pack struct {
 	KeyID         [16]byte // of the study key
 	Key           seal.Key // the study key; the pack's own is seal.PackKey of it
 	Instances     uint32   // that it was made of
+}
+
+// Record is the pack as a record, without where it rests.
+func (p *Pack) Record() *archivepb.Pack {
+	return &archivepb.Pack{
+		Version: recordVersion, Id: p.ID[:], Study: p.Study, Series: p.Series, Key: p.KeyID[:], BlobBytes: p.Bytes,
+		Root: p.Root[:], Plaintext: p.Plaintext, Manifest: p.Manifest, Instances: p.Instances,
+	}
 }
 
 // Instance is a stored instance at another node.

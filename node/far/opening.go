@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -22,15 +23,18 @@ import (
 const maxOpenings = 64
 
 // Open asks a node for what is wanted, in one round trip. It returns as soon as
-// the wanted instance, and its frame if one was asked for, are here; the rest of
-// the manifest comes meanwhile: [Opening.Manifest]. fault.NotFound if the node
-// holds no such thing, fault.Unavailable if it does not answer, fault.Invalid if
-// its answer is none.
+// the wanted instance, and those of its bytes that were asked for, are here; the
+// rest of the manifest comes meanwhile: [Opening.Manifest]. fault.NotFound if the
+// node holds no such thing, or was not told of it, fault.Unavailable if it does
+// not answer, fault.Invalid if its answer is none.
 func (c *Client) Open(ctx context.Context, node string, want Want) (*Opening, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	body, err := proto.Marshal(&farpb.Open{Study: want.Study, Series: want.Series, Sop: want.SOP, Frame: uint32(max(0, want.Frame))})
+	body, err := proto.Marshal(&farpb.Open{
+		Study: want.Study, Series: want.Series, Sop: want.SOP,
+		Frame: uint32(max(0, want.Frame)), Bytes: uint64(max(0, want.Bytes)), Origin: want.Origin,
+	})
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "far: %w", err)
 	}
@@ -88,6 +92,7 @@ type Opening struct {
 	early     chan struct{} // closed when first is set, or nothing comes
 	done      chan struct{} // closed when manifest or err is set
 
+	came     atomic.Bool // bytes
 	first    *Manifest
 	manifest *Manifest
 	err      error
@@ -96,6 +101,10 @@ type Opening struct {
 // First is what has come: the wanted instance, or the series' first, and its
 // pack. A series that is read by it finds the bytes of the frame here.
 func (o *Opening) First() *Manifest { return o.first }
+
+// Came reports whether bytes that were asked for came with the first instance: a
+// node that could not give them sends none.
+func (o *Opening) Came() bool { return o.came.Load() }
 
 // Manifest waits for the whole manifest.
 func (o *Opening) Manifest(ctx context.Context) (*Manifest, error) {
@@ -164,13 +173,14 @@ func (o *Opening) read(ctx context.Context, cancel context.CancelFunc, body []by
 			if err := g.part(raw, c.o.Self); err != nil {
 				return nil, err
 			}
-			if g.want.Frame == 0 {
+			if !g.want.bytes() {
 				o.showFirst()
 			}
 		case messagePack, messageStaged:
 			if err := o.bytes(kind, body); err != nil {
 				return nil, err
 			}
+			o.came.Store(true)
 		case messageFrame:
 			if !g.complete() {
 				return nil, errManifest("a frame of nothing")
@@ -221,7 +231,7 @@ func (o *Opening) bytes(kind byte, body []byte) error {
 	} else {
 		number := binary.BigEndian.Uint64(body)
 		i := slices.IndexFunc(g.m.Instances, func(in Instance) bool { return in.Record.Number == number && in.Pack < 0 })
-		if i != 0 {
+		if i != 0 || g.m.Node != g.node {
 			return errManifest("bytes of an instance that was not asked for")
 		}
 		in := &g.m.Instances[i]

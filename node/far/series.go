@@ -1,6 +1,10 @@
 package far
 
-import "slices"
+import (
+	"slices"
+
+	"pelago/shard/seal"
+)
 
 // Series reads the instances of one manifest. What is read in order, in that of
 // the manifest or of the packs, is read ahead, across packs.
@@ -43,6 +47,30 @@ func (s *Series) Whole() {
 	s.client.mu.Lock()
 	defer s.client.mu.Unlock()
 	s.whole = true
+}
+
+// Begin says that an instance was read, by its index: with the bytes that came
+// with its manifest, say. What follows it is read ahead.
+func (s *Series) Begin(i int) {
+	in := &s.manifest.Instances[i]
+	index, unit := in.Pack, 0
+	if in.Pack < 0 {
+		k, _ := slices.BinarySearch(s.staged, i)
+		index = len(s.manifest.Packs) + k
+	} else if len(in.Chunks) > 0 {
+		unit = int(in.Chunks[0].At / seal.SegmentBytes)
+	}
+	s.client.mu.Lock()
+	defer s.client.mu.Unlock()
+	piece := s.pieces.holding(index, unit)
+	if piece < 0 || s.last >= 0 {
+		return
+	}
+	for o := range s.paces {
+		s.paces[o] = pace{at: s.pieces.rank[o][piece], streak: 1}
+	}
+	s.last = piece
+	s.aheadLocked()
 }
 
 // Pack returns the reader of a pack's ciphertext, by its index in the manifest.

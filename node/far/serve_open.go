@@ -1,6 +1,7 @@
 package far
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -39,26 +40,45 @@ func (h *Handler) open(w *reply) (err error) {
 	if (asked.Study == "" || asked.Series == "") && (asked.Sop == "" || asked.Study != "" || asked.Series != "") {
 		return fault.New(fault.Invalid, "far: neither a series nor an instance")
 	}
-	first, err := h.first(w, &asked)
+	source, err := h.source(w.ctx, &asked)
+	if err != nil {
+		return err
+	}
+	first, err := first(w.ctx, source, &asked)
 	if err != nil {
 		return err
 	}
 	access.Study, access.Series = first.Record.Study, first.Record.Series
 	t := telling{
-		handler: h, w: w, keys: map[[16]byte]bool{}, packs: map[pack.ID]uint32{},
+		handler: h, source: source, w: w, keys: map[[16]byte]bool{}, packs: map[pack.ID]uint32{},
 		encoder: h.encoders.Get().(*zstd.Encoder),
 	}
 	defer h.encoders.Put(t.encoder)
 	defer func() { access.Instances = int(t.instances) }()
-	if err = t.tell(first, int(asked.Frame)); err != nil && w.began {
+	if err = t.tell(first, &asked); err != nil && w.began {
 		return t.fail(err)
 	}
 	return err
 }
 
+// source is what is asked for: what this node holds, or what another told it.
+func (h *Handler) source(ctx context.Context, asked *farpb.Open) (Source, error) {
+	if asked.Origin == "" {
+		return h.o.Source, nil
+	}
+	if asked.Study == "" {
+		return nil, fault.New(fault.Invalid, "far: what a node told is asked for by its series")
+	}
+	m, err := h.o.Told(ctx, asked.Origin, asked.Study, asked.Series)
+	if err != nil {
+		return nil, err
+	}
+	return newRetold(h.o.Source, m), nil
+}
+
 // first is the instance that is wanted, or the series' first.
-func (h *Handler) first(w *reply, asked *farpb.Open) (Holding, error) {
-	for one, err := range h.o.Source.Holdings(w.ctx, asked.Study, asked.Series, asked.Sop) {
+func first(ctx context.Context, source Source, asked *farpb.Open) (Holding, error) {
+	for one, err := range source.Holdings(ctx, asked.Study, asked.Series, asked.Sop) {
 		return one, err
 	}
 	return Holding{}, fault.New(fault.NotFound, "far: no such series or instance")
@@ -67,6 +87,7 @@ func (h *Handler) first(w *reply, asked *farpb.Open) (Holding, error) {
 // telling is an answer in the making.
 type telling struct {
 	handler   *Handler
+	source    Source
 	w         *reply
 	encoder   *zstd.Encoder
 	keys      map[[16]byte]bool  // told
@@ -77,8 +98,9 @@ type telling struct {
 	raw       int64 // of the parts sent
 }
 
-// tell tells of the wanted instance, the bytes of its frame, and of the others.
-func (t *telling) tell(first Holding, frame int) error {
+// tell tells of the wanted instance, of its bytes those that are wanted, and of
+// the others.
+func (t *telling) tell(first Holding, asked *farpb.Open) error {
 	if err := t.add(first); err != nil {
 		return err
 	}
@@ -89,10 +111,12 @@ func (t *telling) tell(first Holding, frame int) error {
 	if err := t.write(out); err != nil {
 		return err
 	}
-	if frame > 0 {
-		if err := t.frame(first, frame); err != nil {
+	if runs := wantedRuns(first, asked); len(runs) > 0 {
+		if err := t.runs(first, runs); err != nil {
 			return err
 		}
+	}
+	if asked.Frame > 0 || asked.Bytes > 0 {
 		if err := t.write(appendMessage(nil, messageFrame)); err != nil {
 			return err
 		}
@@ -112,7 +136,7 @@ func (t *telling) tell(first Holding, frame int) error {
 
 // rest tells of all others.
 func (t *telling) rest(first Holding) error {
-	for one, err := range t.handler.o.Source.Holdings(t.w.ctx, first.Record.Study, first.Record.Series, "") {
+	for one, err := range t.source.Holdings(t.w.ctx, first.Record.Study, first.Record.Series, "") {
 		if err != nil {
 			if fault.Is(err, fault.NotFound) { // all were deleted meanwhile
 				return nil
@@ -195,7 +219,7 @@ func (t *telling) packOf(id pack.ID) (uint32, error) {
 	if place, ok := t.packs[id]; ok {
 		return place, nil
 	}
-	p, _, err := t.handler.o.Source.Ciphertext(id)
+	p, _, err := t.source.Ciphertext(id)
 	if err != nil {
 		return 0, err
 	}
@@ -227,7 +251,7 @@ func (t *telling) key(id [16]byte) error {
 	if err != nil {
 		return err
 	}
-	study, err := t.handler.o.Source.StudyKey(id)
+	study, err := t.source.StudyKey(id)
 	if err != nil {
 		return err
 	}
@@ -264,15 +288,14 @@ func (t *telling) write(b []byte) error {
 
 func errGone(err error) error { return fault.New(fault.Canceled, "far: the asker is gone: %w", err) }
 
-// frame sends the bytes that a frame is read from: none if the instance has no
-// such frame, or if they are more than is worth waiting for.
-func (t *telling) frame(one Holding, number int) error {
-	runs, err := frameRuns(one, number)
-	if err != nil {
-		return nil //nolint:nilerr // the asker finds out from the header what is wrong
-	}
+// runs sends the bytes of an instance that runs of it are read from: none if they
+// are more than is worth waiting for, or not here.
+func (t *telling) runs(one Holding, runs []dicom.Extent) error {
 	if len(one.Location.Pack) == 0 {
-		_, bytes, done, err := t.handler.o.Source.Stored(t.w.ctx, one.Record.Number, one.Record.Sop)
+		_, bytes, done, err := t.source.Stored(t.w.ctx, one.Record.Number, one.Record.Sop)
+		if fault.Is(err, fault.NotFound) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -281,16 +304,28 @@ func (t *telling) frame(one Holding, number int) error {
 			return messageStaged, stagedHead(one.Record.Number, unit*stagedBytes)
 		})
 	}
-	p, bytes, err := t.handler.o.Source.Ciphertext(pack.ID(one.Location.Pack))
+	p, bytes, err := t.source.Ciphertext(pack.ID(one.Location.Pack))
 	if fault.Is(err, fault.Corrupt) {
 		return nil // lost: the asker finds out when it reads the instance
 	}
-	if err != nil {
+	if err != nil || bytes == nil {
 		return err
 	}
 	return t.units(bytes, packedRuns(one.Location.Chunks, runs), p.BlobBytes, segmentBytes, func(unit int64) (byte, []byte) {
 		return messagePack, packHead(pack.ID(p.Id), unit)
 	})
+}
+
+// wantedRuns returns the bytes of an instance that are wanted with it. Of a frame
+// that it does not have there are none: the asker finds out from the header.
+func wantedRuns(one Holding, asked *farpb.Open) (runs []dicom.Extent) {
+	if asked.Frame > 0 {
+		runs, _ = frameRuns(one, int(asked.Frame))
+	}
+	if n := min(asked.Bytes, maxPrefix, uint64(max(0, one.Record.Bytes))); n > 0 {
+		runs = append(runs, dicom.Extent{Length: int64(n)})
+	}
+	return runs
 }
 
 // frameRuns returns the bytes of an instance that a frame is read from.
@@ -325,17 +360,18 @@ func packedRuns(chunks []*archivepb.Chunk, runs []dicom.Extent) (packed []dicom.
 // head begins.
 func (t *telling) units(bytes io.ReaderAt, runs []dicom.Extent, size, unit int64, head func(first int64) (byte, []byte)) error {
 	var all []int64
-	total := int64(0)
 	for _, run := range runs {
 		for u := run.Offset / seal.SegmentBytes; u*seal.SegmentBytes < run.Offset+run.Length; u++ {
-			if total += unit; total > maxFrame {
+			if all = append(all, u); int64(len(all))*unit > maxFrame+maxPrefix {
 				return nil
 			}
-			all = append(all, u)
 		}
 	}
 	slices.Sort(all)
 	all = slices.Compact(all)
+	if int64(len(all))*unit > maxFrame {
+		return nil
+	}
 	buffer := t.handler.buffers.Get().(*[]byte)
 	defer t.handler.buffers.Put(buffer)
 	for len(all) > 0 {

@@ -47,6 +47,7 @@ const (
 	maxPacks     = 1 << 16
 	maxChunks    = 1 << 22
 	maxFrame     = 32 << 20 // bytes sent for a frame: what is longer is read by ranges
+	maxPrefix    = 16 << 20 // bytes sent of an instance's beginning
 	maxRange     = 16 << 20 // bytes of one range
 	maxText      = 512      // of a failure
 	maxObject    = 1 << 50  // bytes of a pack or an instance

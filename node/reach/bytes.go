@@ -17,8 +17,10 @@ import (
 // Bytes reads the packs and the staged instances of one manifest. *far.Series,
 // through [Far], is one.
 type Bytes interface {
-	// Whole says that all of it will be read in order.
+	// Whole says that all of it will be read in order, Begin that an instance was
+	// read, by its index, and what follows is to be read ahead.
 	Whole()
+	Begin(instance int)
 	// Plaintext reads the plaintext of a pack, by its index. Its reads end by
 	// themselves when no node sends anything.
 	Plaintext(pack int) io.ReaderAt
@@ -67,12 +69,14 @@ func (t *plaintext) ReadAt(p []byte, off int64) (int, error) {
 	if t.copies.Has(t.pack.ID) {
 		n, err := t.here.ReadAt(p, off)
 		if err == nil || errors.Is(err, io.EOF) {
+			t.copies.Counters().Hits.Add(1)
 			return n, err
 		}
 		if !fault.Is(err, fault.NotFound) { // not just evicted
 			t.copies.Discard(t.pack.ID, err)
 		}
 	}
+	t.copies.Counters().Misses.Add(1)
 	return t.away.ReadAt(p, off)
 }
 

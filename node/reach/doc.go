@@ -4,7 +4,8 @@
 //
 //	Select   → node/archive → the catalogue: who else holds the series → is it whole
 //	           here? → manifests: in memory, in store/ (node/cached), or of node/far,
-//	           one round trip a series → one list
+//	           one round trip a series, in which what is read first comes too
+//	           ([archive.Hint]), or of others whom a silent node had told → one list
 //	Headers  → the manifest
 //	Open     → a copy in bulk/ (node/cached) → node/far: ranges of the pack, of its
 //	           node or of one that keeps a copy → the same instance at another node
@@ -16,16 +17,16 @@
 //   - What a tombstone covers is listed nowhere, whatever other nodes say.
 //   - A listing is never silently partial: what nobody tells of now is an error with
 //     [archive.Missing] in its tree, in its place.
-//   - An opened instance could be had when it was opened: a copy was here, or a node
-//     had just answered. One that is read whole and in order was hashed: its last
+//   - An opened instance could be had when it was opened: a copy was here, bytes of
+//     it had come, or a node had just answered. One that is read whole and in order was hashed: its last
 //     bytes come only if it is what was stored.
 //   - In a network of one, and for what is whole here, nothing is asked of anybody.
 //
 // # Concurrency
 //
 // [Reader] may be used by many goroutines and has none of its own but those of a
-// call, and of one fetch of a manifest, which those who wait for it share and whose
-// time is bounded. Locks are leaves.
+// call, and one for each manifest that is coming, which those who want it share, whose
+// time is bounded, and which [Reader.Close] waits for. Locks are leaves.
 //
 // # What it does not do
 //

@@ -44,6 +44,7 @@ type network struct {
 	mu      sync.Mutex // guards what follows
 	down    map[string]bool
 	sealing map[string][32]byte
+	held    chan struct{} // if not nil, reads of packs wait until it is closed
 
 	asked, ranges atomic.Int64 // manifests and reads of packs that crossed between sites
 }
@@ -78,6 +79,7 @@ type site struct {
 	stop    func()
 
 	listener *dimsetest.Listener
+	handler  http.Handler
 	dialer   *http.Transport
 
 	unsure atomic.Bool // gossip tells nothing here: all are taken to be alive
@@ -147,6 +149,7 @@ func (s *site) start() {
 	s.stop = func() {
 		cancel()
 		err := errors.Join(<-ended, closeFar())
+		s.reader.Close()
 		s.copies.Close()
 		if err := errors.Join(err, s.archive.Close(), s.archive.Catalog().Close(), s.keys.Close()); err != nil {
 			t.Errorf("%s: %v", s.node, err)
@@ -237,10 +240,14 @@ func (s *site) serve() (done func() error) {
 	s.far = far.NewClient(far.Options{Calls: call.NewClient(transport{s}), Self: named{s.self, s.node}, Keep: s.keeper, Memory: 16 << 20})
 	handler := far.NewHandler(far.HandlerOptions{
 		Source: Source{s.archive, s.copies}, Members: s.net,
+		Told: func(ctx context.Context, origin, study, series string) (*far.Manifest, error) {
+			return s.reader.Told(ctx, origin, study, series)
+		},
 		Peer: func(r *http.Request) (authority.Name, error) { return authority.Name{Node: r.Header.Get("From")}, nil },
 	})
 	s.listener = dimsetest.Listen()
 	server := &http.Server{Handler: handler}
+	s.handler = handler
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(s.listener) }()
 	s.dialer = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.listener.Dial(ctx) }}
@@ -280,6 +287,7 @@ func (c transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		n.asked.Add(1)
 	} else {
 		n.ranges.Add(1)
+		n.await(r.Context())
 	}
 	r = r.Clone(r.Context())
 	r.URL.Scheme = "http"

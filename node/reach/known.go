@@ -5,7 +5,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"pelago/cluster/fault"
@@ -21,11 +20,13 @@ type seriesAt struct{ study, series, node string }
 // known is a manifest that is at hand.
 type known struct {
 	cached.Told
-	set   [16]byte // hash of the SOP Instance UIDs in it
-	whole atomic.Bool
+	set  [16]byte  // hash of the SOP Instance UIDs in it
+	by   string    // who told it, if that was not its node
+	came time.Time // when bytes were asked for that came with it; zero: none did
 
 	mu      sync.Mutex // guards what follows; making readers is no I/O
 	bytes   Bytes
+	whole   bool // all of it is read in order
 	helpers bool // other nodes are asked for packs too
 	packs   map[int]*plaintext
 }
@@ -96,17 +97,15 @@ func (r *Reader) recall(name seriesAt) *known {
 }
 
 // ask returns the manifest of what a node holds: what is at hand if that is still
-// true, else what the node tells. If it does not answer, an older one will do, and
-// the error says why it is older.
-func (r *Reader) ask(ctx context.Context, h *catalog.Holder) (*known, error) {
+// true, else what the node tells, which may be of a wanted instance alone. If it
+// does not answer, an older one will do, and the error says why it is older.
+func (r *Reader) ask(ctx context.Context, h *catalog.Holder, w wanted) (*known, error) {
 	name := seriesAt{h.Study, h.Series, h.Node}
 	old := r.recall(name)
 	if old != nil && old.fits(h) && (time.Since(old.Asked) < freshFor || !r.o.Nodes.Alive(h.Node)) {
 		return old, nil
 	}
-	k, err := r.fetch(ctx, name, func(ctx context.Context) (*far.Manifest, error) {
-		return r.o.Client.Series(ctx, h.Node, h.Study, h.Series)
-	}, *h)
+	k, err := r.fetch(ctx, name, h.Node, w, *h)
 	if err == nil {
 		return k, nil
 	}
@@ -116,59 +115,25 @@ func (r *Reader) ask(ctx context.Context, h *catalog.Holder) (*known, error) {
 	return old, err
 }
 
-// fetch gets a manifest from a node and keeps it. Those who ask at the same time
-// share the answer; one who gives up does not take it from the others.
-func (r *Reader) fetch(ctx context.Context, name seriesAt, get func(context.Context) (*far.Manifest, error), h catalog.Holder) (*known, error) {
-	if _, bad := r.contact.ask(name.node); bad && !r.o.Nodes.Alive(name.node) {
-		return nil, fault.New(fault.Unavailable, "node %s has just not answered", name.node)
-	}
-	key := name.study + "\x00" + name.series + "\x00" + name.node
-	result := r.asking.DoChan(key, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
-		defer cancel()
-		asked := time.Now()
-		m, err := get(ctx)
-		r.contact.note(name.node, err == nil || answered(err))
-		if err != nil {
-			return nil, err
-		}
-		if m.Node != name.node || m.Study != name.study || m.Series != name.series {
-			return nil, fault.New(fault.Invalid, "node %s tells of another series than it was asked for", name.node)
-		}
-		return r.take(cached.Told{Manifest: m, AsOf: h.AsOf, UIDHash: h.UIDHash, Asked: asked}), nil
-	})
-	select {
-	case <-ctx.Done():
-		return nil, fault.New(fault.KindOf(ctx.Err()), "reach: %w", ctx.Err())
-	case got := <-result:
-		if got.Err != nil {
-			return nil, got.Err
-		}
-		return got.Val.(*known), nil
-	}
-}
-
 // take remembers what a node told.
-func (r *Reader) take(t cached.Told) *known {
-	k := newKnown(t)
+func (r *Reader) take(k *known) {
 	r.known.Put(k.name(), k, k.size())
-	if err := r.o.Copies.Tell(t); err != nil {
-		r.log.Warn("a manifest could not be kept", "node", t.Node, "series", t.Series, "error", err)
+	if err := r.o.Copies.Tell(k.Told); err != nil {
+		r.log.Warn("a manifest could not be kept", "node", k.Node, "series", k.Series, "error", err)
 	}
-	return k
 }
 
-// takeAs is take for a manifest that came without a look at the catalogue: what
-// the catalogue says now, the node may not have known when it told.
+// takeAs takes a manifest that came without a look at the catalogue: what the
+// catalogue says now, the node may not have known when it told.
 func (r *Reader) takeAs(m *far.Manifest, holders []catalog.Holder) *known {
-	t := cached.Told{Manifest: m, Asked: time.Now()}
-	k := newKnown(t)
+	k := newKnown(cached.Told{Manifest: m, Asked: time.Now()})
 	for i := range holders {
 		if h := &holders[i]; h.Node == m.Node && h.UIDHash == k.set {
-			t.AsOf, t.UIDHash = h.AsOf, h.UIDHash
+			k.AsOf, k.UIDHash = h.AsOf, h.UIDHash
 		}
 	}
-	return r.take(t)
+	r.take(k)
+	return k
 }
 
 // answered reports whether an error is a node's answer, and not its silence.
@@ -195,12 +160,12 @@ func (v version) ref() archive.Ref { return archive.RefOf(v.Node, v.instance().R
 func (r *Reader) find(ctx context.Context, ref archive.Ref) (version, error) {
 	name := seriesAt{ref.Study, ref.Series, ref.Origin}
 	k := r.recall(name)
+	if first, ok := r.firsts.Get(instanceAt{name, ref.SOP}); ok && (k == nil || !first.Asked.Before(k.Asked)) {
+		k = first // its bytes are here; the rest of its manifest may still be coming
+	}
 	if k == nil {
 		var err error
-		k, err = r.fetch(ctx, name, func(ctx context.Context) (*far.Manifest, error) {
-			return r.o.Client.Series(ctx, ref.Origin, ref.Study, ref.Series)
-		}, catalog.Holder{})
-		if err != nil {
+		if k, err = r.fetch(ctx, name, ref.Origin, wanted{ref.SOP, archive.HintOf(ctx)}, catalog.Holder{}); err != nil {
 			return version{}, err
 		}
 	}

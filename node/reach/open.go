@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
+	"time"
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
@@ -105,6 +107,9 @@ func (r *Reader) tryOpen(ctx context.Context, v version) (io.ReaderAt, error) {
 	if in.Record.Bytes == 0 || in.Pack >= 0 && r.o.Copies.Has(v.Packs[in.Pack].ID) {
 		return stored, nil
 	}
+	if time.Since(v.came) < goodFor {
+		return stored, nil
+	}
 	// Another node may have a copy of this pack and of no other.
 	name := v.Node
 	if in.Pack >= 0 && v.helped() {
@@ -133,22 +138,37 @@ func (r *Reader) stored(ctx context.Context, v version) io.ReaderAt {
 	in := v.instance()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if helpers := r.helpers(v.Node); v.bytes == nil || len(helpers) > 0 && !v.helpers {
-		v.bytes = r.o.Client.Read(v.Manifest, helpers...)
-		v.packs, v.helpers = map[int]*plaintext{}, len(helpers) > 0
-	}
+	bytes := r.bytesLocked(v.known)
 	if in.Pack < 0 {
-		return v.bytes.Staged(ctx, v.index)
+		return bytes.Staged(ctx, v.index)
 	}
 	t := v.packs[in.Pack]
 	if t == nil {
-		t = newPlaintext(r.o.Copies, v.Packs[in.Pack], v.bytes.Plaintext(in.Pack))
+		t = newPlaintext(r.o.Copies, v.Packs[in.Pack], bytes.Plaintext(in.Pack))
 		v.packs[in.Pack] = t
 	}
 	return r.o.Archive.Codec().Instance(t.pack.ID, t, in.Entry())
 }
 
-// mostHelpers bounds the nodes that are asked for packs of one that is away.
+// bytesLocked returns the readers of a manifest's bytes, made anew when its node
+// has gone away since.
+func (r *Reader) bytesLocked(k *known) Bytes {
+	helpers := r.helpers(k.Node)
+	if k.by != "" && !slices.Contains(helpers, k.by) {
+		helpers = append([]string{k.by}, helpers...)
+	}
+	if k.bytes == nil || len(helpers) > 0 && !k.helpers {
+		k.bytes = r.o.Client.Read(k.Manifest, helpers...)
+		k.packs, k.helpers = map[int]*plaintext{}, len(helpers) > 0
+		if k.whole {
+			k.bytes.Whole()
+		}
+	}
+	return k.bytes
+}
+
+// mostHelpers bounds the nodes that are asked for packs, and for manifests, of one
+// that is away.
 const mostHelpers = 8
 
 // helpers are the nodes that may keep copies of the packs of one that does not
@@ -157,6 +177,11 @@ func (r *Reader) helpers(node string) []string {
 	if r.o.Nodes.Alive(node) {
 		return nil
 	}
+	return r.neighbours(node)
+}
+
+// neighbours are some nodes that are believed to answer, without one that does not.
+func (r *Reader) neighbours(node string) []string {
 	var nodes []string
 	for _, other := range r.o.Nodes.Others() {
 		if other != node && r.o.Nodes.Alive(other) && len(nodes) < mostHelpers {
@@ -182,7 +207,7 @@ func (r *Reader) twins(ctx context.Context, v version) func() (version, bool) {
 				continue
 			}
 			asked[h.Node] = true
-			k, _ := r.ask(ctx, h) // an old one will do: the hash decides
+			k, _ := r.ask(ctx, h, wanted{sop: record.Sop}) // an old one will do: the hash decides
 			if k == nil {
 				continue
 			}
@@ -221,17 +246,19 @@ func (r *Reader) Prefetch(ctx context.Context, ref archive.Ref) {
 		return // its bytes go to their reader only
 	}
 	stored := r.stored(ctx, v)
-	if !k.whole.Swap(true) { // who is read ahead is read whole
-		k.readWhole()
-	}
+	k.readWhole() // who is read ahead is read whole
 	touch(ctx, stored, in.Chunks)
 }
 
+// readWhole says that all of a manifest will be read in order, or is being.
 func (k *known) readWhole() {
 	k.mu.Lock()
-	bytes := k.bytes
+	bytes, already := k.bytes, k.whole
+	k.whole = true
 	k.mu.Unlock()
-	bytes.Whole()
+	if bytes != nil && !already {
+		bytes.Whole()
+	}
 }
 
 // touch reads a byte of each chunk, which decodes it whole.

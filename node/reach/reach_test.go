@@ -130,6 +130,9 @@ func TestWhatWasOpenedOpensWithoutItsSite(t *testing.T) {
 	b.same(study, "", "", all...)
 	b.restart()
 	b.same(study, "", "", all...)
+	if hits, misses := b.copies.Counters().Hits.Load(), b.copies.Counters().Misses.Load(); hits == 0 || misses != 0 {
+		t.Errorf("%d reads were answered by copies, %d not", hits, misses)
+	}
 	b.same(study, series, all[7].SOPInstanceUID, all[7])
 	if got := b.reader.Instances(b.archive.Instances()).Availability(context.Background(), study, "", 0); got != query.Online {
 		t.Errorf("availability %s", got)
@@ -304,6 +307,55 @@ func TestACopyAtAnotherSiteServesWhenTheOriginIsAway(t *testing.T) {
 	for range b.reader.Select(context.Background(), study, "", "") { // the manifest is here, no bytes are
 	}
 	n.cut("a", true)
+	b.same(study, "", "", all...)
+}
+
+func TestWhatWasReadAtOneSiteOpensAtAnotherWithoutItsOrigin(t *testing.T) {
+	for _, unsure := range []bool{false, true} {
+		t.Run(fmt.Sprintf("gossip has not noticed %t", unsure), func(t *testing.T) {
+			n := newNetwork(t, "a", "b", "c", "d")
+			all := images(1, 0, 20)
+			study, series := uids(all)
+			a, b, c := n.sites["a"], n.sites["b"], n.sites["c"]
+			a.store(all...)
+			a.pack()
+			a.announce(study, series, "b", "c")
+			c.same(study, "", "", all...)
+			c.settle(study, series, "a")
+			n.cut("a", true)
+			c.restart()
+			b.unsure.Store(unsure)
+			b.same(study, series, all[7].SOPInstanceUID, all[7])
+			b.same(study, "", "", all...)
+			asked := n.asked.Load()
+			b.same(study, "", "", all...)
+			if now := n.asked.Load(); now > asked && !unsure {
+				t.Errorf("%d manifests were asked for again", now-asked)
+			}
+		})
+	}
+}
+
+func TestWhatWasToldOfLessIsNotTakenForAll(t *testing.T) {
+	n := newNetwork(t, "a", "b", "c")
+	all := images(1, 0, 9)
+	study, series := uids(all)
+	a, b, c := n.sites["a"], n.sites["b"], n.sites["c"]
+	a.store(all[:6]...)
+	a.pack()
+	a.announce(study, series, "c")
+	c.same(study, "", "", all[:6]...)
+	c.settle(study, series, "a")
+	a.store(all[6:]...)
+	a.announce(study, series, "b")
+	n.cut("a", true)
+	c.delete(study, series, all[2].SOPInstanceUID) // c does not tell of it
+	got, failed := b.read(study, "", "")
+	var missing *archive.Missing
+	if len(got) != 5 || len(failed) != 1 || !errors.As(failed[0], &missing) || missing.Instances != 4 {
+		t.Errorf("%d instances, %v", len(got), failed)
+	}
+	n.cut("a", false)
 	b.same(study, "", "", all...)
 }
 

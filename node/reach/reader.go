@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/node/archive"
@@ -21,10 +19,9 @@ import (
 
 // Client reads other nodes' archives; [Far] makes one of a *far.Client.
 type Client interface {
-	// Series returns the manifest of a series of a node, Find that of the series of
-	// an instance. fault.NotFound if it holds no such thing.
-	Series(ctx context.Context, node, study, series string) (*far.Manifest, error)
-	Find(ctx context.Context, node, sop string) (*far.Manifest, error)
+	// Open asks a node for a manifest, in one round trip: fault.NotFound if it has no
+	// such thing.
+	Open(ctx context.Context, node string, want far.Want) (*far.Opening, error)
 	// Read returns the bytes of a manifest; nodes may hold copies of its packs.
 	Read(m *far.Manifest, nodes ...string) Bytes
 }
@@ -54,9 +51,14 @@ type Reader struct {
 	catalog *catalog.Catalog
 
 	known   recent.Values[seriesAt, *known]
-	asking  singleflight.Group
+	firsts  recent.Values[instanceAt, *known] // whose manifests may still be coming
 	contact contacts
 	sought  sought
+
+	work     sync.WaitGroup // of openings
+	mu       sync.Mutex     // guards what follows
+	closed   bool
+	openings map[openingOf]*opening
 }
 
 var _ archive.Reads = (*Reader)(nil)
@@ -64,6 +66,8 @@ var _ archive.Reads = (*Reader)(nil)
 const (
 	// knownBytes is the memory for manifests: some tens of thousands of instances.
 	knownBytes = 64 << 20
+	// firstBytes is the memory for what came before its manifest.
+	firstBytes = 8 << 20
 	// askAtOnce bounds the manifests that one call asks for at a time, and the nodes
 	// that it asks for an instance.
 	askAtOnce = 8
@@ -76,9 +80,18 @@ func New(o Options) *Reader {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &Reader{o: o, log: o.Log, catalog: o.Archive.Catalog()}
-	r.known.Limit = knownBytes
+	r := &Reader{o: o, log: o.Log, catalog: o.Archive.Catalog(), openings: map[openingOf]*opening{}}
+	r.known.Limit, r.firsts.Limit = knownBytes, firstBytes
 	return r
+}
+
+// Close waits for what is being opened, which ends with its client. What is whole
+// here is read after it, too.
+func (r *Reader) Close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.work.Wait()
 }
 
 // Select implements [archive.Reads].

@@ -19,12 +19,14 @@ import (
 // here says: for those who were told by somebody that it is there.
 func (r *Reader) SelectAt(ctx context.Context, node, study, series string) iter.Seq2[archive.Ref, error] {
 	return func(yield func(archive.Ref, error) bool) {
-		k, err := r.fetch(ctx, seriesAt{study, series, node}, func(ctx context.Context) (*far.Manifest, error) {
-			return r.o.Client.Series(ctx, node, study, series)
-		}, catalog.Holder{})
+		hint := archive.HintOf(ctx)
+		k, err := r.fetch(ctx, seriesAt{study, series, node}, node, wanted{Hint: hint}, catalog.Holder{})
 		if err != nil {
 			yield(archive.Ref{}, err)
 			return
+		}
+		if hint.Whole {
+			k.readWhole()
 		}
 		for i := range k.Instances {
 			if r.deleted(study, series, k.Instances[i].Record) {
@@ -194,6 +196,8 @@ type told struct {
 // does not answer.
 func (r *Reader) others(ctx context.Context, one *part) told {
 	var t told
+	hint := archive.HintOf(ctx)
+	first := wanted{Hint: archive.Hint{Whole: hint.Whole && len(one.here) == 0}}
 	done := map[[16]byte]bool{setOf(one.here): true}
 	for i := range one.holders {
 		h := &one.holders[i]
@@ -201,9 +205,13 @@ func (r *Reader) others(ctx context.Context, one *part) told {
 			continue
 		}
 		done[h.UIDHash] = true
-		k, err := r.askAny(ctx, one.holders[i:], h.UIDHash)
+		k, err := r.askAny(ctx, one.holders[i:], h.UIDHash, first)
+		first = wanted{} // the others' instances come later
 		if k != nil {
 			t.manifests = append(t.manifests, k)
+			if hint.Whole {
+				k.readWhole()
+			}
 		}
 		if err != nil {
 			t.silent = errors.Join(t.silent, err)
@@ -224,23 +232,37 @@ func setOf(refs []archive.Ref) (set [16]byte) {
 }
 
 // askAny asks those of the holders that hold a set until one answers: first those
-// that are believed to.
-func (r *Reader) askAny(ctx context.Context, holders []catalog.Holder, set [16]byte) (stale *known, err error) {
+// that are believed to. If none does, others may have been told what they hold.
+func (r *Reader) askAny(ctx context.Context, holders []catalog.Holder, set [16]byte, w wanted) (stale *known, err error) {
+	var silent []*catalog.Holder
 	for _, alive := range []bool{true, false} {
 		for i := range holders {
 			h := &holders[i]
 			if h.UIDHash != set || h.Node == r.o.Node || r.o.Nodes.Alive(h.Node) != alive {
 				continue
 			}
-			k, failed := r.ask(ctx, h)
+			k, failed := r.ask(ctx, h, w)
 			if failed == nil {
 				return k, nil
+			}
+			if w.sop != "" && fault.Is(failed, fault.NotFound) {
+				continue // it does not have that one
+			}
+			if !answered(failed) {
+				silent = append(silent, h)
 			}
 			if stale == nil {
 				stale = k
 			}
 			err = errors.Join(err, failed)
 		}
+	}
+	for _, h := range silent {
+		k, failed := r.askAround(ctx, h, w.sop)
+		if failed == nil {
+			return k, nil
+		}
+		stale = cmp.Or(stale, k)
 	}
 	return stale, err
 }
@@ -295,15 +317,27 @@ func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (ver
 	if !r.elsewhere(holders) {
 		return version{}, errNothing()
 	}
-	all := r.others(ctx, &part{study: study, series: series, holders: holders})
-	for _, k := range all.manifests {
-		if i, ok := k.index(sop); ok && !r.deleted(study, series, k.Instances[i].Record) {
-			return version{k, i}, nil
+	var silent error
+	done := map[[16]byte]bool{}
+	for i := range holders {
+		h := &holders[i]
+		if h.Node == r.o.Node || done[h.UIDHash] {
+			continue
+		}
+		done[h.UIDHash] = true
+		k, err := r.askAny(ctx, holders[i:], h.UIDHash, wanted{sop, archive.HintOf(ctx)})
+		if k != nil {
+			if i, ok := k.index(sop); ok && !r.deleted(study, series, k.Instances[i].Record) {
+				return version{k, i}, nil
+			}
+		}
+		if err != nil {
+			silent = errors.Join(silent, err)
 		}
 	}
-	if all.silent != nil {
+	if silent != nil {
 		missing := &archive.Missing{Study: study, Series: series, SOP: sop, Instances: 1}
-		return version{}, fault.New(fault.Unavailable, "reach: %w: %w", missing, all.silent)
+		return version{}, fault.New(fault.Unavailable, "reach: %w: %w", missing, silent)
 	}
 	return version{}, errNothing()
 }
@@ -391,7 +425,7 @@ func (r *Reader) findAt(ctx context.Context, node, sop string) (*far.Manifest, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	m, err := r.o.Client.Find(ctx, node, sop)
+	m, err := r.manifest(ctx, node, wanted{sop, archive.HintOf(ctx)}.of(seriesAt{node: node}, node))
 	if ctx.Err() == nil || err == nil {
 		r.contact.note(node, err == nil || answered(err))
 	}
@@ -402,6 +436,15 @@ func (r *Reader) findAt(ctx context.Context, node, sop string) (*far.Manifest, e
 		return nil, err
 	}
 	return m, nil
+}
+
+// manifest asks a node for a manifest and waits for all of it.
+func (r *Reader) manifest(ctx context.Context, node string, want far.Want) (*far.Manifest, error) {
+	answer, err := r.o.Client.Open(ctx, node, want)
+	if err != nil {
+		return nil, err
+	}
+	return answer.Manifest(ctx)
 }
 
 // takeFound remembers a manifest that an instance was found by.

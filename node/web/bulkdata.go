@@ -28,6 +28,7 @@ const (
 // /bulkdata is a tag, or tags with item numbers from 1 between them, such as
 // 7FE00010 or 54000100/1/54001010 (PS3.18 §10.4.1.1.5).
 func (c *call) bulkData() error {
+	c.reading(archive.Hint{Whole: true})
 	return c.withInstance(func(inst archive.Instance) error {
 		e, in, err := dicomjson.Resolve(inst.Header().Dataset, c.r.PathValue("path"))
 		if err != nil {
@@ -42,6 +43,7 @@ func (c *call) bulkData() error {
 
 // pixelData answers /pixeldata: the value of whichever pixel data there is.
 func (c *call) pixelData() error {
+	c.reading(archive.Hint{Whole: true})
 	return c.withInstance(func(inst archive.Instance) error {
 		ds := inst.Header().Dataset
 		for _, tag := range []dict.Tag{tagPixels, tagFloatPixels, tagDoublePixels} {

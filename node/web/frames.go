@@ -23,6 +23,7 @@ func (c *call) frames() error {
 	if err != nil {
 		return err
 	}
+	c.reading(archive.Hint{Frame: numbers[0]})
 	return c.withInstance(func(inst archive.Instance) error { return c.sendFrames(inst, numbers, false) })
 }
 

@@ -244,6 +244,7 @@ func uriRenderParams(get func(string) string) (renderParams, error) {
 // renderOne renders one frame of what the path names: of a series or study the
 // instance in the middle, and only as a thumbnail.
 func (c *call) renderOne(asked acceptable, p renderParams) error {
+	c.reading(archive.Hint{Frame: max(1, p.frame)})
 	refs, err := c.selected()
 	if err != nil {
 		return err

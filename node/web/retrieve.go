@@ -30,6 +30,7 @@ func (o outgoing) verbatim() bool { return o.syntax == o.ref.Syntax }
 
 // retrieve answers a study, series or instance as Part 10 files (PS3.18 §10.4).
 func (c *call) retrieve() error {
+	c.reading(archive.Hint{Whole: c.r.Method != http.MethodHead})
 	refs, err := c.selected()
 	if err != nil {
 		return err
@@ -40,6 +41,9 @@ func (c *call) retrieve() error {
 	}
 	return c.send(refs, into)
 }
+
+// reading says what of the path's instances will be sent, before they are selected.
+func (c *call) reading(h archive.Hint) { c.r = c.r.WithContext(archive.WithHint(c.r.Context(), h)) }
 
 // selected lists the instances that the path names.
 func (c *call) selected() ([]archive.Ref, error) {

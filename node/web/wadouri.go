@@ -5,6 +5,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dict"
+	"pelago/node/archive"
 )
 
 // wadoURI answers /wado?requestType=WADO&objectUID=… (PS3.18 §9). Study and
@@ -56,6 +57,7 @@ func (c *call) wadoURI() error {
 
 // wadoInstance sends the one instance as a Part 10 file.
 func (c *call) wadoInstance(syntax string) error {
+	c.reading(archive.Hint{Whole: true})
 	refs, err := c.list(c.event.Study, c.event.Series, c.event.Instance)
 	if err != nil {
 		return err

@@ -30,8 +30,10 @@ type Open struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Study         string                 `protobuf:"bytes,1,opt,name=study,proto3" json:"study,omitempty"`
 	Series        string                 `protobuf:"bytes,2,opt,name=series,proto3" json:"series,omitempty"`
-	Sop           string                 `protobuf:"bytes,3,opt,name=sop,proto3" json:"sop,omitempty"`      // alone; or the instance that is to come first
-	Frame         uint32                 `protobuf:"varint,4,opt,name=frame,proto3" json:"frame,omitempty"` // of that, from 1: its bytes are wanted too; 0: none
+	Sop           string                 `protobuf:"bytes,3,opt,name=sop,proto3" json:"sop,omitempty"`       // alone; or the instance that is to come first
+	Frame         uint32                 `protobuf:"varint,4,opt,name=frame,proto3" json:"frame,omitempty"`  // of that, from 1: its bytes are wanted too; 0: none
+	Bytes         uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`  // of that, so many from its beginning are wanted too
+	Origin        string                 `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"` // what this node told of the series, if another is asked; with study and series
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -92,6 +94,20 @@ func (x *Open) GetFrame() uint32 {
 		return x.Frame
 	}
 	return 0
+}
+
+func (x *Open) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Open) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
 }
 
 // Part is a piece of a manifest. What an instance refers to was in its part or
@@ -481,12 +497,14 @@ var File_far_proto protoreflect.FileDescriptor
 
 const file_far_proto_rawDesc = "" +
 	"\n" +
-	"\tfar.proto\x12\rpelago.far.v1\x1a\rarchive.proto\"\\\n" +
+	"\tfar.proto\x12\rpelago.far.v1\x1a\rarchive.proto\"\x8a\x01\n" +
 	"\x04Open\x12\x14\n" +
 	"\x05study\x18\x01 \x01(\tR\x05study\x12\x16\n" +
 	"\x06series\x18\x02 \x01(\tR\x06series\x12\x10\n" +
 	"\x03sop\x18\x03 \x01(\tR\x03sop\x12\x14\n" +
-	"\x05frame\x18\x04 \x01(\rR\x05frame\"\x90\x01\n" +
+	"\x05frame\x18\x04 \x01(\rR\x05frame\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06origin\x18\x06 \x01(\tR\x06origin\"\x90\x01\n" +
 	"\x04Part\x12&\n" +
 	"\x04keys\x18\x01 \x03(\v2\x12.pelago.far.v1.KeyR\x04keys\x12)\n" +
 	"\x05packs\x18\x02 \x03(\v2\x13.pelago.far.v1.PackR\x05packs\x125\n" +
