@@ -83,4 +83,3 @@ func TestDroppingAnAcceptanceHidesWhatItShowed(t *testing.T) {
 		verify(t, c)
 	}
 }
-

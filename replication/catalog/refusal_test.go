@@ -8,11 +8,13 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"google.golang.org/protobuf/proto"
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dict"
 	"pelago/replication"
 	"pelago/replication/catalog"
+	"pelago/replication/catalog/catalogpb"
 	"pelago/replication/catalog/catalogtest"
 )
 
@@ -64,6 +66,20 @@ func (s *scene) decisionIf(node, by string, conditions []catalog.Condition, comm
 		s.t.Fatal(err)
 	}
 	return entry
+}
+
+// witness puts a member that is one into the log.
+func (s *scene) witness() { s.put(s.decision("a", "a", witness(func(*catalogpb.Member) {}))) }
+
+// witness returns the record of w, changed.
+func witness(change func(*catalogpb.Member)) *catalog.RegistryFact {
+	m := &catalogpb.Member{Site: "site-w", PublicKey: catalogtest.SignerOf("w").Public(), Address: "here:7700", Witness: true}
+	change(m)
+	value, err := proto.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return &catalog.RegistryFact{Kind: catalog.KindMember, Name: "w", Value: value}
 }
 
 // anonymous is a key that no member has.
@@ -155,6 +171,22 @@ func TestWhatNoMemberMaySayIsRefusedEverywhereAlike(t *testing.T) {
 			s.put(s.decision("a", "a", ae("x")))
 			return s.decisionIf("a", "a", []catalog.Condition{catalog.If("ae", "x", nil)}, ae("x"))
 		}, fault.Conflict},
+		{"a witness that moves", func(s *scene) []byte {
+			s.witness()
+			return s.decision("w", "w", witness(func(m *catalogpb.Member) { m.Address = "there:7700" }))
+		}, none},
+		{"a witness that would be more", func(s *scene) []byte {
+			s.witness()
+			return s.decision("w", "w", witness(func(m *catalogpb.Member) { m.Witness = false }))
+		}, fault.Denied},
+		{"a witness that moves, and deletes", func(s *scene) []byte {
+			s.witness()
+			return s.decision("w", "w", witness(func(m *catalogpb.Member) { m.Address = "there:7700" }), &catalog.TombstoneFact{Study: "1.1", Tick: 1})
+		}, fault.Denied},
+		{"a witness that decides about another", func(s *scene) []byte {
+			s.witness()
+			return s.decision("w", "w", &catalog.RegistryFact{Kind: catalog.KindRevoked, Name: "a", Value: []byte("x")})
+		}, fault.Denied},
 		{"a member without a key", func(s *scene) []byte {
 			return s.decision("a", "a", &catalog.RegistryFact{Kind: catalog.KindMember, Name: "c", Value: []byte{10, 1, 's'}})
 		}, fault.Invalid},
