@@ -118,6 +118,9 @@ func (g *Group) copyFrom(ctx context.Context, node string, generation, least uin
 	}
 	g.log.Info("copying the catalogue", "from", node, "index", m.Index, "files", len(m.Files))
 	dir := g.o.FS.PathJoin(g.o.Dir, copyFolder)
+	if err := m.fits(g.o.FS, g.o.Dir); err != nil {
+		return err
+	}
 	whole, err := (&download{g: g, node: node, manifest: m, fs: g.o.FS, dir: dir}).run(ctx)
 	if err != nil {
 		return err
