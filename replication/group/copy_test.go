@@ -193,23 +193,24 @@ func (s small) GetDiskUsage(string) (vfs.DiskUsage, error) {
 func TestACopyThatHasNoRoomIsNotBegun(t *testing.T) {
 	const most = math.MaxInt64
 	for _, tt := range []struct {
-		free  uint64
-		sizes []int64
-		fits  bool
+		free, there uint64
+		sizes       []int64
+		fits        bool
 	}{
-		{200, []int64{60, 40}, true}, {200, []int64{60, 41}, false}, {0, []int64{0}, true}, {0, []int64{1}, false},
-		{200, []int64{most, most, 2}, false}, // which add up to little
+		{200, 0, []int64{60, 40}, true}, {200, 0, []int64{60, 41}, false}, {0, 0, []int64{0}, true}, {0, 0, []int64{1}, false},
+		{110, 90, []int64{60, 40}, true}, {110, 90, []int64{60, 41}, false},
+		{200, 0, []int64{most, most, 2}, false}, // which add up to little
 	} {
 		var m manifest
 		for _, size := range tt.sizes {
 			m.Files = append(m.Files, file{Size: size})
 		}
-		err := m.fits(small{vfs.NewMem(), tt.free}, "")
+		err := m.fits(small{vfs.NewMem(), tt.free}, "", tt.there)
 		if tt.fits && err != nil || !tt.fits && !fault.Is(err, fault.Full) {
 			t.Errorf("%+v: %v", tt, err)
 		}
 	}
-	if err := (&manifest{Files: []file{{Size: most}}}).fits(vfs.NewMem(), ""); err != nil {
+	if err := (&manifest{Files: []file{{Size: most}}}).fits(vfs.NewMem(), "", 0); err != nil {
 		t.Errorf("where nobody knows: %v", err)
 	}
 }
