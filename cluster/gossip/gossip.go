@@ -23,8 +23,10 @@ const (
 	lookEvery = 10 * time.Second
 	// seedsAtOnce is how many lost members are tried each time.
 	seedsAtOnce = 3
-	leaveTime   = 2 * time.Second
-	updateTime  = 5 * time.Second
+	// leaveTime is how long a good-bye may take: news goes out every 500 ms, to four
+	// nodes, which tell the rest. memberlist would wait until it has repeated it.
+	leaveTime  = 600 * time.Millisecond
+	updateTime = 5 * time.Second
 	// reclaimAfter is how long a node must have been dead before it may come back
 	// with another address; its id is proven by its key in any case.
 	reclaimAfter = time.Second

@@ -52,7 +52,7 @@ func (n *node) makeFaces() (*faces, error) {
 		return nil, err
 	}
 	find := n.makeEngine()
-	registry := ae.NewRegistry(c.Site, n.catalog, n.network)
+	registry := ae.NewRegistry(c.Site, n.catalog, n.network.group)
 	dimseRequests := requests{n.metrics.DIMSE(), n.log}
 	n.face = ae.New(ae.Options{
 		Title: c.DICOM.AE, CheckCalled: c.DICOM.CheckCalled, OpenStore: c.DICOM.OpenStore, Limit: c.DICOM.MaxAssociations,

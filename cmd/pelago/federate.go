@@ -39,7 +39,7 @@ func (n *node) staleness() (time.Duration, bool) {
 func (n *node) makeReconciler() *reconcile.Reconciler {
 	return reconcile.New(reconcile.Options{
 		Catalog: n.catalog, Node: n.id, Own: reconcile.OwnOf(n.archive), Other: reconcile.OtherOf(n.distance.far),
-		Decide: n.network, Rows: n.archive.Rows("reconciled"), Log: n.log,
+		Decide: n.network.group, Rows: n.archive.Rows("reconciled"), Log: n.log,
 	})
 }
 

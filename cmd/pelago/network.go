@@ -113,7 +113,7 @@ func (w *network) open(c config.Config) (err error) {
 		return err
 	}
 	w.office = member.NewOffice(member.OfficeOptions{
-		Membership: w.membership, Registry: w.registry, Catalog: w.catalog, Decider: w, Current: w.current,
+		Membership: w.membership, Registry: w.registry, Catalog: w.catalog, Decider: w.group, Current: w.group.Current,
 		Voters: w.voters, Alive: w.alive, Peers: calls, Place: w.place, Log: w.log,
 	})
 	w.peers = http.NewServeMux()
@@ -181,25 +181,6 @@ func (w *network) listen(s port.Service) (net.Listener, error) {
 		return l, nil
 	}
 	return w.port.Listen(s)
-}
-
-// Propose puts an entry into the order of the network.
-func (w *network) Propose(ctx context.Context, entry []byte) (index uint64, err error) {
-	return w.group.Propose(ctx, entry)
-}
-
-// Decide has the network decide.
-func (w *network) Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
-	return w.group.Decide(ctx, conditions, commands...)
-}
-
-// current returns once everything that was committed before is applied here.
-func (w *network) current(ctx context.Context) error {
-	index, err := w.group.CommitIndex(ctx)
-	if err != nil {
-		return err
-	}
-	return w.group.AwaitIndex(ctx, index)
 }
 
 func (w *network) voters() []string {

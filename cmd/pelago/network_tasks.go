@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"time"
 
 	"pelago/cluster/fault"
@@ -15,6 +16,8 @@ import (
 const (
 	// callsTime is what calls under way get to end.
 	callsTime = 5 * time.Second
+	// answerTime is what the last answers get to leave in.
+	answerTime = 50 * time.Millisecond
 	// foundTime bounds the first decision of a network, which waits for nobody;
 	// copyTime how long a node that has just joined waits for the catalogue before it
 	// serves without; backTime the same of a node whose catalogue was lost.
@@ -49,15 +52,26 @@ func (w *network) serveCalls(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := port.NewServer(w.watch.handler(w.peers), w.log)
+	calls := &gate{next: w.watch.handler(w.peers)}
+	server := port.NewServer(calls, w.log)
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(ended)
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), callsTime)
 		defer cancel()
-		if server.Shutdown(limited) != nil {
-			server.Close() //nolint:errcheck // connections that are broken anyway
+		// Shutdown tells the others that no more is taken, and waits a second or two
+		// for them to hang up, calls or none.
+		var telling sync.WaitGroup
+		telling.Go(func() { _ = server.Shutdown(limited) }) // Close ends it
+		if calls.close(limited) == nil {
+			select {
+			case <-time.After(answerTime):
+			case <-limited.Done():
+			}
 		}
+		server.Close() //nolint:errcheck // connections that nobody uses, or that are late
+		cancel()
+		telling.Wait()
 	})
 	err = server.Serve(l)
 	if !stop() {

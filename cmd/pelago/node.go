@@ -174,8 +174,8 @@ func (n *node) openStores() (err error) {
 	if err = n.network.open(n.config); err != nil {
 		return err
 	}
-	o.Catalog, o.Propose, o.Decide = n.catalog, n.network, n.network
-	n.patients = patients.New(n.catalog, n.network)
+	o.Catalog, o.Propose, o.Decide = n.catalog, n.network.group, n.network.group
+	n.patients = patients.New(n.catalog, n.network.group)
 	o.Issuer = n.patients.At(n.config.Site).Issuer
 	if n.archive, err = archive.Open(o); err != nil {
 		return err

@@ -41,7 +41,6 @@ func (c *Catalog) Apply(entries []replication.Entry, at replication.Position) er
 		if e.Index <= known.Index {
 			continue
 		}
-		t.pass(e.Index - 1)
 		if e.Index > at.Index {
 			return fault.New(fault.Invalid, "catalog: entry %d beyond position %d", e.Index, at.Index)
 		}
@@ -63,7 +62,6 @@ func (c *Catalog) Apply(entries []replication.Entry, at replication.Position) er
 			t, done = c.begin(), nil
 		}
 	}
-	t.pass(at.Index)
 	return c.commit(t, at, done)
 }
 
@@ -91,7 +89,7 @@ func (c *Catalog) commit(t *txn, at replication.Position, done []applied) error 
 	c.next, c.founded = t.next, t.founded
 	c.totals.Store(&t.totals)
 	c.state.Store(&state{at, t.hash})
-	c.told.notify(done, t.passed)
+	c.told.notify(done)
 	return nil
 }
 

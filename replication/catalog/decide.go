@@ -9,8 +9,8 @@ import (
 	"pelago/cluster/fault"
 )
 
-// decide applies a decision: fault.Denied when no member signed it,
-// fault.Conflict when a condition does not hold; else results are the commands'.
+// decide applies a decision: fault.Denied when no member signed it, or a witness
+// one of more than its own address, fault.Conflict when a condition does not hold; else results are the commands'.
 // One that was taken before has the results it had and changes nothing.
 func (t *txn) decide(e *Entry, index uint64) ([]error, error) {
 	d := e.Decision
@@ -26,6 +26,9 @@ func (t *txn) decide(e *Entry, index uint64) ([]error, error) {
 	}
 	if result == nil && !ed25519.Verify(member.PublicKey, message, e.signature) {
 		result = fault.New(fault.Denied, "catalog: the signature of a decision is not good")
+	}
+	if result == nil && member.Witness && !member.Founder && !d.moves(member) {
+		result = fault.New(fault.Denied, "catalog: a witness decides nothing but where it is reached")
 	}
 	if result != nil {
 		return all(len(d.Commands), result), nil

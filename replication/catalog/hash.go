@@ -83,32 +83,3 @@ func (t *txn) agree(key, value []byte) error {
 	t.small[string(key)] = value
 	return nil
 }
-
-const (
-	// HashEvery is the distance of the indexes whose state hashes are kept for
-	// comparison: nodes are seldom at the same index at the same moment.
-	HashEvery = 1024
-	// keptHashes is how many of them are.
-	keptHashes = 64
-)
-
-// HashAt returns the state hash of an index that is a multiple of [HashEvery] and
-// among the last 64 of those that were passed since the start; else false.
-func (c *Catalog) HashAt(index uint64) (hash [32]byte, ok bool) {
-	c.told.mu.Lock()
-	defer c.told.mu.Unlock()
-	hash, ok = c.told.hashes[index]
-	return hash, ok
-}
-
-// pass notes that everything up to an index has been applied, and nothing above.
-func (t *txn) pass(index uint64) {
-	for at := (t.at/HashEvery + 1) * HashEvery; at <= index; at += HashEvery {
-		if t.passed == nil {
-			t.passed = map[uint64][32]byte{}
-		}
-		t.passed[at] = t.hash.bytes()
-		delete(t.passed, at-keptHashes*HashEvery)
-	}
-	t.at = max(t.at, index)
-}

@@ -98,28 +98,28 @@ func cost(more attrs, dropped []byte, classes []string) int {
 	return n
 }
 
-// Shorten returns facts as they should be told: those that repeat what this
-// catalogue knows of the same node, ahead of the log or not, lean on it, and
-// encode to a fraction. They must be the next ones of the node's journal, all
-// before them having gone through [Catalog.Ahead] or [Catalog.Apply].
-//
-// A fact whose support the log turns out not to have gets the result
-// fault.NotFound: it is then told in full, as it was given here.
+// Shorten returns facts as they should be told: those that repeat what the same
+// node has committed lean on it, and encode to a fraction. They must be the facts
+// of the node's next batch, all batches before it being committed and applied
+// here. They lean on no series that is told in the same batch, so that who applies
+// the batch always finds what they lean on.
 func (c *Catalog) Shorten(facts []*SeriesFact) ([]*SeriesFact, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	type name struct{ study, series string }
+	told := map[name]bool{}
+	for _, f := range facts {
+		told[name{f.Study, f.Series}] = true
+	}
 	t := c.begin()
 	short := make([]*SeriesFact, len(facts))
 	for i, f := range facts {
 		short[i] = f
-		if f.leans != nil {
-			continue
-		}
 		s, bad := f.check()
-		if bad != nil {
+		if bad != nil || f.leans != nil {
 			continue
 		}
-		on, err := t.support(f, s)
+		on, err := t.support(f, s, func(series string) bool { return told[name{f.Study, series}] })
 		if err != nil {
 			return nil, err
 		}
@@ -128,16 +128,17 @@ func (c *Catalog) Shorten(facts []*SeriesFact) ([]*SeriesFact, error) {
 			leaning.support = on
 			short[i] = &leaning
 		}
-		// Who applies the next one will know this one.
-		if _, err := t.fact(f, place{index: uncommitted}); err != nil {
-			return nil, err
-		}
 	}
 	return short, nil
 }
 
-// support returns the saying that a fact is best told by, nil for none.
-func (t *txn) support(f *SeriesFact, s *saying) (*saying, error) {
+// Leans reports whether a decoded fact leans on another, without which it says
+// nothing.
+func (f *SeriesFact) Leans() bool { return f.leans != nil }
+
+// support returns what the node has committed of the series, else the
+// best of what it has of others of the study that are not told anew; nil for none.
+func (t *txn) support(f *SeriesFact, s *saying, told func(series string) bool) (*saying, error) {
 	st, err := t.study(f.Study, false)
 	if err != nil || st == nil {
 		return nil, err
@@ -146,7 +147,7 @@ func (t *txn) support(f *SeriesFact, s *saying) (*saying, error) {
 	if err != nil {
 		return nil, err
 	}
-	if on := said(x, f.Origin, true); on != nil && s.mayLean(on) {
+	if on := said(x, f.Origin, false); on != nil && s.mayLean(on) {
 		return on, nil
 	}
 	if err := st.loadAll(); err != nil {
@@ -155,8 +156,8 @@ func (t *txn) support(f *SeriesFact, s *saying) (*saying, error) {
 	var best *saying
 	least, looked := cost(s.attrs, nil, s.classes)-leanBytes, 0
 	for _, x := range st.inOrder() {
-		on := said(x, f.Origin, true)
-		if on == nil || !s.mayLean(on) {
+		on := said(x, f.Origin, false)
+		if on == nil || told(x.cur.uid) || !s.mayLean(on) {
 			continue
 		}
 		if n := cost(s.leaned(on)); n < least {

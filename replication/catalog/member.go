@@ -49,6 +49,26 @@ func (t *txn) member(node string) (m *catalogpb.Member, result, err error) {
 	return m, nil, err
 }
 
+// moves reports whether a decision changes nothing but the address in the record
+// of its own node. A witness may decide that alone: it may stand where nobody is
+// trusted with patients' data, and who writes members' records can make itself one
+// that others give their keys to.
+func (d *Decision) moves(self *catalogpb.Member) bool {
+	if len(d.Commands) != 1 {
+		return false
+	}
+	f, ok := d.Commands[0].(*RegistryFact)
+	if !ok || f.Kind != KindMember || f.Name != d.Node {
+		return false
+	}
+	next, err := DecodeMember(f.Value)
+	if err != nil {
+		return false
+	}
+	next.Address = self.Address
+	return proto.Equal(next, self)
+}
+
 // founder returns the member record that a decision makes for its own node, nil
 // for none: the first decision of all is signed by its key.
 func founder(d *Decision) *catalogpb.Member {

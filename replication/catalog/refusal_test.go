@@ -68,6 +68,20 @@ func (s *scene) decisionIf(node, by string, conditions []catalog.Condition, comm
 	return entry
 }
 
+// witness puts a member that is one into the log.
+func (s *scene) witness() { s.put(s.decision("a", "a", witness(func(*catalogpb.Member) {}))) }
+
+// witness returns the record of w, changed.
+func witness(change func(*catalogpb.Member)) *catalog.RegistryFact {
+	m := &catalogpb.Member{Site: "site-w", PublicKey: catalogtest.SignerOf("w").Public(), Address: "here:7700", Witness: true}
+	change(m)
+	value, err := proto.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return &catalog.RegistryFact{Kind: catalog.KindMember, Name: "w", Value: value}
+}
+
 // anonymous is a key that no member has.
 type anonymous struct{ ed25519.PrivateKey }
 
@@ -157,6 +171,22 @@ func TestWhatNoMemberMaySayIsRefusedEverywhereAlike(t *testing.T) {
 			s.put(s.decision("a", "a", ae("x")))
 			return s.decisionIf("a", "a", []catalog.Condition{catalog.If("ae", "x", nil)}, ae("x"))
 		}, fault.Conflict},
+		{"a witness that moves", func(s *scene) []byte {
+			s.witness()
+			return s.decision("w", "w", witness(func(m *catalogpb.Member) { m.Address = "there:7700" }))
+		}, none},
+		{"a witness that would be more", func(s *scene) []byte {
+			s.witness()
+			return s.decision("w", "w", witness(func(m *catalogpb.Member) { m.Witness = false }))
+		}, fault.Denied},
+		{"a witness that moves, and deletes", func(s *scene) []byte {
+			s.witness()
+			return s.decision("w", "w", witness(func(m *catalogpb.Member) { m.Address = "there:7700" }), &catalog.TombstoneFact{Study: "1.1", Tick: 1})
+		}, fault.Denied},
+		{"a witness that decides about another", func(s *scene) []byte {
+			s.witness()
+			return s.decision("w", "w", &catalog.RegistryFact{Kind: catalog.KindRevoked, Name: "a", Value: []byte("x")})
+		}, fault.Denied},
 		{"a member without a key", func(s *scene) []byte {
 			return s.decision("a", "a", &catalog.RegistryFact{Kind: catalog.KindMember, Name: "c", Value: []byte{10, 1, 's'}})
 		}, fault.Invalid},
@@ -295,58 +325,18 @@ func TestResultsAreKeptForAWhile(t *testing.T) {
 	}
 }
 
-// Nodes that were never at the same index at the same moment compare hashes all
-// the same, whatever runs they applied the log in.
-func TestHashesOfPassedIndexesAreKept(t *testing.T) {
-	s := newScene(t)
-	for uint64(len(s.log)) < 3*catalog.HashEvery {
-		s.put(nil)
-		if len(s.log)%700 == 0 {
-			s.put(s.decision("a", "a", &catalog.TombstoneFact{Study: fmt.Sprint("1.", len(s.log)), Tick: 1}))
-		}
-	}
-	end := uint64(len(s.log))
-	one, many := openMem(t, vfs.NewMem()), openMem(t, vfs.NewMem())
-	defer one.Close()
-	defer many.Close()
-	if err := one.Apply(s.log, replication.Position{Index: end + 5}); err != nil {
-		t.Fatal(err)
-	}
-	for i := uint64(0); i < end; {
-		run := min(i%97+1, end-i)
-		i += run
-		if err := many.Apply(s.log[i-run:i], replication.Position{Index: i}); err != nil {
-			t.Fatal(err)
-		}
-		if hash, index := many.StateHash(); index%catalog.HashEvery == 0 {
-			if at, ok := many.HashAt(index); !ok || at != hash {
-				t.Errorf("the hash at %d is %x, %t, was %x", index, at, ok, hash)
-			}
-		}
-	}
-	seen := map[[32]byte]bool{}
-	for i := uint64(1); i <= 3; i++ {
-		a, ok := one.HashAt(i * catalog.HashEvery)
-		b, ok2 := many.HashAt(i * catalog.HashEvery)
-		if a != b || !ok || !ok2 {
-			t.Errorf("at %d: %x, %t and %x, %t", i*catalog.HashEvery, a, ok, b, ok2)
-		}
-		seen[a] = true
-	}
-	if _, ok := one.HashAt(4 * catalog.HashEvery); ok || len(seen) != 3 {
-		t.Errorf("%d different hashes; one that is not reached is known: %t", len(seen), ok)
-	}
-}
-
 // Who has not what a fact leans on says so, and nothing is made up.
 func TestAFactThatLeansOnNothingIsNotFound(t *testing.T) {
 	n := newNetwork(t, "a")
 	defer n.close()
 	m := n.members[0]
-	n.say(m, fact("a", "1.1", "1.1.1", 1, 1, values{dict.PatientID: "P1", dict.StudyDescription: "a long description"}))
+	n.say(m, fact("a", "1.1", "1.1.1", 1, 1, values{dict.PatientID: "P1", dict.StudyDescription: "a long description"}),
+		fact("a", "1.1", "1.1.3", 1, 1, values{dict.PatientID: "P1", dict.StudyDescription: "a long description"}))
+	n.commit(m)
+	n.catchUp(m, len(n.log))
 	n.say(m, fact("a", "1.1", "1.1.1", 2, 2, values{dict.PatientID: "P1", dict.StudyDescription: "a long description"}),
 		fact("a", "1.1", "1.1.2", 2, 2, values{dict.PatientID: "P1", dict.StudyDescription: "a long description"}))
-	short, full := m.queued[1], m.full[1]
+	short, full := m.queued[0], m.full[0]
 	for _, other := range []bool{false, true} { // another series of the study is known, and does not help
 		s := newScene(t)
 		c := openMem(t, vfs.NewMem())

@@ -81,7 +81,7 @@ func (c *Catalog) Replace(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	c.told.forget()
-	c.told.notify(nil, nil)
+	c.told.notify(nil)
 	return nil
 }
 

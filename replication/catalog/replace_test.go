@@ -56,6 +56,10 @@ func TestReplaceTakesACopyUnderItsUsers(t *testing.T) {
 		t.Fatal(hash, err)
 	}
 	before := answers(t, c)
+	applied := c.Applied()
+	if _, ok := c.Results(applied); !ok {
+		t.Fatal("nothing was applied before")
+	}
 	var readers sync.WaitGroup
 	seen := make([][]string, 4)
 	end := make(chan struct{})
@@ -92,6 +96,9 @@ func TestReplaceTakesACopyUnderItsUsers(t *testing.T) {
 	}
 	if _, ok := c.Deleted("1.2", "", ""); !ok {
 		t.Error("a tombstone of the copy does not stand")
+	}
+	if _, ok := c.Results(applied); ok {
+		t.Error("results of what was replaced are told still")
 	}
 	verify(t, c)
 	// It goes on, with names and words of its own.

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"maps"
 	"slices"
 	"sync"
 )
@@ -15,16 +14,16 @@ type told struct {
 	results map[uint64][]error
 	order   []uint64 // a ring of the indexes in results
 	next    int      // in order
-	hashes  map[uint64][32]byte
+	none    []error  // nils: the results of entries that were taken whole are a part of it
 	changed chan struct{}
 }
 
 func newTold() told {
-	return told{mu: new(sync.Mutex), results: map[uint64][]error{}, hashes: map[uint64][32]byte{}, changed: make(chan struct{})}
+	return told{mu: new(sync.Mutex), results: map[uint64][]error{}, none: make([]error, MaxBatchFacts), changed: make(chan struct{})}
 }
 
-// notify keeps results and hashes, and wakes who waits for a change.
-func (t *told) notify(applied []applied, hashes map[uint64][32]byte) {
+// notify keeps results, and wakes who waits for a change.
+func (t *told) notify(applied []applied) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, a := range applied {
@@ -35,21 +34,22 @@ func (t *told) notify(applied []applied, hashes map[uint64][32]byte) {
 			t.order[t.next] = a.index
 			t.next = (t.next + 1) % keptResults
 		}
+		if len(a.results) <= len(t.none) && !slices.ContainsFunc(a.results, func(err error) bool { return err != nil }) {
+			a.results = t.none[:len(a.results)]
+		}
 		t.results[a.index] = a.results
-	}
-	if maps.Copy(t.hashes, hashes); len(t.hashes) > keptHashes {
-		last := slices.Max(slices.Collect(maps.Keys(t.hashes)))
-		maps.DeleteFunc(t.hashes, func(at uint64, _ [32]byte) bool { return at+keptHashes*HashEvery <= last })
 	}
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
 
-// forget drops the hashes of a state that another has replaced.
+// forget drops the results of a state that another has replaced: in another
+// generation of the network the same indexes are those of other entries.
 func (t *told) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	clear(t.hashes)
+	clear(t.results)
+	t.order, t.next = nil, 0
 }
 
 // Results returns what became of the facts of a batch or the commands of a

@@ -62,6 +62,7 @@ func TestAStudyIsToldInThreeKilobytes(t *testing.T) {
 				}
 				n.say(m, batch...)
 				n.commit(m)
+				n.catchUp(m, len(n.log))
 				facts = facts[len(batch):]
 			}
 		}
@@ -77,7 +78,6 @@ func TestAStudyIsToldInThreeKilobytes(t *testing.T) {
 		if bytes > test.most {
 			t.Errorf("%s: %d bytes, want at most %d", test.name, bytes, test.most)
 		}
-		n.catchUp(m, len(n.log))
 		if got := m.c.Totals().Instances; got != 500 {
 			t.Errorf("%s: %d instances, want 500", test.name, got)
 		}

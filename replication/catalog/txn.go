@@ -25,8 +25,6 @@ type txn struct {
 	next    uint32
 	totals  Totals
 	hash    sum
-	at      uint64              // everything up to it has been applied
-	passed  map[uint64][32]byte // hashes at multiples of HashEvery
 	founded bool
 	stones  bool // there is, or was, any tombstone: most catalogues are spared the look-ups
 	facts   int
@@ -71,7 +69,7 @@ func (c *Catalog) begin() *txn {
 	return &txn{
 		c: c, rows: &c.rows, studies: map[string]*studyState{}, small: map[string][]byte{},
 		patient: map[string]*patientDelta{}, next: c.next, totals: c.Totals(), stones: c.stones.Load(),
-		hash: c.state.Load().hash, at: c.Applied(), founded: c.founded,
+		hash: c.state.Load().hash, founded: c.founded,
 	}
 }
 

@@ -255,7 +255,8 @@ func TestWhoLiesBehindTheLogCopiesOnceAndGoesOn(t *testing.T) {
 			t.Fatalf("the log still begins at %d", first)
 		}
 		// Entries and snapshots go on while the copy is made. Whoever offers the newest
-		// snapshot makes it copy again for ever.
+		// snapshot makes it copy again for ever. The library may take ten more seconds to
+		// speak to it again; what it has must be in the log for as long.
 		m.copyTakes, m.copyFails = 20*time.Second, 2
 		m.start()
 		stop := make(chan struct{})
@@ -266,7 +267,7 @@ func TestWhoLiesBehindTheLogCopiesOnceAndGoesOn(t *testing.T) {
 				select {
 				case <-stop:
 					return
-				case <-time.After(500 * time.Millisecond):
+				case <-time.After(time.Second):
 					w.propose(fmt.Sprint("meanwhile ", i), 5*time.Second)
 				}
 			}

@@ -1,13 +1,9 @@
 package consensus
 
 import (
-	"context"
-	"io"
 	"log/slog"
-	"strings"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 )
 
@@ -104,33 +100,4 @@ func NewTransport(stream raft.StreamLayer, log *slog.Logger) *raft.NetworkTransp
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: stream, MaxPool: maxPool, MaxRPCsInFlight: maxInFlight, Timeout: rpcTimeout, Logger: libraryLogger(log),
 	})
-}
-
-// libraryLogger turns the library's log into lines of ours. It names nodes,
-// indexes and terms, and never an entry.
-func libraryLogger(log *slog.Logger) hclog.Logger {
-	if log == nil {
-		return hclog.NewNullLogger()
-	}
-	return hclog.New(&hclog.LoggerOptions{
-		Name: "raft", Level: hclog.Warn, DisableTime: true, Output: lines{log}, Color: hclog.ColorOff,
-	})
-}
-
-// lines takes what hclog writes, a line a call.
-type lines struct{ log *slog.Logger }
-
-var _ io.Writer = lines{}
-
-func (l lines) Write(b []byte) (int, error) {
-	text := strings.TrimSpace(string(b))
-	level := slog.LevelWarn
-	if strings.HasPrefix(text, "[ERROR]") {
-		level = slog.LevelError
-	}
-	if _, rest, ok := strings.Cut(text, "]"); ok {
-		text = strings.TrimSpace(rest)
-	}
-	l.log.Log(context.Background(), level, text)
-	return len(b), nil
 }

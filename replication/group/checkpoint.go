@@ -63,6 +63,24 @@ func (m *manifest) check() error {
 	return nil
 }
 
+// fits refuses a checkpoint that has no room here, some bytes of an earlier copy
+// being there: it is fetched, and then written once more as the tables that take the
+// place of what is there. A disk that copies have filled would end the node.
+func (m *manifest) fits(fs vfs.FS, dir string, there uint64) error {
+	usage, err := fs.GetDiskUsage(dir)
+	if err != nil {
+		return nil //nolint:nilerr // a file system that cannot tell, as in memory
+	}
+	room := (usage.AvailBytes + there) / 2
+	for _, f := range m.Files {
+		if uint64(f.Size) > room {
+			return fault.New(fault.Full, "group: a checkpoint of %d files needs more than half of %d bytes", len(m.Files), usage.AvailBytes)
+		}
+		room -= uint64(f.Size)
+	}
+	return nil
+}
+
 // isFileName reports whether Pebble may have given a file this name.
 func isFileName(name string) bool {
 	for _, c := range []byte(name) {

@@ -118,7 +118,11 @@ func (g *Group) copyFrom(ctx context.Context, node string, generation, least uin
 	}
 	g.log.Info("copying the catalogue", "from", node, "index", m.Index, "files", len(m.Files))
 	dir := g.o.FS.PathJoin(g.o.Dir, copyFolder)
-	whole, err := (&download{g: g, node: node, manifest: m, fs: g.o.FS, dir: dir}).run(ctx)
+	d := &download{g: g, node: node, manifest: m, fs: g.o.FS, dir: dir}
+	if err := m.fits(g.o.FS, g.o.Dir, d.there()); err != nil {
+		return err
+	}
+	whole, err := d.run(ctx)
 	if err != nil {
 		return err
 	}
@@ -197,6 +201,20 @@ type download struct {
 }
 
 func (d *download) parts() string { return d.fs.PathJoin(d.dir, "parts") }
+
+// there is how many bytes an earlier copy has left, of use or not.
+func (d *download) there() (bytes uint64) {
+	names, err := d.fs.List(d.parts())
+	if err != nil {
+		return 0 // no earlier copy
+	}
+	for _, name := range names {
+		if info, err := d.fs.Stat(d.fs.PathJoin(d.parts(), name)); err == nil {
+			bytes += uint64(info.Size())
+		}
+	}
+	return bytes
+}
 
 // run returns the folder with all files, durable and checked.
 func (d *download) run(ctx context.Context) (whole string, err error) {

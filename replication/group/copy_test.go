@@ -3,6 +3,7 @@ package group
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -177,4 +178,39 @@ func TestACopyThatIsNotWhatWasOfferedIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, fs, whole, files)
+}
+
+// small is a disk with little room.
+type small struct {
+	vfs.FS
+	free uint64
+}
+
+func (s small) GetDiskUsage(string) (vfs.DiskUsage, error) {
+	return vfs.DiskUsage{AvailBytes: s.free}, nil
+}
+
+func TestACopyThatHasNoRoomIsNotBegun(t *testing.T) {
+	const most = math.MaxInt64
+	for _, tt := range []struct {
+		free, there uint64
+		sizes       []int64
+		fits        bool
+	}{
+		{200, 0, []int64{60, 40}, true}, {200, 0, []int64{60, 41}, false}, {0, 0, []int64{0}, true}, {0, 0, []int64{1}, false},
+		{110, 90, []int64{60, 40}, true}, {110, 90, []int64{60, 41}, false},
+		{200, 0, []int64{most, most, 2}, false}, // which add up to little
+	} {
+		var m manifest
+		for _, size := range tt.sizes {
+			m.Files = append(m.Files, file{Size: size})
+		}
+		err := m.fits(small{vfs.NewMem(), tt.free}, "", tt.there)
+		if tt.fits && err != nil || !tt.fits && !fault.Is(err, fault.Full) {
+			t.Errorf("%+v: %v", tt, err)
+		}
+	}
+	if err := (&manifest{Files: []file{{Size: most}}}).fits(vfs.NewMem(), "", 0); err != nil {
+		t.Errorf("where nobody knows: %v", err)
+	}
 }

@@ -181,9 +181,6 @@ func (g *Group) Close() error {
 // fault.Conflict when its log has a past.
 func (g *Group) Found() error { return g.node.Found() }
 
-// Founded reports whether this node has ever taken part in a network.
-func (g *Group) Founded() bool { return !g.raftlog.Fresh() || g.o.Catalogue.Position().Index > 0 }
-
 // Fresh reports whether the log has no past: not an entry, not a term.
 func (g *Group) Fresh() bool { return g.raftlog.Fresh() }
 

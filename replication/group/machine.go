@@ -16,7 +16,11 @@ const maxSamples = 4096
 type machine struct {
 	Catalogue
 
-	mu      sync.Mutex // held over Apply: hash, index and checkpoint belong together
+	// applying is held over Apply, a checkpoint and a replacement: each is of one state.
+	// The last two take minutes.
+	applying sync.Mutex
+
+	mu      sync.Mutex // held over no I/O
 	samples map[uint64][32]byte
 	order   []uint64 // a ring of the indexes in samples
 	next    int      // in order
@@ -24,25 +28,26 @@ type machine struct {
 
 func newMachine(c Catalogue) *machine {
 	m := &machine{Catalogue: c, samples: map[uint64][32]byte{}}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.sampleLocked()
+	m.note()
 	return m
 }
 
 // Apply applies entries.
 func (m *machine) Apply(entries []replication.Entry, at replication.Position) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.applying.Lock()
+	defer m.applying.Unlock()
 	if err := m.Catalogue.Apply(entries, at); err != nil {
 		return err
 	}
-	m.sampleLocked()
+	m.note()
 	return nil
 }
 
-func (m *machine) sampleLocked() {
+// note remembers the state's hash as it is now.
+func (m *machine) note() {
 	hash, index := m.Catalogue.StateHash()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if _, known := m.samples[index]; !known {
 		if len(m.order) < maxSamples {
 			m.order = append(m.order, index)
@@ -76,20 +81,22 @@ func (m *machine) newest(n int) []uint64 {
 
 // still calls do while nothing is applied, with the hash of the state and its index.
 func (m *machine) still(do func(hash [32]byte, index uint64) error) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.applying.Lock()
+	defer m.applying.Unlock()
 	return do(m.Catalogue.StateHash())
 }
 
 // replace puts another state in the place of this one.
 func (m *machine) replace(ctx context.Context, dir string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.applying.Lock()
+	defer m.applying.Unlock()
 	if err := m.Catalogue.Replace(ctx, dir); err != nil {
 		return err
 	}
+	m.mu.Lock()
 	clear(m.samples)
 	m.order, m.next = nil, 0
-	m.sampleLocked()
+	m.mu.Unlock()
+	m.note()
 	return nil
 }

@@ -164,7 +164,7 @@ func (j *Journal) encode(s state, series []*pending, known bool) (r row, n int, 
 			facts[i] = p.fact
 		}
 		if known {
-			if facts, err = j.catalog.ShortenCommitted(facts); err != nil {
+			if facts, err = j.catalog.Shorten(facts); err != nil {
 				return r, 0, err
 			}
 		}

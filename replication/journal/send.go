@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"pelago/cluster/fault"
+	"pelago/replication/catalog"
 )
 
 // proposeTime bounds one proposal: an election and several round trips.
@@ -158,7 +159,10 @@ func (j *Journal) learn(number, index uint64) (failure, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	refusal := errors.Join(results...)
+	var refusal error // of the whole batch each fact has the same
+	if i := slices.IndexFunc(results, func(err error) bool { return err != nil }); i >= 0 {
+		refusal = results[i]
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	next, v := judge(cursor, known, j.state, j.rows)
@@ -208,7 +212,7 @@ func (j *Journal) note(failure error, denied bool) {
 // whether the network takes its batches.
 func (j *Journal) standing() (string, error) {
 	all := ""
-	for _, kind := range [...]string{"member", "revoked"} {
+	for _, kind := range [...]string{catalog.KindMember, catalog.KindRevoked} {
 		record, err := j.catalog.RegistryRecord(kind, j.o.Node)
 		if err != nil {
 			return "", fmt.Errorf("journal: %w", err)
