@@ -188,6 +188,9 @@ func (g *Gossip) Members() []Member {
 	return all
 }
 
+// Alive reports whether a node is among [Gossip.Members].
+func (g *Gossip) Alive(node string) bool { return g.Member(node) && g.lists(node) }
+
 func (g *Gossip) lists(node string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"pelago/node/cached"
 	"pelago/node/config"
 	"pelago/node/far"
+	"pelago/node/member"
 	"pelago/node/reach"
 	"pelago/shard/keys"
 )
@@ -104,12 +105,12 @@ func (h holders) Alive(node string) bool {
 	if g == nil || node == h.self.ID() {
 		return true
 	}
-	for _, m := range g.Members() {
-		if m.Node == node {
-			return true
-		}
-	}
-	return false
+	return g.Alive(node)
+}
+
+// alone reports whether nobody but this node holds, or ever held, anything.
+func (h holders) alone() bool {
+	return !h.registry.Any(func(m member.Member) bool { return m.Node != h.self.ID() && !m.Witness })
 }
 
 // SealingKey implements [far.Members].
@@ -156,11 +157,13 @@ func callerOf(r *http.Request) (string, error) {
 // peer records that another node opened something here: any member may, and has
 // the keys of what it opened from then on (DESIGN §7, Keys).
 func (t *trail) peer(_ context.Context, a far.Access) {
-	failed := a.Err != nil && !fault.Is(a.Err, fault.NotFound)
+	if fault.Is(a.Err, fault.NotFound) {
+		return // an instance that is sought is asked for everywhere: nothing was read here
+	}
 	var what audit.Subject
 	if a.Study != "" {
 		what = audit.Subject{Patient: t.patientOf(a.Study), Studies: []audit.Study{{UID: a.Study}}}
 	}
 	by := audit.Peer{User: "node " + a.Peer.Node, Address: a.Peer.Site}
-	t.record(audit.Transferred(audit.Read, t.self, by, audit.Peer{}, what, outcomeOf(failed)))
+	t.record(audit.Transferred(audit.Read, t.self, by, audit.Peer{}, what, outcomeOf(a.Err != nil)))
 }

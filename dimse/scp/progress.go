@@ -35,8 +35,8 @@ func (p *progress) expect(total int) {
 	p.total = total
 }
 
-// done counts one sub-operation, of an instance whose UID may not be known: failed when err is set or the status is a
-// failure, a warning for Bxxx, else completed.
+// done counts one sub-operation, of an instance whose UID may not be known: failed
+// when err is set or the status is a failure, a warning for Bxxx, else completed.
 func (p *progress) done(uid string, status command.Status, err error) {
 	p.mu.Lock()
 	switch {

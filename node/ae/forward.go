@@ -3,6 +3,7 @@ package ae
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -71,20 +72,21 @@ type done struct {
 	End      bool       `json:"end,omitempty"`    // nothing follows
 }
 
-// newOrder makes the order of a retrieve. self is this node's id.
+// newOrder makes the order of a retrieve, a batch for each series at a node: who
+// carries it out looks a series up once a batch. self is this node's id.
 func newOrder(destination string, r *scp.RetrieveRequest, refs []archive.Ref, self string) order {
 	o := order{Version: orderVersion, Destination: destination, Originator: r.Calling, MessageID: r.MessageID}
+	type name struct{ study, series, node string }
+	at := map[name]int{}
 	for _, ref := range refs {
-		node := ref.Origin
-		if node == "" {
-			node = self
+		of := name{ref.Study, ref.Series, cmp.Or(ref.Origin, self)}
+		i, ok := at[of]
+		if !ok {
+			i = len(o.Batches)
+			at[of] = i
+			o.Batches = append(o.Batches, batch{Study: of.study, Series: of.series, Node: of.node})
 		}
-		last := len(o.Batches) - 1
-		if last < 0 || o.Batches[last].Study != ref.Study || o.Batches[last].Series != ref.Series || o.Batches[last].Node != node {
-			o.Batches = append(o.Batches, batch{Study: ref.Study, Series: ref.Series, Node: node})
-			last++
-		}
-		o.Batches[last].Instances = append(o.Batches[last].Instances, ref.SOP)
+		o.Batches[i].Instances = append(o.Batches[i].Instances, ref.SOP)
 	}
 	return o
 }
@@ -261,8 +263,8 @@ func (f *Face) carryOut(w http.ResponseWriter, r *http.Request, node string) err
 	out := &results{encoder: json.NewEncoder(w), flush: http.NewResponseController(w).Flush}
 	refs, total := f.ordered(r.Context(), o, out)
 	f.deliver(r.Context(), target, o, refs, out)
-	out.tell(done{End: true})
 	f.auditOrder(node, o.Destination, refs, total, out)
+	out.tell(done{End: true})
 	return nil
 }
 

@@ -3,6 +3,7 @@ package ae
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"net"
@@ -30,6 +31,7 @@ type sites struct {
 	t       *testing.T
 	rows    *records
 	ledger  ledger // of the node there
+	audited chan struct{}
 	clients *http.Transport
 	nodes   []string
 	down    map[string]bool
@@ -83,7 +85,7 @@ func (s *sites) Send(r *http.Request) (*http.Response, error) {
 }
 
 func newSites(t *testing.T, there Archive) *sites {
-	s := &sites{t: t, rows: newRecords(), down: map[string]bool{}, nodes: []string{"t1"}}
+	s := &sites{t: t, rows: newRecords(), down: map[string]bool{}, nodes: []string{"t1"}, audited: make(chan struct{}, 64)}
 	destination := serve(t, &scp.Server{Admit: admitAll{&scp.Session{Store: s}}})
 	registries := map[string]*Registry{}
 	for _, site := range []string{"here", "there"} {
@@ -98,7 +100,7 @@ func newSites(t *testing.T, there Archive) *sites {
 		}
 	}
 	face := New(Options{
-		Title: "THERE", Archive: there, Registry: registries["there"], Dialer: dialer(destination), Audit: s.ledger.add,
+		Title: "THERE", Archive: there, Registry: registries["there"], Dialer: dialer(destination), Audit: func(e Event) { s.ledger.add(e); s.audited <- struct{}{} },
 		At: func(_ context.Context, node, study, series string) iter.Seq2[archive.Ref, error] {
 			if node != "h1" || study != "3" {
 				return func(yield func(archive.Ref, error) bool) { yield(archive.Ref{}, fault.New(fault.NotFound, "nothing")) }
@@ -162,6 +164,10 @@ func TestAnAEOfAnotherSiteIsSentToByANodeOfThatSite(t *testing.T) {
 	if want := []string{"1.1.1", "1.1.2", "1.2.1", "1.2.2"}; !slices.Equal(got, want) {
 		t.Errorf("stored %v", got)
 	}
+	select {
+	case <-s.audited: // the requestor knows of the last instance before the order has ended
+	case <-time.After(10 * time.Second):
+	}
 	sent := s.ledger.of(Sent)
 	if len(sent) != 1 || sent[0].Remote != "h1" || sent[0].Destination != "VIEWER" || sent[0].Study != "1" || !sent[0].Failed {
 		t.Errorf("audited there as %+v", sent)
@@ -208,6 +214,17 @@ func TestMoveDestinationsOfOtherSites(t *testing.T) {
 	}
 	if len(s.stored) > 0 {
 		t.Errorf("%d instances were stored", len(s.stored))
+	}
+}
+
+func TestAnOrderHasOneBatchForASeriesAtANode(t *testing.T) {
+	var refs []archive.Ref
+	for i := range 6 { // half of a series is here, every other one
+		refs = append(refs, archive.Ref{Study: "1", Series: "1.1", SOP: fmt.Sprintf("1.1.%d", i), Origin: []string{"", "h2"}[i%2]})
+	}
+	o := newOrder("VIEWER", &scp.RetrieveRequest{}, refs, "h1")
+	if len(o.Batches) != 2 || o.Batches[0].Node != "h1" || !slices.Equal(o.Batches[1].Instances, []string{"1.1.1", "1.1.3", "1.1.5"}) {
+		t.Errorf("%+v", o.Batches)
 	}
 }
 

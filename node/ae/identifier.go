@@ -114,7 +114,9 @@ func (c *chosen) add(refs iter.Seq2[archive.Ref, error]) error {
 			c.away[missing.SOP] = err
 			continue
 		case errors.As(err, &missing):
-			c.missing += missing.Instances
+			if c.missing += min(missing.Instances, maxRetrieve); c.missing > maxRetrieve { // as others claim
+				return fault.New(fault.Full, "more than %d instances in one retrieve", maxRetrieve)
+			}
 			continue
 		case fault.Is(err, fault.NotFound):
 			return nil

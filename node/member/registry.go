@@ -243,6 +243,16 @@ func (r *Registry) Members() []Member {
 	return all
 }
 
+// Any reports whether some member is such a one; removed ones are looked at too.
+func (r *Registry) Any(such func(Member) bool) bool {
+	for _, m := range r.now.Load().members {
+		if such(m) {
+			return true
+		}
+	}
+	return false
+}
+
 func compareMembers(a, b Member) int {
 	return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Node, b.Node))
 }

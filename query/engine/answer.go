@@ -81,20 +81,16 @@ func (t *scan) answer(m matched) (*dicom.Dataset, error) {
 // addHolders puts into an answer which sites hold the object, where that is asked
 // for, and that its counts are not exact, where they are asked for and are not.
 func (t *scan) addHolders(out *dicom.Dataset, m *matched) {
-	wants := func(tags ...dict.Tag) bool {
-		return slices.ContainsFunc(t.want, func(w wanted) bool { return slices.Contains(tags, w.tag) })
-	}
-	sites, approximate := m.study.Sites, m.study.Approximate
-	if t.q.Level >= query.Series && m.series != nil {
-		sites, approximate = m.series.Sites, m.series.Approximate
-	}
-	creator := false
-	if wants(query.TagSites) {
-		creator = true
+	creator := t.wantsSites
+	ofSeries := t.q.Level >= query.Series && m.series != nil
+	if t.wantsSites {
+		sites := m.study.Sites
+		if ofSeries {
+			sites = m.series.Sites
+		}
 		out.Set(query.TagSites, dict.LO, sites()...)
 	}
-	counted := wants(dict.NumberOfStudyRelatedInstances, dict.NumberOfSeriesRelatedInstances, dict.NumberOfPatientRelatedInstances)
-	if (counted || wants(query.TagApproximate)) && approximate() {
+	if t.wantsCounts && (ofSeries && m.series.Approximate() || !ofSeries && m.study.Approximate()) {
 		creator = true
 		out.Set(query.TagApproximate, dict.CS, "YES")
 	}

@@ -32,7 +32,7 @@ type asks struct {
 
 // newAsks returns how a search asks others; nil in a network of one.
 func (s *search) newAsks() *asks {
-	if s.engine.peers == nil {
+	if s.engine.peers == nil || s.engine.alone() {
 		return nil
 	}
 	a := &asks{peers: s.engine.peers, failed: map[string]bool{}, silent: map[string]bool{}}

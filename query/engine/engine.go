@@ -27,6 +27,9 @@ type Options struct {
 	// Node is this node's id, and Peers are the others. nil: nobody is ever asked.
 	Node  string
 	Peers query.Peers
+	// Alone reports whether nobody but this node holds, or ever held, anything: then
+	// nobody is asked either. nil: it is not.
+	Alone func() bool
 	// Identities knows which ids are of one person; nil: each is of its own.
 	Identities Identities
 	// Staleness is how old the catalogue may be, false if nobody can tell; nil: it
@@ -37,7 +40,8 @@ type Options struct {
 // Identities is what was decided about patients' ids. *patients.Patients is one,
 // as seen from a site.
 type Identities interface {
-	// Timeline returns the ids that are of the same person as one, itself included.
+	// Timeline returns the ids that are of the same person as one, itself included;
+	// nil: no other is.
 	Timeline(key catalog.PatientKey) ([]catalog.PatientKey, error)
 	// Issuer returns the issuer behind a local name of it.
 	Issuer(local string) (string, error)
@@ -50,6 +54,7 @@ type Engine struct {
 	issuer    string
 	node      string
 	peers     query.Peers
+	alone     func() bool
 	ids       Identities
 	staleness func() (time.Duration, bool)
 	gate      *semaphore.Weighted // header reads under way
@@ -72,8 +77,11 @@ func New(o Options) *Engine {
 	if o.Staleness == nil {
 		o.Staleness = func() (time.Duration, bool) { return 0, true }
 	}
+	if o.Alone == nil {
+		o.Alone = func() bool { return false }
+	}
 	return &Engine{
-		node: o.Node, peers: o.Peers, ids: o.Identities, staleness: o.Staleness,
+		node: o.Node, peers: o.Peers, alone: o.Alone, ids: o.Identities, staleness: o.Staleness,
 		catalog: o.Catalog, instances: o.Instances, issuer: o.Issuer, started: time.Now(),
 		gate: semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
 	}
@@ -145,6 +153,9 @@ type search struct {
 	keys    keySets
 	want    []wanted // what to answer
 	wantOf  scopes   // whose attributes those are
+	// wantsSites and wantsCounts tell of those that who holds an object decides.
+	wantsSites, wantsCounts bool
+
 	ignored []dict.Tag
 
 	issuer      string // that a Patient ID key is of
@@ -174,6 +185,12 @@ func newSearch(e *Engine, q query.Query, m *match.Matcher) (*search, error) {
 	s.want = wantedOf(q)
 	for _, w := range s.want {
 		s.wantOf |= w.scope
+		switch w.tag {
+		case query.TagSites:
+			s.wantsSites = true
+		case query.TagApproximate, dict.NumberOfStudyRelatedInstances, dict.NumberOfSeriesRelatedInstances, dict.NumberOfPatientRelatedInstances:
+			s.wantsCounts = true
+		}
 	}
 	s.asks = s.newAsks()
 	return s, nil

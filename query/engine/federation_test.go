@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -394,6 +395,64 @@ func TestBareInstanceUIDsAreLookedForEverywhere(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestANodeAloneAsksNobodyAndSaysNothingOfOthers(t *testing.T) {
+	f := threeOwners(t, func(int) []string { return []string{"n0"} })
+	e := engine.New(engine.Options{
+		Catalog: f.whole.catalog, Instances: f.nodes["n0"], Issuer: "NORTH", Node: "n0", Peers: f, Alone: func() bool { return true },
+	})
+	for _, q := range []query.Query{
+		{Level: query.Image, Keys: odd}, {Level: query.Image, Keys: dataset(attribute{dict.SOPInstanceUID, "1.1.1.1"})},
+		{Level: query.Study, Return: []dict.Tag{dict.ImageComments}},
+	} {
+		answer, err := e.Find(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, err := range answer.Matches {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		if n == 0 || answer.Silent != nil {
+			t.Errorf("%d answers, which may be partial: %t", n, answer.Silent != nil)
+		}
+	}
+	if len(f.probes)+f.located != 0 {
+		t.Errorf("%v probes, %d located", f.probes, f.located)
+	}
+}
+
+// A catalogue is replaced in a moment in which nobody has a view of it.
+func TestASlowAnswerDoesNotHoldTheCatalogue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := threeOwners(t, nil)
+		c := f.whole.catalog
+		if err := c.Checkpoint("copy"); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := f.engine("n0", f.nodes["n0"]).Find(t.Context(), query.Query{Level: query.Image})
+		if err != nil {
+			t.Fatal(err)
+		}
+		replaced := make(chan error, 1)
+		n := 0
+		for _, err := range answer.Matches {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n++; n == 1 {
+				go func() { replaced <- c.Replace(t.Context(), "copy") }()
+			}
+			time.Sleep(10 * time.Second) // the asker is slow: four minutes for all
+		}
+		if err := <-replaced; err != nil || n != 24 {
+			t.Errorf("%d answers, and the catalogue: %v", n, err)
+		}
+	})
 }
 
 func TestALimitEndsAskingEarly(t *testing.T) {

@@ -102,6 +102,9 @@ type scan struct {
 	ctx  context.Context //nolint:containedctx // lives as long as one call of run
 	emit emitter
 	view *catalog.View
+	// opened is when view was. Windows hold none for longer than it takes to go
+	// through a study, for others and the asker may be slow: see renew.
+	opened time.Time
 	// found are this node's own instances by study and series, when SOP Instance
 	// UIDs are asked for. within tells that there are no others: those of other
 	// nodes are in it, or their series are named by other keys.
@@ -118,7 +121,7 @@ type scan struct {
 // part goes on from an order in a view of its own until the view is old, and
 // returns where the next one goes on.
 func (t *scan) part(from, last catalog.Order) (next catalog.Order, done bool, err error) {
-	t.view = t.engine.catalog.View()
+	t.view, t.opened = t.engine.catalog.View(), time.Now()
 	defer func() {
 		if closing := t.view.Close(); err == nil {
 			err = closing
@@ -132,14 +135,15 @@ func (t *scan) part(from, last catalog.Order) (next catalog.Order, done bool, er
 	if t.asks != nil && t.asks.told {
 		return t.windows(studies, from, last)
 	}
-	opened := time.Now()
+	opened := t.opened
+	var row catalog.StudyRow
 	for n := 1; ; n++ {
-		row, at, ok, err := t.next(studies, from, last)
+		at, visible, ok, err := t.next(studies, from, last, &row)
 		if err != nil || !ok {
 			return from, true, err
 		}
-		if row != nil {
-			if err := t.study(*row); err != nil {
+		if visible {
+			if err := t.study(row); err != nil {
 				return from, false, err
 			}
 		}
@@ -147,7 +151,7 @@ func (t *scan) part(from, last catalog.Order) (next catalog.Order, done bool, er
 			return from, true, nil
 		}
 		from = at.Next()
-		if n%checkEvery == 0 || t.keys.has&ofHeader != 0 || row != nil {
+		if n%checkEvery == 0 || t.keys.has&ofHeader != 0 || visible {
 			if err := t.ctx.Err(); err != nil {
 				return from, false, err
 			}
@@ -158,25 +162,23 @@ func (t *scan) part(from, last catalog.Order) (next catalog.Order, done bool, er
 	}
 }
 
-// next returns where the next study stands, and its row unless queries must not
-// see it; false when there is none.
-func (t *scan) next(studies stream, from, last catalog.Order) (*catalog.StudyRow, catalog.Order, bool, error) {
-	at, ok, err := studies.SeekGE(from)
+// next returns where the next study stands, with its row if queries may see it;
+// not ok when there is none.
+func (t *scan) next(studies stream, from, last catalog.Order, row *catalog.StudyRow) (at catalog.Order, visible, ok bool, err error) {
+	at, ok, err = studies.SeekGE(from)
 	if err != nil || !ok || compare(at, last) > 0 {
-		return nil, from, false, err
+		return from, false, false, err
 	}
-	row, ok, err := t.view.Study(at)
-	if err != nil || !ok {
-		return nil, at, err == nil, err
-	}
-	return &row, at, true, nil
+	*row, visible, err = t.view.Study(at)
+	return at, visible, err == nil, err
 }
 
 // windows goes on as part does, where others may have to be asked: about many
 // studies at once, and while those of one window are matched already about those
-// of the next.
+// of the next. studies is of the first view: it is not read any more once that is
+// old, and matching may have closed it.
 func (t *scan) windows(studies stream, from, last catalog.Order) (next catalog.Order, done bool, err error) {
-	opened := time.Now()
+	opened := t.opened
 	var waiting *window
 	defer func() {
 		t.at = nil
@@ -198,12 +200,12 @@ func (t *scan) windows(studies stream, from, last catalog.Order) (next catalog.O
 			return from, false, err
 		}
 		waiting = w
-		if size == firstWindow || time.Since(opened) > viewAge {
+		if size == firstWindow || t.opened != opened || time.Since(opened) > viewAge {
 			if err := t.match(waiting); err != nil {
 				return from, false, err
 			}
 			waiting = nil
-			if time.Since(opened) > viewAge {
+			if t.opened != opened || time.Since(opened) > viewAge {
 				return from, done, nil
 			}
 		}
@@ -219,12 +221,13 @@ func (t *scan) rows(studies stream, from, last catalog.Order, size int) (rows []
 				return nil, from, false, err
 			}
 		}
-		row, at, ok, err := t.next(studies, from, last)
+		var row catalog.StudyRow
+		at, visible, ok, err := t.next(studies, from, last, &row)
 		if err != nil || !ok {
 			return rows, from, true, err
 		}
-		if row != nil {
-			rows = append(rows, *row)
+		if visible {
+			rows = append(rows, row)
 		}
 		if at == catalog.LastOrder() {
 			return rows, from, true, nil
@@ -245,11 +248,24 @@ func (t *scan) match(w *window) error {
 		if err := t.ctx.Err(); err != nil {
 			return err
 		}
+		if time.Since(t.opened) > viewAge {
+			if err := t.renew(); err != nil {
+				return err
+			}
+		}
 		if err := t.study(row); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// renew goes on in another view, so that a window whose nodes are slow does not
+// hold an old one: a catalogue that is replaced waits until there are none.
+func (t *scan) renew() error {
+	err := t.view.Close()
+	t.view, t.opened = t.engine.catalog.View(), time.Now()
+	return err
 }
 
 // open returns the stream of studies to look at.

@@ -72,23 +72,27 @@ func (s *search) isDecided(t dict.Tag) bool {
 
 // lineOf returns all ids of a match's patient, its own first.
 func (t *scan) lineOf(key catalog.PatientKey) ([]catalog.PatientKey, error) {
+	others, err := t.linked(key)
+	return append([]catalog.PatientKey{key}, others...), err
+}
+
+// linked returns the other ids of a match's patient: most have none.
+func (t *scan) linked(key catalog.PatientKey) (others []catalog.PatientKey, err error) {
 	if t.engine.ids == nil || key.ID == "" {
-		return []catalog.PatientKey{key}, nil
+		return nil, nil
 	}
 	line := t.timeline
 	if !slices.Contains(line, key) {
-		var err error
 		if line, err = t.engine.ids.Timeline(key); err != nil {
 			return nil, err
 		}
 	}
-	all := append(make([]catalog.PatientKey, 0, len(line)), key)
 	for _, k := range line {
 		if k != key {
-			all = append(all, k)
+			others = append(others, k)
 		}
 	}
-	return all, nil
+	return others, nil
 }
 
 // addOtherIDs puts the linked ids of a match's patient into Other Patient IDs
@@ -98,15 +102,15 @@ func (t *scan) addOtherIDs(out *dicom.Dataset, m *matched) error {
 	if t.engine.ids == nil || !out.Has(dict.PatientID) {
 		return nil
 	}
-	line, err := t.lineOf(m.study.Patient(m.patient))
-	if err != nil || len(line) < 2 {
+	others, err := t.linked(m.study.Patient(m.patient))
+	if err != nil || len(others) == 0 {
 		return err
 	}
 	var items []*dicom.Dataset
 	if e := out.Get(dict.OtherPatientIDsSequence); e != nil {
 		items = slices.Clone(e.Items)
 	}
-	for _, key := range line[1:] {
+	for _, key := range others {
 		if slices.ContainsFunc(items, func(i *dicom.Dataset) bool {
 			return i.String(dict.PatientID) == key.ID && i.String(dict.IssuerOfPatientID) == key.Issuer
 		}) {

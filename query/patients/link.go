@@ -115,7 +115,7 @@ func (p *Patients) Link(ctx context.Context, l Link) error {
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(one, l.Other) && len(one)+len(other) > maxTimeline {
+	if !slices.Contains(one, l.Other) && max(1, len(one))+max(1, len(other)) > maxTimeline {
 		return fault.New(fault.Invalid, "a timeline of over %d ids", maxTimeline)
 	}
 	value, err := json.Marshal(linkRecord{Version: recordVersion, Link: l})
@@ -148,18 +148,18 @@ func (p *Patients) Links() ([]Link, error) {
 	return slices.Clone(known.links), known.broken
 }
 
-// Timeline returns the ids that are linked with one, itself included, ascending.
-// An id that no link names is alone.
+// Timeline returns the ids that are linked with one, itself included, ascending;
+// nil for an id that no link names.
 func (p *Patients) Timeline(key catalog.PatientKey) ([]catalog.PatientKey, error) {
 	if key.ID == "" {
-		return []catalog.PatientKey{key}, nil
+		return nil, nil
 	}
 	known, err := p.load()
 	if err != nil {
 		return nil, err
 	}
 	if len(known.neighbours[key]) == 0 {
-		return []catalog.PatientKey{key}, nil
+		return nil, nil
 	}
 	seen := map[catalog.PatientKey]bool{key: true}
 	line := []catalog.PatientKey{key}

@@ -144,7 +144,7 @@ func (c *Catalog) tableOf(it *pebble.Iterator, path string) (valid bool, err err
 type gate struct {
 	mu     sync.Mutex
 	inside int
-	empty  chan struct{} // of who waits to shut it; else nil
+	empty  chan struct{} // of who waits for it to be shut; else nil
 	closed chan struct{} // while it is shut; else nil
 }
 
@@ -164,6 +164,9 @@ func (g *gate) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.inside--; g.inside == 0 && g.empty != nil {
+		// Shut here, not by who waits: a search goes from one view to the next, and
+		// would be in again before that one wakes.
+		g.closed = make(chan struct{})
 		close(g.empty)
 		g.empty = nil
 	}
@@ -171,28 +174,33 @@ func (g *gate) leave() {
 
 // shut waits for a moment without readers. One caller at a time.
 func (g *gate) shut(ctx context.Context, limit time.Duration) error {
+	g.mu.Lock()
+	if g.inside == 0 {
+		g.closed = make(chan struct{})
+		g.mu.Unlock()
+		return nil
+	}
+	empty := make(chan struct{})
+	g.empty = empty
+	g.mu.Unlock()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	for {
-		g.mu.Lock()
-		if g.inside == 0 {
-			g.closed = make(chan struct{})
-			g.mu.Unlock()
-			return nil
-		}
-		if g.empty == nil {
-			g.empty = make(chan struct{})
-		}
-		empty := g.empty
-		g.mu.Unlock()
-		select {
-		case <-empty:
-		case <-timer.C:
-			return fault.New(fault.Unavailable, "catalog: it is being read all the time")
-		case <-ctx.Done():
-			return fault.New(fault.KindOf(ctx.Err()), "catalog: replace: %w", ctx.Err())
-		}
+	var err error
+	select {
+	case <-empty:
+		return nil
+	case <-timer.C:
+		err = fault.New(fault.Unavailable, "catalog: it is being read all the time")
+	case <-ctx.Done():
+		err = fault.New(fault.KindOf(ctx.Err()), "catalog: replace: %w", ctx.Err())
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.empty == nil { // it was shut at the same moment
+		return nil
+	}
+	g.empty = nil
+	return err
 }
 
 func (g *gate) open() {
