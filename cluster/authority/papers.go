@@ -2,6 +2,8 @@ package authority
 
 import (
 	"encoding/binary"
+	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"os"
 	"slices"
@@ -47,6 +49,39 @@ func LoadPapers(fs vfs.FS, dir string) (Papers, error) {
 		return Papers{}, err
 	}
 	return parsePapers(payload)
+}
+
+// The types of the PEM blocks that [Papers.Export] writes.
+const (
+	blockRoot = "CERTIFICATE"
+	blockKey  = "PELAGO SEALED AUTHORITY KEY"
+)
+
+// Export is what the papers have of the authority, for safekeeping outside the
+// node: the root certificate, and where this node may sign the authority's key,
+// which stays sealed to this node. PEM (RFC 7468); the second block has the headers
+// Network, the root's hash, and Node.
+func (p Papers) Export() ([]byte, error) {
+	root, err := ParseRoot(p.Root)
+	if err != nil {
+		return nil, err
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: blockRoot, Bytes: p.Root})
+	if len(p.Key) == 0 {
+		return text, nil
+	}
+	cert, err := parseCertificate(p.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	name, err := root.issued(cert) // whether it has expired does not matter
+	if err != nil {
+		return nil, err
+	}
+	hash := root.Hash()
+	return append(text, pem.EncodeToMemory(&pem.Block{
+		Type: blockKey, Headers: map[string]string{"Network": hex.EncodeToString(hash[:]), "Node": name.Node}, Bytes: p.Key,
+	})...), nil
 }
 
 func parsePapers(b []byte) (Papers, error) {

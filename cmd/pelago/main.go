@@ -42,6 +42,7 @@ type cli struct {
 	Undelete  undeleteCommand  `cmd:"" help:"Take a deletion back."`
 	Backup    backupCommand    `cmd:"" help:"Copy a running node's data to a directory."`
 	Restore   restoreCommand   `cmd:"" help:"Make a data directory from a backup."`
+	Recover   recoverCommand   `cmd:"" help:"Make this survivor of a network without a majority its only voter (the node is stopped)."`
 	Demo      demoCommand      `cmd:"" help:"Start sites, store, find and open images, kill one, and stay up."`
 	Config    configCommand    `cmd:"" help:"Check or print the configuration."`
 	Version   versionCommand   `cmd:"" help:"Print the version."`

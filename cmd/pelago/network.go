@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,12 +107,12 @@ func (w *network) open(c config.Config) (err error) {
 	w.group, err = group.Open(group.Options{
 		ID: id, Address: address, FS: vfs.Default, Dir: c.Data, Catalogue: w.catalog, Signer: w.self,
 		Peers: calls, Port: w.port, Locate: w.registry.Locate, Replaced: w.replaced, Log: w.log,
-		Seeded: w.alone() || !w.voted(),
+		Newcomer: newcomer(c.Data, w.catalog),
 	})
 	if err != nil {
 		return err
 	}
-	if err := w.found(); err != nil {
+	if err := w.found(newcomer(c.Data, w.catalog)); err != nil {
 		return err
 	}
 	w.office = member.NewOffice(member.OfficeOptions{
@@ -122,20 +125,30 @@ func (w *network) open(c config.Config) (err error) {
 	return nil
 }
 
+// newcomer reports whether a node has never taken part in a network: it takes part
+// before it keeps anything in store/, and has a catalogue afterwards.
+func newcomer(data string, c *catalog.Catalog) bool {
+	_, err := os.Stat(filepath.Join(data, "store"))
+	return errors.Is(err, fs.ErrNotExist) && c.Position().Index == 0
+}
+
 // found begins a log where there is none: the founder's first, and that of a node
 // alone whose data directory was restored from a backup, which has the catalogue
 // and not the log. Nobody else has a say in it, and who might have had one copies
-// its catalogue.
-func (w *network) found() error {
+// its catalogue. Any other node whose log is lost asks the network to take it back.
+func (w *network) found(newcomer bool) error {
 	w.fresh = w.group.Fresh()
-	empty := w.catalog.Position().Index == 0
 	switch {
 	case !w.fresh:
 		return nil
-	case empty && w.membership.Founder():
-		return w.group.Found()
-	case !empty && w.alone():
+	case w.alone():
 		return w.group.Recover()
+	case !w.membership.Founder():
+		return nil
+	case newcomer:
+		return w.group.Found()
+	case w.catalog.Position().Index == 0:
+		return fault.New(fault.Corrupt, "catalog/ and raft/ are both lost: restore a backup; or, if no other node is left, 'pelago recover' begins the network anew from what this one stores")
 	}
 	return nil
 }
@@ -144,17 +157,6 @@ func (w *network) found() error {
 func (w *network) alone() bool {
 	all := w.registry.Members()
 	return w.registry.Known() && len(all) == 1 && all[0].Node == w.self.ID()
-}
-
-// voted reports whether this node had a vote where the catalogue stands. Without
-// its log it must not have one again: it may have given it away in the meantime.
-func (w *network) voted() bool {
-	for _, m := range w.catalog.Position().Members {
-		if m.ID == w.self.ID() && m.Suffrage == replication.Voter {
-			return true
-		}
-	}
-	return false
 }
 
 // offer makes services known to the port before anybody can ask for them: a node

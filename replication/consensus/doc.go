@@ -33,7 +33,8 @@
 // An entry that the state machine cannot apply stops applying, never Raft: the
 // member goes on to store and vote, gives leadership away, keeps its log, and
 // starts again where it stopped. Entries that rotted in the log are fetched from
-// peers before the member takes part.
+// peers before the member takes part. A member that has lost its whole log says
+// nothing until the network has taken its vote, and comes back like a new one.
 //
 // # Goroutines
 //

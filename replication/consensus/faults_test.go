@@ -157,24 +157,6 @@ func TestWhatCannotBeAppliedStopsApplyingAndNothingElse(t *testing.T) {
 	})
 }
 
-func TestLostVotesAreNoticed(t *testing.T) {
-	simulate(t, 5, 10*time.Millisecond, consensus.Settings{}, func(w *world) {
-		w.found(3, 0)
-		w.mustPropose(2)
-		m := w.members[2]
-		m.stop()
-		m.fs = vfs.NewCrashableMem() // raft/ is gone, catalog/ is not
-		if err := m.open(); !fault.Is(err, fault.Corrupt) {
-			t.Fatal(err)
-		}
-		m.w.net.kill(m.id)
-		// A node that joins with a copy says so.
-		m.seeded = true
-		m.start()
-		w.converge()
-	})
-}
-
 // rot spoils an entry's row of a member that is stopped.
 func (m *member) rot(indexes ...uint64) {
 	db, err := pebble.Open("raft", &pebble.Options{FS: m.fs, FormatMajorVersion: pebble.FormatNewest})

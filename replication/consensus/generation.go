@@ -22,6 +22,9 @@ const currentTerm = "CurrentTerm"
 // since the founding, one more since each [Node.Recover].
 func GenerationOf(term uint64) uint64 { return term >> generationShift }
 
+// ElectionOf returns which election within its generation a term is.
+func ElectionOf(term uint64) uint64 { return term & (1<<generationShift - 1) }
+
 // Generation returns the generation that this node takes part in, false when it
 // has not heard of any yet.
 func (n *Node) Generation() (uint64, bool) {
@@ -94,11 +97,47 @@ func (n *Node) succeed(at replication.Position) error {
 	return n.o.Log.Set([]byte(currentTerm), binary.BigEndian.AppendUint64(nil, at.Term))
 }
 
+// Survey is what a survivor has of a network, before it takes part again. Of
+// several the one is to recover whose generation is the highest, of these the one
+// whose LastTerm is, of these the one whose Last is: it lacks nothing that was
+// committed if any of them lacks nothing.
+type Survey struct {
+	Generation uint64
+	LastTerm   uint64 // of its last entry; the election within the generation in its lower 32 bits
+	Last       uint64 // index of its last entry, applied or not
+	Applied    uint64 // index up to which its state machine has everything
+	Members    []replication.Member
+}
+
+// Survey returns what this node has.
+func (n *Node) Survey() (Survey, error) {
+	at, _, _ := n.applier.state()
+	term, err := n.term()
+	if err != nil {
+		return Survey{}, err
+	}
+	s := Survey{Generation: max(GenerationOf(at.Term), GenerationOf(term)), LastTerm: at.Term, Last: at.Index, Applied: at.Index, Members: at.Members}
+	// A log of an older generation is given up, and so is one that ends before.
+	_, last := n.o.Log.Bounds()
+	if last <= at.Index || GenerationOf(term) < s.Generation {
+		return s, nil
+	}
+	var l raft.Log
+	if err := n.o.Log.GetLog(last, &l); err != nil {
+		return Survey{}, fmt.Errorf("consensus: the last entry of the log: %w", err)
+	}
+	if l.Term >= at.Term {
+		s.LastTerm, s.Last = l.Term, last
+	}
+	return s, nil
+}
+
 // Recover makes this node the only voter of a new generation of the network, in
 // which members of older ones have no say: they copy its state machine when they
 // hear of it. It is for a network that has lost the majority of its voters for
 // good. It is called before Run, at the survivor that has applied most. What the
-// log has is applied first, committed or not: it may have been.
+// log has is applied first, committed or not: it may have been. What has no log and
+// an empty state machine recovers an empty one.
 func (n *Node) Recover() error {
 	if _, err := n.running(); err == nil {
 		return fault.New(fault.Conflict, "consensus: recovery of a member that runs")
@@ -107,9 +146,6 @@ func (n *Node) Recover() error {
 	term, err := n.o.Log.GetUint64([]byte(currentTerm))
 	if err != nil {
 		return err
-	}
-	if term == 0 && at.Index == 0 {
-		return fault.New(fault.Conflict, "consensus: there is nothing to recover")
 	}
 	if GenerationOf(at.Term) == GenerationOf(term) {
 		if err := n.replay(at); err != nil {

@@ -112,7 +112,7 @@ type member struct {
 	id      string
 	fs      *vfs.MemFS
 	machine *toy
-	seeded  bool
+	used    bool // it has run before
 
 	node      *consensus.Node
 	log       *raftlog.Store
@@ -125,6 +125,7 @@ type member struct {
 	mu         sync.Mutex
 	hang       chan struct{} // syncs wait for it
 	bootstraps int
+	releases   int
 	fetches    int
 	copyTakes  time.Duration
 	copyFails  int
@@ -199,7 +200,7 @@ func (m *member) open() error {
 	}
 	m.node, err = consensus.New(consensus.Options{
 		ID: m.id, Address: m.id, Transport: m.transport, Log: log, Machine: m.machine, Peers: m,
-		Settings: m.w.settings, Seeded: m.seeded, Logger: logger,
+		Settings: m.w.settings, Newcomer: !m.used, Logger: logger,
 	})
 	if err != nil {
 		return errors.Join(err, m.transport.Close(), log.Close())
@@ -208,6 +209,7 @@ func (m *member) open() error {
 }
 
 func (m *member) run() {
+	m.used = true
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel, m.done = cancel, make(chan error, 1)
 	m.live.Store(&alive{m.node, m.machine})
@@ -286,6 +288,30 @@ func (m *member) Bootstrap(ctx context.Context, want replication.Position) error
 	defer machine.mu.Unlock()
 	machine.batches, machine.durable = batches, len(batches)
 	return nil
+}
+
+// Release asks everybody who is within reach, both ways.
+func (m *member) Release(ctx context.Context) (replication.Position, error) {
+	m.mu.Lock()
+	m.releases++
+	m.mu.Unlock()
+	err := fault.New(fault.Unavailable, "nobody is within reach")
+	for _, o := range m.w.members {
+		a := o.live.Load()
+		there, _ := m.w.net.isCut(m.id, o.id)
+		back, _ := m.w.net.isCut(o.id, m.id)
+		if o == m || a == nil || there || back {
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, 10*time.Second)
+		at, e := a.node.Release(limited, m.id)
+		cancel()
+		if e == nil {
+			return at, nil
+		}
+		err = e
+	}
+	return replication.Position{}, err
 }
 
 func (m *member) Fetch(_ context.Context, first, last uint64) ([]*raft.Log, error) {

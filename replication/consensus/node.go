@@ -25,10 +25,9 @@ type Options struct {
 	Peers     Peers
 	Settings  Settings
 	Logger    *slog.Logger // nil: silent
-	// Seeded says that this node has not voted yet although its state machine is
-	// not empty: it joined with a copy. Otherwise a log without a past beside a
-	// state machine with one means that the votes were lost.
-	Seeded bool
+	// Newcomer says that this node has never taken part: nobody has counted on it
+	// yet. Otherwise a log without a past means that it was lost: see [Peers].Release.
+	Newcomer bool
 }
 
 // Node is a member. Its methods answer fault.Unavailable while Run does not run.
@@ -56,8 +55,8 @@ func New(o Options) (*Node, error) {
 	if o.Transport == nil || o.Log == nil || o.Machine == nil || o.Peers == nil {
 		return nil, fault.New(fault.Invalid, "consensus: a member needs a transport, a log, a state machine and peers")
 	}
-	if o.Log.Fresh() && o.Machine.Position().Index > 0 && !o.Seeded {
-		return nil, fault.New(fault.Corrupt, "consensus: the state machine stands at %d and the log has no past: its votes are lost, join under a new id", o.Machine.Position().Index)
+	if o.Newcomer && o.Machine.Position().Index > 0 {
+		return nil, fault.New(fault.Invalid, "consensus: a newcomer whose state machine stands at %d", o.Machine.Position().Index)
 	}
 	n := &Node{
 		o: o, settings: o.Settings.withDefaults(), log: o.Logger,

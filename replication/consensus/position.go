@@ -28,6 +28,10 @@ type Peers interface {
 	// least at want, and returns once that is durable. No Apply is under way or
 	// begins before it returns. It is called again, after a pause, when it fails.
 	Bootstrap(ctx context.Context, want replication.Position) error
+	// Release has the network take the vote of this node, whose log is lost, through
+	// the leader's [Node.Release], and returns what that answers. It is called again,
+	// after a pause, when it fails.
+	Release(ctx context.Context) (replication.Position, error)
 	// Fetch returns committed entries from a peer's [Node.Committed], from first
 	// on: at least one, at most up to last.
 	Fetch(ctx context.Context, first, last uint64) ([]*raft.Log, error)

@@ -26,6 +26,9 @@ func (n *Node) Run(ctx context.Context) error {
 	received.Go(func() { n.trans.receive(receiving, n.admit) })
 	defer received.Wait()
 	defer stop()
+	if err := n.comeBack(ctx); err != nil {
+		return err
+	}
 	for {
 		want, err := n.prepare(ctx)
 		if err == nil && want == nil {
@@ -127,6 +130,7 @@ func (n *Node) fetch(ctx context.Context, bad *raftlog.CorruptError) error {
 	return n.o.Log.StoreLogs(logs)
 }
 
+// sleep waits, unless ctx ends before.
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

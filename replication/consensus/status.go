@@ -10,6 +10,7 @@ type Phase uint8
 // The phases.
 const (
 	Stopped   Phase = iota // Run does not run
+	Returning              // the log was lost, and the network has yet to take the vote
 	Repairing              // entries that rotted are being fetched
 	Copying                // the state machine is being copied
 	Following
@@ -19,7 +20,7 @@ const (
 
 // String returns the phase's name in lower case.
 func (p Phase) String() string {
-	return [...]string{"stopped", "repairing", "copying", "following", "candidate", "leading"}[p]
+	return [...]string{"stopped", "returning", "repairing", "copying", "following", "candidate", "leading"}[p]
 }
 
 // Status is what operators and those who forward proposals need to know.

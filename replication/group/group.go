@@ -36,9 +36,8 @@ type Options struct {
 	Locate   func(ctx context.Context, node string) (address string, err error)
 	Log      *slog.Logger // nil: silent
 	Settings Settings
-	// Seeded says that this node joined with a copy of the catalogue and has not
-	// voted yet: see consensus.Options.
-	Seeded bool
+	// Newcomer says that this node has never taken part: see consensus.Options.
+	Newcomer bool
 	// Replaced is called when the catalogue has been replaced by a copy of another
 	// node's: what this node had said ahead of the log is not in it. May be nil.
 	Replaced func()
@@ -126,6 +125,7 @@ type Group struct {
 
 	mu       sync.Mutex
 	attended time.Time // when the staleness was last asked for
+	unwell   []string  // who said that it has lost its log, until the leader's loop has heard of it
 }
 
 // Open opens the log and offers Raft on the port. Nothing takes part before Run.
@@ -163,7 +163,7 @@ func (g *Group) wire() (err error) {
 	}
 	g.node, err = consensus.New(consensus.Options{
 		ID: g.o.ID, Address: g.o.Address, Transport: g.transport, Log: g.raftlog, Machine: g.machine, Peers: g,
-		Settings: g.settings.Raft, Logger: g.o.Log, Seeded: g.o.Seeded,
+		Settings: g.settings.Raft, Logger: g.o.Log, Newcomer: g.o.Newcomer,
 	})
 	return err
 }
@@ -187,6 +187,9 @@ func (g *Group) Fresh() bool { return g.raftlog.Fresh() }
 // Recover makes this node the only voter of a new generation of the network,
 // before Run: see consensus.Node.Recover.
 func (g *Group) Recover() error { return g.node.Recover() }
+
+// Survey returns what this node would go on from if it recovered the network.
+func (g *Group) Survey() (consensus.Survey, error) { return g.node.Survey() }
 
 // Run takes part until ctx ends, or until this node cannot go on. All that it
 // started has ended when it returns.
@@ -223,6 +226,7 @@ func (g *Group) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /raft/propose", g.servePropose)
 	mux.HandleFunc("GET /raft/index", g.serveIndex)
+	mux.HandleFunc("POST /raft/release", g.serveRelease)
 	mux.HandleFunc("GET /raft/hash", g.serveHash)
 	mux.HandleFunc("GET /raft/entries", g.serveEntries)
 	mux.HandleFunc("GET /raft/checkpoint", g.serveCheckpoint)

@@ -253,6 +253,7 @@ type member struct {
 	delay func(file string) time.Duration
 	files int // of checkpoints, or pieces of them, that were asked for
 
+	used   bool // it has run before
 	group  *group.Group
 	cancel context.CancelFunc
 	done   chan error
@@ -392,7 +393,7 @@ func (m *member) open() {
 	m.w.t.Helper()
 	g, err := group.Open(group.Options{
 		ID: m.id(), Address: m.port.Address, FS: m.fs, Dir: "data", Catalogue: m.machine, Signer: m.port.Self,
-		Peers: call.NewClient(m.rt), Port: m.port.Port, Log: logger(m.ip), Settings: m.w.settings,
+		Peers: call.NewClient(m.rt), Port: m.port.Port, Log: logger(m.ip), Settings: m.w.settings, Newcomer: !m.used,
 	})
 	if err != nil {
 		m.w.t.Fatal(err)
@@ -403,6 +404,7 @@ func (m *member) open() {
 }
 
 func (m *member) run() {
+	m.used = true
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel, m.done = cancel, make(chan error, 1)
 	go func(g *group.Group, done chan error) { done <- g.Run(ctx) }(m.group, m.done)

@@ -87,6 +87,10 @@ func (g *Group) leadStep(ctx context.Context, h *health, status consensus.Status
 // examine looks at who was heard of, and how far they are.
 func (g *Group) examine(h *health, members []replication.Member, status consensus.Status) {
 	now := time.Now()
+	g.mu.Lock()
+	h.doubted(g.unwell)
+	g.unwell = nil
+	g.mu.Unlock()
 	heard := g.node.Heard()
 	for _, m := range members {
 		of := heard[m.ID]

@@ -207,6 +207,16 @@ func (h *health) see(id string, voter, well bool, now time.Time) {
 	}
 }
 
+// doubted makes members unhealthy that say so themselves.
+func (h *health) doubted(ids []string) {
+	if h.opinions == nil {
+		h.opinions = map[string]*opinion{}
+	}
+	for _, id := range ids {
+		h.opinions[id] = &opinion{}
+	}
+}
+
 func (h *health) healthy(id string) bool { return h.opinions[id] != nil && h.opinions[id].healthy }
 
 // keep forgets who is not among ids.

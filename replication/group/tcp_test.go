@@ -71,7 +71,7 @@ func realNode(t *testing.T, c *porttest.Cluster, addresses *sync.Map, site strin
 		return "", fault.New(fault.NotFound, "no such node")
 	})
 	n.group, err = group.Open(group.Options{
-		ID: self.ID(), Address: n.address, Dir: dir, Catalogue: n.catalog, Signer: self, Peers: call.NewClient(rt), Port: p, Settings: s, Log: logger(site),
+		ID: self.ID(), Address: n.address, Dir: dir, Catalogue: n.catalog, Signer: self, Peers: call.NewClient(rt), Port: p, Settings: s, Log: logger(site), Newcomer: true,
 		Replaced: func() { n.copies.Add(1) },
 	})
 	if err != nil {

@@ -161,8 +161,7 @@ func (s *Store) Close() error {
 }
 
 // Fresh reports whether nothing had ever been written when the store was
-// opened: no vote, no term, no entry. A node whose catalogue is not as young has
-// lost its votes and must not give any.
+// opened: no vote, no term, no entry.
 func (s *Store) Fresh() bool { return s.fresh }
 
 // get returns a copy of a row, nil when absent.
