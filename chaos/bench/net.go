@@ -87,6 +87,16 @@ func networkRows() []row {
 		{"commit", netCommit, []line{
 			{"commit under load, 5 voters, 150 ms: p50 in round trips", "commit p50", "≤ 1.15", []check{{most, "", 1.15}}},
 		}},
+		{"sites", netSites, []line{
+			{"50 sites in one process: CPU a node and second, idle", "sites idle CPU", "≤ 1 % of a core", []check{{most, "", 10}}},
+			{"the same, while each stores an image a second", "sites load CPU", "≤ 1 % of a core", []check{{most, "", 10}}},
+			{"bytes that a node sends a second, idle: the leader", "sites idle leader", "≤ 2 Mb/s", []check{{most, "", 250}}},
+			{"the same: each other", "sites idle others", "≤ 0.1 Mb/s", []check{{most, "", 12.5}}},
+			{"the same under that load: the leader", "sites load leader", "≤ 10 Mb/s", []check{{most, "", 1250}}},
+			{"the same: each other", "sites load others", "≤ 0.1 Mb/s", []check{{most, "", 12.5}}},
+			{"another leader after a third of the sites were lost with it", "sites elected", "≤ 20 s", []check{{most, "", 20}}},
+			{"all sites agree on all after healing", "sites agreed", "≤ 30 s", []check{{most, "", 30}}},
+		}},
 	}
 }
 

@@ -30,5 +30,7 @@
 // which refuse variables they do not know):
 //
 //	E2E_KILLS=50        rounds of the kill test; 5 unless set
-//	E2E_SEED=1234       the seed that a failed kill test printed
+//	E2E_TROUBLES=40     troubles of a network of five sites, of a random seed; a
+//	                    fixed few at three sites unless set
+//	E2E_SEED=1234       the seed that a failed kill test, or network in trouble, printed
 package e2e

@@ -192,7 +192,7 @@ func (m *modality) store(ctx context.Context, stop <-chan struct{}) {
 		select {
 		case <-stop:
 			return
-		case <-time.After(40 * time.Millisecond): // as a scanner that makes an image now and then
+		case <-time.After(80 * time.Millisecond): // as a scanner that makes an image now and then
 		}
 		in := m.next(number)
 		m.ledger.send(in)
@@ -330,8 +330,18 @@ func (w *network) journals() {
 	w.t.Helper()
 	h := check.Journals{Settled: true}
 	hashes := map[[32]byte][]wan.Site{}
+	var stops sync.WaitGroup // at once: one that is left over waits a while for the others
 	for _, s := range w.nodes {
-		s.stop()
+		stops.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+			defer cancel()
+			if err := s.Stop(ctx); err != nil {
+				w.t.Errorf("%s: %v", s.name, err)
+			}
+		})
+	}
+	stops.Wait()
+	for _, s := range w.nodes {
 		c, err := catalog.Open(catalog.Options{Dir: filepath.Join(s.Data(), "catalog")})
 		if err != nil {
 			w.t.Fatal(err)

@@ -173,12 +173,14 @@ func TestANetworkInTrouble(t *testing.T) {
 // short has one trouble of most kinds, one soon after the other.
 func (w *network) short(all []trouble) {
 	lasts := map[string]time.Duration{
-		"the leader is killed":                  3 * time.Second, // and another is elected, perhaps meanwhile
-		"a node stands still":                   time.Second,
-		"a minority with the leader is cut off": 5 * time.Second,
-		"everybody is alone":                    time.Second,
-		"the leader is heard and hears nobody":  4 * time.Second,
-		"the leader and another do not reach each other, and all others both": 2 * time.Second,
+		"the leader is killed":                  2 * time.Second,
+		"a minority with the leader is cut off": 4 * time.Second, // and another is elected
+	}
+	if !testing.Short() {
+		lasts["a node stands still"] = time.Second
+		lasts["everybody is alone"] = time.Second
+		lasts["the leader is heard and hears nobody"] = 2 * time.Second
+		lasts["the leader and another do not reach each other, and all others both"] = time.Second
 	}
 	for _, tr := range all {
 		if d := lasts[tr.name]; d > 0 {
