@@ -20,6 +20,8 @@
 //	lifecycle_test.go   locks, versions, refusals to start, clean ends
 //	cli_test.go         the command line
 //	network_test.go     sites join, come back, are removed; strangers at their port
+//	partition_test.go   networks in trouble: partitions, kills, nodes that stand still
+//	peer_test.go        a member that lies; certificates of other networks
 //
 // The binary is built once per run. Tests that need dcmtk, Orthanc, the samples
 // or root (to mount a small file system) are skipped, loudly, where these are

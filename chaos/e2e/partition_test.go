@@ -129,7 +129,7 @@ func troubles() []trouble {
 
 // lasting are how long troubles last: shorter than elections take, and longer.
 const (
-	shortest = 500 * time.Millisecond
+	shortest = time.Second
 	longest  = 12 * time.Second
 )
 
