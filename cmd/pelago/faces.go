@@ -64,7 +64,7 @@ func (n *node) makeFaces() (*faces, error) {
 			dimseRequests.Observe(operation, int(status), took, bytes)
 		},
 	})
-	n.network.peers.Handle("/archive/move", n.face.Forwarded(callerOf))
+	n.network.peers.Handle("/archive/move", n.network.readers(n.face.Forwarded(callerOf)))
 	guard, err := admin.NewGuard(c.HTTP.Users, f.token, hostsOf(c.HTTP))
 	if err != nil {
 		return nil, err

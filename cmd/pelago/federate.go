@@ -23,7 +23,9 @@ func (n *node) makeEngine() *engine.Engine {
 			Call: n.network.watch.client(n.network.bulk), Nodes: holders{n.network}.nodes, Reach: holders{n.network}.reach,
 		}),
 	})
-	n.network.peers.Handle("/query/", federate.NewHandler(federate.HandlerOptions{Local: find, Asked: n.trail.asked, Log: n.log}))
+	n.network.peers.Handle("/query/", n.network.readers(federate.NewHandler(federate.HandlerOptions{
+		Local: find, Asked: n.trail.asked, Log: n.log,
+	})))
 	return find
 }
 
@@ -65,7 +67,7 @@ func (h holders) reach(node string) query.Availability {
 // asked records that another node searched what is stored here.
 func (t *trail) asked(a federate.Asked) {
 	if fault.Is(a.Err, fault.Denied) {
-		return // who is no member never gets through the port
+		return // who is no member never gets so far
 	}
 	by := audit.Peer{User: "node " + a.By.Node, Address: a.By.Site}
 	t.record(audit.Queried(by, t.self, "", dict.ExplicitLittleEndian, a.Keys, outcomeOf(a.Err != nil)))

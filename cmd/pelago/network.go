@@ -120,7 +120,11 @@ func (w *network) open(c config.Config) (err error) {
 		Voters: w.voters, Alive: w.alive, Peers: calls, Place: w.place, Log: w.log,
 	})
 	w.peers = http.NewServeMux()
-	w.peers.Handle("/raft/", w.group.Handler())
+	raft := w.group.Handler()
+	w.peers.Handle("/raft/", raft)
+	for _, path := range []string{"/raft/entries", "/raft/checkpoint", "/raft/checkpoint/"} {
+		w.peers.Handle(path, w.members(raft))
+	}
 	w.peers.Handle("/node/", w.office.Handler())
 	return nil
 }

@@ -45,11 +45,11 @@ func (n *node) openDistance() error {
 		Node: n.id, Archive: n.archive, Copies: n.distance.copies,
 		Client: reach.Far(n.distance.far), Nodes: holders{n.network}, Log: n.log,
 	})
-	n.network.peers.Handle("/archive/", far.NewHandler(far.HandlerOptions{
+	n.network.peers.Handle("/archive/", n.network.readers(far.NewHandler(far.HandlerOptions{
 		Source: reach.Source{Archive: n.archive, Copies: n.distance.copies}, Members: holders{n.network},
 		Told:  n.distance.reach.Told,
 		Audit: n.trail.peer, Log: n.log,
-	}))
+	})))
 	return nil
 }
 
