@@ -1,8 +1,11 @@
 package authority
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -132,6 +135,41 @@ func same(a, b Papers) bool {
 }
 
 // The golden folder is a voter's: its keys, and its papers.
+func TestTheExportHoldsTheRootAndTheKeyStillSealed(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("testdata", "keys", papersFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fs := vfs.NewMem()
+	if err := errors.Join(fs.MkdirAll("keys", 0o700), identity.WriteFile(fs, "keys", papersFile, b)); err != nil {
+		t.Fatal(err)
+	}
+	p, err := LoadPapers(fs, "keys")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := p.Export()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, rest := pem.Decode(text)
+	key, rest := pem.Decode(rest)
+	if !bytes.Equal(root.Bytes, p.Root) || root.Type != "CERTIFICATE" || !bytes.Equal(key.Bytes, p.Key) || len(rest) != 0 {
+		t.Errorf("it is\n%s", text)
+	}
+	r, err := ParseRoot(p.Root)
+	if hash := r.Hash(); err != nil || key.Headers["Network"] != hex.EncodeToString(hash[:]) || len(key.Headers["Node"]) != 32 {
+		t.Errorf("%v, %v", key.Headers, err)
+	}
+	p.Key = nil
+	if text, err = p.Export(); err != nil || !bytes.Equal(text, pem.EncodeToMemory(root)) {
+		t.Errorf("without the key: %v\n%s", err, text)
+	}
+	if _, err := (Papers{Root: p.Certificate}).Export(); !fault.Is(err, fault.Invalid) {
+		t.Errorf("another certificate in the place of the root: %v", err)
+	}
+}
+
 func TestGoldenPapers(t *testing.T) {
 	fs := vfs.NewMem()
 	if err := fs.MkdirAll("keys", 0o700); err != nil {

@@ -257,7 +257,7 @@ func OpenCatalog(o Options) (*catalog.Catalog, error) {
 			o.Fatal(err)
 		}
 	}
-	c, err := catalog.Open(catalog.Options{FS: watched{o.FS, path, die}, Dir: path, CacheBytes: o.CacheBytes, Indexer: plan.Indexer{}})
+	c, err := catalog.Open(catalog.Options{FS: &watched{o.FS, path, die}, Dir: path, CacheBytes: o.CacheBytes, Indexer: plan.Indexer{}})
 	if err != nil {
 		return nil, fmt.Errorf("catalogue: %w", err)
 	}
@@ -281,7 +281,7 @@ func openStore(o Options, path string, die func(error), rotten func(pebble.DataC
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref()
 	options := &pebble.Options{
-		FS:                         watched{o.FS, path, die},
+		FS:                         &watched{o.FS, path, die},
 		Cache:                      cache,
 		FormatMajorVersion:         pebble.FormatNewest,
 		MemTableSize:               16 << 20,

@@ -15,7 +15,7 @@ import (
 // and it panics on whatever goroutine comes next, which may be one that contains
 // panics. The first such error ends the process instead (DESIGN §4, Errors). Only
 // the store's own folder is watched: a checkpoint that fails elsewhere does no
-// harm.
+// harm. It is used by its address: Pebble compares file systems.
 type watched struct {
 	vfs.FS
 	dir string

@@ -10,7 +10,36 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"pelago/replication"
 )
+
+// The catalogue of a node is replaced by a copy of another one's: Pebble then asks
+// whether both are on the same file system.
+func TestTheCatalogueOfANodeIsReplacedByACopy(t *testing.T) {
+	o := testOptions(vfs.NewMem(), newRing())
+	c, err := OpenCatalog(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	at := replication.Position{Index: 7, Term: 1}
+	if err := c.Apply(nil, at); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Checkpoint("copy"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Apply(nil, replication.Position{Index: 8, Term: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, index, err := c.Inspect(t.Context(), "copy", o.Node); err != nil || index != at.Index {
+		t.Fatal(index, err)
+	}
+	if err := c.Replace(t.Context(), "copy"); err != nil || c.Position().Index != at.Index {
+		t.Error(c.Position(), err)
+	}
+}
 
 // A store that cannot be written ends the process, on whatever goroutine Pebble
 // notices it.
