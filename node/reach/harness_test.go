@@ -246,8 +246,15 @@ func (s *site) serve() (done func() error) {
 		Peer: func(r *http.Request) (authority.Name, error) { return authority.Name{Node: r.Header.Get("From")}, nil },
 	})
 	s.listener = dimsetest.Listen()
-	server := &http.Server{Handler: handler}
-	s.handler = handler
+	var answering sync.RWMutex // a server that is closed does not wait for its answers
+	s.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !answering.TryRLock() {
+			panic(http.ErrAbortHandler)
+		}
+		defer answering.RUnlock()
+		handler.ServeHTTP(w, r)
+	})
+	server := &http.Server{Handler: s.handler}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(s.listener) }()
 	s.dialer = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.listener.Dial(ctx) }}
@@ -255,6 +262,7 @@ func (s *site) serve() (done func() error) {
 		err := errors.Join(s.far.Close(), server.Close())
 		<-ended
 		s.dialer.CloseIdleConnections()
+		answering.Lock() // for good
 		return err
 	}
 }
