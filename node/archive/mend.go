@@ -68,7 +68,9 @@ func (r *rot) take() []numbers {
 	return spans
 }
 
-// remember appends a span; beyond maxRot it widens the last.
+// remember appends a span; beyond maxRot it widens the last. Of what was taken,
+// that counts what lies between as taken too: a disk that rots in so many places
+// is left to those who read, and to the next start.
 func remember(spans []numbers, span numbers) []numbers {
 	if len(spans) < maxRot {
 		return append(spans, span)
