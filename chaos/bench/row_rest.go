@@ -53,47 +53,51 @@ func rest(ctx context.Context, b *bench, s *sheet) error {
 	return nil
 }
 
-func (b *bench) restOnce(ctx context.Context, s *sheet, c corpus, server *peer.Server, files folder) error {
-	node := peer.Node{Server: server}
-	before, err := server.Written()
+func (b *bench) restOnce(ctx context.Context, s *sheet, c corpus, fresh *peer.Server, files folder) (err error) {
+	server, empty, err := b.rested(ctx, fresh)
 	if err != nil {
 		return err
 	}
-	_, empty, err := node.Rest()
+	defer func() { err = errors.Join(err, server.Stop()) }()
+	before, err := server.Written()
 	if err != nil {
 		return err
 	}
 	if err := sendReal(ctx, server, files.paths); err != nil {
 		return err
 	}
-	if err := errors.Join(b.holds(ctx, server, files.files), node.Pack(ctx), b.settle(ctx)); err != nil {
+	if err := errors.Join(b.holds(ctx, server, files.files), peer.Node{Server: server}.Pack(ctx), b.settle(ctx)); err != nil {
 		return err
 	}
 	after, err := server.Written()
 	if err != nil {
 		return err
 	}
-	kept, err := b.rested(ctx, server)
+	again, kept, err := b.rested(ctx, server)
 	if err != nil {
 		return err
 	}
+	server = again
 	s.add("written "+c.name, "×", pelago, float64(after-before)/float64(files.bytes))
 	s.add("rest "+c.name, "×", pelago, float64(kept-empty)/float64(files.bytes))
 	return nil
 }
 
 // rested ends a node and starts it again, which turns logs into tables and
-// gives back what was allocated ahead, and returns what it keeps then.
-func (b *bench) rested(ctx context.Context, server *peer.Server) (int64, error) {
+// gives back what was allocated ahead, and returns it with what it keeps then.
+func (b *bench) rested(ctx context.Context, server *peer.Server) (*peer.Server, int64, error) {
 	if err := server.Stop(); err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	again, err := b.pelago.Start(ctx, server.Dir)
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	_, kept, err := peer.Node{Server: again}.Rest()
-	return kept, errors.Join(err, again.Stop())
+	if err != nil {
+		return nil, 0, errors.Join(err, again.Stop())
+	}
+	return again, kept, nil
 }
 
 // real returns variants of a corpus's files.
