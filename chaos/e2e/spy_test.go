@@ -107,6 +107,8 @@ func enlist(t *testing.T, by *node) *spy {
 		t.Fatal(err)
 	}
 	s.run(l, calls)
+	// What is in the catalogue's copy that it starts from it does not overhear.
+	until(t, "the spy follows", func() bool { return s.catalog.Applied() > 0 })
 	return s
 }
 
