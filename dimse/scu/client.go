@@ -23,6 +23,7 @@ type Client struct {
 	log    *slog.Logger
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the reading goroutine has ended
+	turn   chan struct{} // capacity 1: held while a request of the peer is answered, and from Release on
 
 	mu     sync.Mutex // guards what is below
 	stores StoreHandler
@@ -83,6 +84,7 @@ func newClient(ctx context.Context, a *assoc.Association, target Target) (*Clien
 		log:     log,
 		cancel:  cancel,
 		done:    make(chan struct{}),
+		turn:    make(chan struct{}, 1),
 	}
 	go c.read(reading)
 	return c, nil
@@ -107,10 +109,16 @@ func (c *Client) Extended() map[string][]byte { return c.association.Extended() 
 func (c *Client) Done() <-chan struct{} { return c.done }
 
 // Release ends the association in order and waits for the reading goroutine.
-// When the peer does not answer before ctx ends, the association is aborted.
-// No operation may be outstanding.
+// A request of the peer that is being handled is answered before; nothing may be
+// sent after (PS3.8 §9.2.3, AR-1). When the peer does not answer before ctx ends,
+// the association is aborted. No operation may be outstanding.
 func (c *Client) Release(ctx context.Context) error {
 	defer c.stop()
+	select {
+	case c.turn <- struct{}{}:
+	case <-c.done:
+	case <-ctx.Done():
+	}
 	if err := c.association.Release(ctx); err != nil {
 		_ = c.association.Abort()
 		return associationError(err)
@@ -183,8 +191,15 @@ func (c *Client) receiveAll(ctx context.Context) error {
 }
 
 // serve answers a request of the peer: C-STORE while a C-GET runs, and
-// N-EVENT-REPORT of storage commitment. C-CANCEL has nothing to cancel here.
+// N-EVENT-REPORT of storage commitment. C-CANCEL has nothing to cancel here. What
+// comes once the association is being released is passed over.
 func (c *Client) serve(ctx context.Context, set *command.Set, m *assoc.Message) error {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	default:
+		return nil
+	}
 	var reply *command.Set
 	switch set.Field {
 	case command.CCancelRQ:

@@ -43,6 +43,12 @@ type script struct {
 // pair returns a client and its scripted peer over a pipe.
 func pair(t *testing.T, proposal scu.Proposal, response time.Duration) (*scu.Client, script) {
 	t.Helper()
+	return pairOf(t, scu.Target{Response: response}, proposal)
+}
+
+// pairOf is pair with more of the target.
+func pairOf(t *testing.T, target scu.Target, proposal scu.Proposal) (*scu.Client, script) {
+	t.Helper()
 	l := dimsetest.Listen()
 	accepted := make(chan *assoc.Association, 1)
 	go func() {
@@ -58,10 +64,9 @@ func pair(t *testing.T, proposal scu.Proposal, response time.Duration) (*scu.Cli
 		}
 		accepted <- a
 	}()
-	c, err := scu.Dial(t.Context(), scu.Target{
-		Addr: "pipe", Called: "PEER", Calling: "CLIENT", Response: response,
-		Dialer: func(ctx context.Context, _ string) (net.Conn, error) { return l.Dial(ctx) },
-	}, proposal)
+	target.Addr, target.Called, target.Calling = "pipe", "PEER", "CLIENT"
+	target.Dialer = func(ctx context.Context, _ string) (net.Conn, error) { return l.Dial(ctx) }
+	c, err := scu.Dial(t.Context(), target, proposal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -482,6 +487,44 @@ func TestAResponseToAnotherOperationIsPassedOver(t *testing.T) {
 			t.Errorf("store: %v %v", status, err)
 		}
 		work.Wait()
+	})
+}
+
+// Whoever is told of a storage commitment's result may release at once: the report
+// is answered before.
+func TestAReleaseWaitsForTheAnswerToAReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told, release := make(chan struct{}), make(chan struct{})
+		c, peer := pairOf(t, scu.Target{Committed: func(context.Context, *dimse.CommitmentResult) error {
+			close(told)
+			<-release
+			return nil
+		}}, scu.ProposeCommitment())
+		result := &dimse.CommitmentResult{Transaction: "1.2.3", Committed: []dimse.Reference{{Class: ctClass, Instance: "1.2"}}}
+		syntax, _ := dict.Syntax(c.Contexts()[0].Syntax)
+		data, err := result.Dataset().Encode(nil, syntax)
+		if err != nil {
+			t.Fatal(err)
+		}
+		report := command.Set{
+			Field: command.NEventReportRQ, MessageID: 9, Class: dimse.StorageCommitment, Instance: dimse.StorageCommitmentInstance,
+			EventType: result.EventType(), HasData: true,
+		}
+		peer.answer(1, &report, data)
+		<-told
+		released := make(chan error, 1)
+		go func() { released <- c.Release(t.Context()) }()
+		synctest.Wait()
+		close(release)
+		if _, got, _ := peer.request(); got.RespondedTo != 9 || got.Status != command.Success {
+			t.Errorf("answer %+v", got)
+		}
+		if _, err := peer.Receive(t.Context()); !errors.Is(err, io.EOF) {
+			t.Errorf("after the answer: %v, want a release", err)
+		}
+		if err := <-released; err != nil {
+			t.Error(err)
+		}
 	})
 }
 
