@@ -79,6 +79,9 @@ type Answer struct {
 	// not answered so far: all of them once Matches has ended. nil: what this node
 	// knows answers the query, and no site is asked.
 	Silent func() []string
+	// Unheard names, ascending, the sites whose journal the network has not heard
+	// lately (DESIGN §6): what they stored since may be missing.
+	Unheard []string
 	// Ignored lists matching keys that could not be used (FF01).
 	Ignored []dict.Tag
 }
@@ -92,10 +95,10 @@ const StalenessUnknown time.Duration = math.MaxInt64
 const OrdinaryStaleness = 10 * time.Second
 
 // Partial reports whether something must be said of the answer as far as it has
-// been ranged over: a key that did not count, a site that did not answer, this
-// node's own instances missing, or staleness beyond the ordinary.
+// been ranged over: a key that did not count, a site that did not answer or was
+// not heard, this node's own instances missing, or staleness beyond the ordinary.
 func (a *Answer) Partial() bool {
-	return len(a.Ignored) > 0 || a.Lags || a.Staleness > OrdinaryStaleness || a.Silent != nil && len(a.Silent()) > 0
+	return len(a.Ignored) > 0 || a.Lags || len(a.Unheard) > 0 || a.Staleness > OrdinaryStaleness || a.Silent != nil && len(a.Silent()) > 0
 }
 
 // Engine answers queries.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,12 +72,16 @@ func (h *history) check() (violations []check.Violation, states, answers, facts 
 // search is the answer to a search for all studies.
 type search struct {
 	check.Answer
-	studies int // that are listed
+	studies int      // that are listed
+	unheard []string // sites
 }
 
 // stale is how answers say how old they may be; whole seconds and tenths, rounded
 // up.
 var stale = regexp.MustCompile(`what other sites stored in the last (\S+) may be missing`)
+
+// unheard is how answers name sites of which they know only what was told before.
+var unheard = regexp.MustCompile(`these sites have not been heard lately, what they stored since may be missing: ([^"]+)`)
 
 // find searches a node for all studies, with the number of instances of each.
 func (n *node) find(ctx context.Context) (a search, err error) {
@@ -98,6 +103,10 @@ func (n *node) find(ctx context.Context) (a search, err error) {
 		return a, err
 	}
 	for _, warning := range answer.Header.Values("Warning") {
+		if m := unheard.FindStringSubmatch(warning); m != nil {
+			a.unheard = strings.Split(m[1], ", ")
+			continue
+		}
 		m := stale.FindStringSubmatch(warning)
 		if m == nil { // that nobody can tell, or that a site is silent
 			a.Known = false

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -244,11 +245,19 @@ func TestTheThirdSiteJoinsBySecondAndTheFounderMayBeLost(t *testing.T) {
 	grace := world(dimsetest.World{Seed: 64, Patients: 2})
 	b.cstore(grace)
 	until(t, "a study is known at the fourth site", func() bool { return d.studies() == studiesOf(grace) })
+	missing := func(want ...string) func() bool {
+		return func() bool {
+			answer, err := d.find(t.Context())
+			return err == nil && slices.Equal(answer.unheard, want)
+		}
+	}
+	until(t, "answers name the site that is away", missing("Mercy"))
 	a.restart()
 	for _, n := range []*node{a, b, c, d} {
 		n.sees("alive", a, b, c, d)
 	}
 	until(t, "the founder catches up", func() bool { return a.studies() == studiesOf(grace) })
+	until(t, "answers name nobody", missing())
 }
 
 func TestARemovedNodeIsRefusedAndServesOnWhatItHolds(t *testing.T) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"time"
 
 	"pelago/cluster/fault"
@@ -17,7 +18,7 @@ import (
 func (n *node) makeEngine() *engine.Engine {
 	find := engine.New(engine.Options{
 		Catalog: n.catalog, Instances: n.distance.reach.Instances(n.archive.Instances()), Issuer: n.config.Site,
-		Identities: n.patients.At(n.config.Site), Node: n.id, Staleness: n.staleness, Alone: holders{n.network}.alone,
+		Identities: n.patients.At(n.config.Site), Node: n.id, Staleness: n.staleness, Unheard: n.unheard, Alone: holders{n.network}.alone,
 		Peers: federate.NewClient(federate.Options{
 			// Questions are short; answers may be long, as what moves bytes.
 			Call: n.network.watch.client(n.network.bulk), Nodes: holders{n.network}.nodes, Reach: holders{n.network}.reach,
@@ -35,6 +36,18 @@ func (n *node) staleness() (time.Duration, bool) {
 		return 0, true
 	}
 	return n.network.group.Staleness()
+}
+
+// unheard names the sites with a node whose journal the network has not heard.
+func (n *node) unheard() []string {
+	var sites []string
+	for _, other := range (holders{n.network}).nodes() {
+		if n.network.group.Unheard(other.ID) {
+			sites = append(sites, other.Site)
+		}
+	}
+	slices.Sort(sites)
+	return slices.Compact(sites)
 }
 
 // makeReconciler makes what compares this node's series with those of others.

@@ -100,6 +100,9 @@ func (c *call) searchWarnings(answer *query.Answer, ignored []string) {
 	case answer.Staleness > 0:
 		c.warn("what other sites stored in the last %s may be missing", (answer.Staleness + tenths - 1).Truncate(tenths))
 	}
+	if len(answer.Unheard) > 0 {
+		c.warn("these sites have not been heard lately, what they stored since may be missing: %s", strings.Join(answer.Unheard, ", "))
+	}
 	for _, tag := range answer.Ignored {
 		c.warn("the matching key %s could not be used", tag)
 	}

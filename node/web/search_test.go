@@ -197,12 +197,13 @@ func TestSearchResources(t *testing.T) {
 func TestSearchSaysWhatMustBeSaidOfTheAnswer(t *testing.T) {
 	s := newSite(t, Options{AE: "PELAGO A"})
 	s.engine.answer = func(query.Query) (*query.Answer, error) {
-		return &query.Answer{Matches: matches(nil), Staleness: 1420 * time.Millisecond, Silent: func() []string { return []string{"north", "so\"uth"} }, Ignored: []dict.Tag{0x00101010}}, nil
+		return &query.Answer{Matches: matches(nil), Staleness: 1420 * time.Millisecond, Unheard: []string{"east", "west"}, Silent: func() []string { return []string{"north", "so\"uth"} }, Ignored: []dict.Tag{0x00101010}}, nil
 	}
 	res := s.get("/dicom-web/studies?multiplevaluematching=true", "")
 	s.body(res, 200)
 	want := []string{
 		`299 PELAGO_A "what other sites stored in the last 1.5s may be missing"`,
+		`299 PELAGO_A "these sites have not been heard lately, what they stored since may be missing: east, west"`,
 		`299 PELAGO_A "the matching key (0010,1010) could not be used"`,
 		`299 PELAGO_A "multiplevaluematching is not supported"`,
 		`299 PELAGO_A "these sites did not answer, their matches may be missing: north, so_uth"`,

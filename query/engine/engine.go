@@ -35,6 +35,9 @@ type Options struct {
 	// Staleness is how old the catalogue may be, false if nobody can tell; nil: it
 	// has all there is.
 	Staleness func() (time.Duration, bool)
+	// Unheard names, ascending, the sites of which the catalogue may lack what they
+	// have stored lately; nil: it has heard of all.
+	Unheard func() []string
 }
 
 // Identities is what was decided about patients' ids. *patients.Patients is one,
@@ -57,6 +60,7 @@ type Engine struct {
 	alone     func() bool
 	ids       Identities
 	staleness func() (time.Duration, bool)
+	unheard   func() []string
 	gate      *semaphore.Weighted // header reads under way
 	started   time.Time
 	settled   atomic.Int64 // since started: when the catalogue last had all that was acknowledged
@@ -77,11 +81,14 @@ func New(o Options) *Engine {
 	if o.Staleness == nil {
 		o.Staleness = func() (time.Duration, bool) { return 0, true }
 	}
+	if o.Unheard == nil {
+		o.Unheard = func() []string { return nil }
+	}
 	if o.Alone == nil {
 		o.Alone = func() bool { return false }
 	}
 	return &Engine{
-		node: o.Node, peers: o.Peers, alone: o.Alone, ids: o.Identities, staleness: o.Staleness,
+		node: o.Node, peers: o.Peers, alone: o.Alone, ids: o.Identities, staleness: o.Staleness, unheard: o.Unheard,
 		catalog: o.Catalog, instances: o.Instances, issuer: o.Issuer, started: time.Now(),
 		gate: semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
 	}
@@ -110,6 +117,7 @@ func (e *Engine) Find(ctx context.Context, q query.Query) (*query.Answer, error)
 		return nil, err
 	}
 	others, known := e.staleness() // before own facts: they are no older than these
+	unheard := e.unheard()
 	if !known {
 		others = query.StalenessUnknown
 	}
@@ -117,7 +125,7 @@ func (e *Engine) Find(ctx context.Context, q query.Query) (*query.Answer, error)
 	if err != nil {
 		return nil, err
 	}
-	answer := &query.Answer{Matches: s.matches(ctx), Staleness: max(own, others), Lags: own > 0, Ignored: s.ignored}
+	answer := &query.Answer{Matches: s.matches(ctx), Staleness: max(own, others), Lags: own > 0, Unheard: unheard, Ignored: s.ignored}
 	if s.asks != nil && s.asks.told {
 		answer.Silent = s.asks.sites
 	}

@@ -563,6 +563,18 @@ func TestStalenessIsTheWorseOfOwnAndOthers(t *testing.T) {
 	}
 }
 
+func TestSitesThatWereNotHeardAreNamed(t *testing.T) {
+	a := twoStudies(t)
+	e := engine.New(engine.Options{Catalog: a.catalog, Instances: a, Unheard: func() []string { return []string{"north"} }})
+	answer, err := e.Find(t.Context(), query.Query{Level: query.Study})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(answer.Unheard, []string{"north"}) || !answer.Partial() {
+		t.Errorf("unheard %q, partial %v", answer.Unheard, answer.Partial())
+	}
+}
+
 func TestProbesOfKeysThatCannotBeUsedAreRefused(t *testing.T) {
 	a := twoStudies(t)
 	e := engine.New(engine.Options{Catalog: a.catalog, Instances: a})

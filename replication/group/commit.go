@@ -11,40 +11,109 @@ import (
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
+	"pelago/replication/freshness"
 )
 
 // CommitIndex returns an index up to which everything is committed that was
 // committed anywhere when it was called, as the leader confirms it with a
 // majority: fault.Unavailable when there is none.
 func (g *Group) CommitIndex(ctx context.Context) (uint64, error) {
+	a, err := g.ask(ctx)
+	return a.Index, err
+}
+
+// ask asks the leader for what committed says, and tells it how long this node has
+// kept what it logged.
+func (g *Group) ask(ctx context.Context) (committed, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.settings.Answer)
 	defer cancel()
+	var kept time.Duration
+	if g.o.Kept != nil {
+		kept = g.o.Kept()
+	}
 	leader := g.Leader()
 	switch leader {
 	case "":
-		return 0, fault.New(fault.Unavailable, "group: no leader is known")
+		return committed{}, fault.New(fault.Unavailable, "group: no leader is known")
 	case g.o.ID:
-		return g.rounds.join(ctx, g.node.CommitIndex)
+		return g.answer(ctx, g.o.ID, kept)
 	}
 	generation, _ := g.node.Generation()
-	path := "/raft/index?" + url.Values{"generation": {strconv.FormatUint(generation, 10)}}.Encode()
+	path := "/raft/index?" + url.Values{
+		"generation": {strconv.FormatUint(generation, 10)}, "kept": {strconv.FormatInt(kept.Milliseconds(), 10)},
+	}.Encode()
 	response, err := g.o.Peers.Do(ctx, leader, http.MethodGet, path, nil)
 	if err != nil {
-		return 0, err
+		return committed{}, err
 	}
 	var a committed
 	if err := readAnswer(response, &a); err != nil {
-		return 0, err
+		return committed{}, err
 	}
 	if now, _ := g.node.Generation(); now != generation {
-		return 0, fault.New(fault.Unavailable, "group: the network's generation has changed")
+		return committed{}, fault.New(fault.Unavailable, "group: the network's generation has changed")
 	}
-	return a.Index, nil
+	return a, nil
 }
 
 // committed answers who asks for the commit index.
 type committed struct {
 	Index uint64 `json:"index"`
+	// Late are the members whose journal the leader has not heard for longer than
+	// heardLimit, with the milliseconds since; −1: [freshness.NotYet].
+	Late map[string]int64 `json:"late,omitempty"`
+}
+
+const (
+	// heardLimit is how long a member's journal may be silent before answers say so
+	// (DESIGN §6).
+	heardLimit = 10 * time.Second
+	// maxKept bounds what a peer may claim to have kept something for.
+	maxKept = 10 * 365 * 24 * time.Hour
+)
+
+// answer confirms leadership and returns what a member is told who has kept
+// something for some time.
+func (g *Group) answer(ctx context.Context, member string, kept time.Duration) (committed, error) {
+	asked, term := time.Now(), g.node.Stats().Term
+	index, err := g.rounds.join(ctx, g.node.CommitIndex)
+	if err != nil {
+		return committed{}, err
+	}
+	g.heard.Note(asked, term, member, asked.Add(-kept))
+	a := committed{Index: index}
+	var others []string
+	for _, m := range g.node.Members() {
+		others = append(others, m.ID)
+	}
+	for node, age := range g.heard.Late(time.Now(), term, heardLimit, others) {
+		if a.Late == nil {
+			a.Late = map[string]int64{}
+		}
+		if a.Late[node] = age.Milliseconds(); age == freshness.NotYet {
+			a.Late[node] = -1
+		}
+	}
+	return a, nil
+}
+
+// late is what Late says, as durations.
+func (a committed) late() map[string]time.Duration {
+	late := make(map[string]time.Duration, len(a.Late))
+	for node, ms := range a.Late {
+		if late[node] = freshness.NotYet; ms >= 0 {
+			late[node] = time.Duration(min(ms, maxKept.Milliseconds())) * time.Millisecond
+		}
+	}
+	return late
+}
+
+// Unheard reports whether the network has not heard a node's journal for so long
+// that what the node has stored since may be missing here; when it began is not
+// told to a moment, but to the pause between two questions to the leader. Of
+// this node it is never so: what it stored it knows.
+func (g *Group) Unheard(node string) bool {
+	return node != g.o.ID && g.silence.Unheard(time.Now(), heardLimit, node)
 }
 
 func (g *Group) serveIndex(w http.ResponseWriter, r *http.Request) {
@@ -52,14 +121,24 @@ func (g *Group) serveIndex(w http.ResponseWriter, r *http.Request) {
 		call.Refuse(w, err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), g.settings.Answer)
-	defer cancel()
-	index, err := g.rounds.join(ctx, g.node.CommitIndex)
+	member, err := callerOf(r)
 	if err != nil {
 		call.Refuse(w, err)
 		return
 	}
-	writeAnswer(w, committed{index})
+	kept, err := strconv.ParseUint(r.URL.Query().Get("kept"), 10, 63)
+	if err != nil {
+		call.Refuse(w, fault.New(fault.Invalid, "group: a question without how long something was kept"))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), g.settings.Answer)
+	defer cancel()
+	a, err := g.answer(ctx, member, time.Duration(min(kept, uint64(maxKept.Milliseconds())))*time.Millisecond)
+	if err != nil {
+		call.Refuse(w, err)
+		return
+	}
+	writeAnswer(w, a)
 }
 
 // AwaitIndex returns once everything up to an index is applied here: for who
@@ -88,14 +167,15 @@ func (g *Group) poll(ctx context.Context) {
 	swept := false
 	for {
 		sent := time.Now()
-		index, err := g.CommitIndex(ctx)
+		a, err := g.ask(ctx)
 		if now, _ := g.node.Generation(); now != generation {
 			generation = now
 			g.tracker.Reset()
 			g.told.Store(0)
 		} else if err == nil {
-			g.tracker.Answered(sent, index)
-			g.told.Store(index)
+			g.tracker.Answered(sent, a.Index)
+			g.silence.Told(sent, a.late())
+			g.told.Store(a.Index)
 			if !swept {
 				swept = g.sweep()
 			}

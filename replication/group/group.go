@@ -41,6 +41,9 @@ type Options struct {
 	// Replaced is called when the catalogue has been replaced by a copy of another
 	// node's: what this node had said ahead of the log is not in it. May be nil.
 	Replaced func()
+	// Kept is how long this node has kept the oldest of what its journal has logged
+	// and the network has not; 0: the network has all. nil: it keeps nothing.
+	Kept func() time.Duration
 	// Observe hears of the log's operations, for metrics; may be nil.
 	Observe func(op raftlog.Operation, took time.Duration, err error)
 }
@@ -117,6 +120,8 @@ type Group struct {
 	copies    copies
 	node      *consensus.Node
 	tracker   freshness.Tracker
+	heard     freshness.Heard // of the members, while this node leads
+	silence   freshness.Silence
 	rounds    rounds
 
 	copying sync.Mutex // held by Bootstrap, over all of it

@@ -253,7 +253,8 @@ type member struct {
 	delay func(file string) time.Duration
 	files int // of checkpoints, or pieces of them, that were asked for
 
-	used   bool // it has run before
+	used   bool         // it has run before
+	kept   atomic.Int64 // what the journal says
 	group  *group.Group
 	cancel context.CancelFunc
 	done   chan error
@@ -394,6 +395,7 @@ func (m *member) open() {
 	g, err := group.Open(group.Options{
 		ID: m.id(), Address: m.port.Address, FS: m.fs, Dir: "data", Catalogue: m.machine, Signer: m.port.Self,
 		Peers: call.NewClient(m.rt), Port: m.port.Port, Log: logger(m.ip), Settings: m.w.settings, Newcomer: !m.used,
+		Kept: func() time.Duration { return time.Duration(m.kept.Load()) },
 	})
 	if err != nil {
 		m.w.t.Fatal(err)

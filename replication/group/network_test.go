@@ -88,6 +88,73 @@ func TestALeaderThatIsCutOffIsReplacedAndTellsNoLies(t *testing.T) {
 	})
 }
 
+// Who stores on while it is cut off is named by the others, who have its journal up
+// to then; whoever leads, and until what it kept is told.
+func TestAJournalThatIsNotHeardIsKnownToBe(t *testing.T) {
+	network(t, group.Settings{}, func(w *world) {
+		w.grow(5, 5)
+		gone := w.other(w.leader())
+		unheard := func(of *member) (by []string) {
+			for _, m := range w.members {
+				if m != of && m.group.Unheard(of.id()) {
+					by = append(by, m.ip)
+				}
+				if m.group.Unheard(m.id()) {
+					w.t.Errorf("%s does not hear itself", m.ip)
+				}
+			}
+			return by
+		}
+		none := func() bool {
+			for _, m := range w.members {
+				if len(unheard(m)) > 0 {
+					return false
+				}
+			}
+			return true
+		}
+		w.until("everybody hears everybody", time.Minute, none)
+		w.part(gone)
+		w.until("all others miss it", time.Minute, func() bool { return len(unheard(gone)) == 4 })
+		w.until("it misses all others", time.Minute, func() bool {
+			for _, m := range w.members {
+				if m != gone && !gone.group.Unheard(m.id()) {
+					return false
+				}
+			}
+			return true
+		})
+		l := w.leader()
+		l.stop()
+		l.start()
+		for range 200 {
+			if missed := unheard(gone); len(missed) < 3 {
+				w.t.Fatalf("during an election only %v miss it", missed)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if w.leader() == l {
+			w.t.Fatal("there was no election")
+		}
+		w.until("who was restarted misses it too", time.Minute, func() bool { return len(unheard(gone)) == 4 })
+		gone.kept.Store(int64(time.Hour))
+		w.heal()
+		w.until("it hears the others", time.Minute, func() bool {
+			for _, m := range w.members {
+				if gone.group.Unheard(m.id()) {
+					return false
+				}
+			}
+			return true
+		})
+		if missed := unheard(gone); len(missed) != 4 {
+			w.t.Errorf("while it has something to tell only %v miss it", missed)
+		}
+		gone.kept.Store(0)
+		w.until("nobody is missed", time.Minute, none)
+	})
+}
+
 // A node of a newer version must not stop all others by what they cannot apply.
 func TestWhatTheLeaderCannotApplyIsNotProposed(t *testing.T) {
 	network(t, group.Settings{}, func(w *world) {

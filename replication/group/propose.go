@@ -20,8 +20,8 @@ import (
 	"pelago/replication/raftlog"
 )
 
-// maxAnswer bounds answers that are a few numbers, in bytes.
-const maxAnswer = 4 << 10
+// maxAnswer bounds answers that are a few numbers, or one a member, in bytes.
+const maxAnswer = 64 << 10
 
 // Propose puts an entry into the order, through the leader wherever it is, and
 // returns its index once it is committed and applied here. The error is

@@ -56,6 +56,7 @@ type Journal struct {
 	unmarked  uint64        // instances from this local number on may be neither logged nor marked; 0: all are
 	left      uint64        // least local number of a series that was left out of the log; 0: none was
 	leftFacts uint64        // facts that were left out
+	lacking   time.Time     // since when the log has lacked something, when it does
 	wakeAt    time.Time     // when Run wakes by itself; zero: not before it is told
 	changed   chan struct{} // closed and replaced when something has landed
 	ended     error         // set when Run has ended
@@ -84,7 +85,7 @@ func Open(db *pebble.DB, c *catalog.Catalog, o Options) (*Journal, error) {
 	}
 	j := &Journal{
 		o: o, db: db, catalog: c, wake: make(chan struct{}, 1), more: make(chan struct{}, 1),
-		series: newCoalescer(), changed: make(chan struct{}), state: newState(),
+		series: newCoalescer(), changed: make(chan struct{}), state: newState(), lacking: time.Now(),
 	}
 	value, closer, err := db.Get(stateKey)
 	switch {
@@ -109,13 +110,13 @@ func Open(db *pebble.DB, c *catalog.Catalog, o Options) (*Journal, error) {
 
 // readRows reads the batches that are kept and checks their chain.
 func (j *Journal) readRows() error {
-	number, previous := j.state.oldest, [hashBytes]byte{}
+	number, previous, now := j.state.oldest, [hashBytes]byte{}, time.Now()
 	err := j.each(number, func(at uint64, r row, b *catalog.Batch) error {
 		if at != number || b.Number != number || b.Incarnation != j.state.incarnation || b.Node != j.o.Node ||
 			number > j.state.oldest && r.previous != previous {
 			return fault.New(fault.Corrupt, "journal: batch %d does not follow the one before", number)
 		}
-		j.rows = append(j.rows, kept{number, r.previous, r.hash, len(b.Facts)})
+		j.rows = append(j.rows, kept{number, r.previous, r.hash, len(b.Facts), now})
 		number, previous = number+1, r.hash
 		return nil
 	})
@@ -209,7 +210,7 @@ func (j *Journal) begin(seen uint64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.state, j.rows, j.committed = next, nil, 0
-	j.unmarked, j.left, j.leftFacts, j.announced = 1, 0, 0, false
+	j.unmarked, j.left, j.leftFacts, j.announced, j.lacking = 1, 0, 0, false, time.Now()
 	j.renumber, j.retell = nil, false
 	j.series.forget()
 	return nil

@@ -1,6 +1,10 @@
 package journal
 
-import "pelago/replication/catalog"
+import (
+	"time"
+
+	"pelago/replication/catalog"
+)
 
 // kept is what is remembered of a batch whose row is kept.
 type kept struct {
@@ -8,6 +12,7 @@ type kept struct {
 	previous [hashBytes]byte
 	hash     [hashBytes]byte
 	facts    int
+	logged   time.Time // at the latest; since this process knows it
 }
 
 // verdict says how the committed cursor of this node and its log agree.

@@ -11,7 +11,7 @@ func TestTheCursorTellsWhatTheNetworkLacks(t *testing.T) {
 	h := func(n byte) [hashBytes]byte { return [hashBytes]byte{n} }
 	// Incarnation 2, batches 4 to 6 are kept of 1 to 6.
 	s := state{incarnation: 2, oldest: 4, next: 7, last: h(6)}
-	rows := []kept{{4, h(3), h(4), 1}, {5, h(4), h(5), 1}, {6, h(5), h(6), 1}}
+	rows := []kept{{number: 4, previous: h(3), hash: h(4)}, {number: 5, previous: h(4), hash: h(5)}, {number: 6, previous: h(5), hash: h(6)}}
 	at := func(incarnation, number uint64, hash byte) catalog.Cursor {
 		return catalog.Cursor{Incarnation: incarnation, Number: number, Hash: h(hash)}
 	}
@@ -25,7 +25,7 @@ func TestTheCursorTellsWhatTheNetworkLacks(t *testing.T) {
 		v     verdict
 	}{
 		{"nothing was ever logged", at(0, 0, 0), false, newState(), nil, 1, fits},
-		{"nothing is known, all is kept", at(0, 0, 0), false, state{incarnation: 1, oldest: 1, next: 2, last: h(1)}, []kept{{1, h(0), h(1), 1}}, 1, fits},
+		{"nothing is known, all is kept", at(0, 0, 0), false, state{incarnation: 1, oldest: 1, next: 2, last: h(1)}, []kept{{number: 1, previous: h(0), hash: h(1)}}, 1, fits},
 		{"nothing is known, not all is kept", at(0, 0, 0), false, s, rows, 4, behind},
 		{"an earlier incarnation is known, not all of this is kept", at(1, 90, 90), true, s, rows, 4, behind},
 		{"an earlier incarnation is known, all of this is kept", at(1, 90, 90), true, state{incarnation: 2, oldest: 1, next: 1}, nil, 1, fits},

@@ -114,6 +114,9 @@ func TestCutOffForDaysTheJournalKeepsNoMoreThanItMust(t *testing.T) {
 		if st.Logged > maxBacklog || st.Committed != 0 || !st.Left || st.Failing == nil {
 			t.Errorf("after %d days cut off: %+v, want at most %d batches", days, st, maxBacklog)
 		}
+		if kept, most := n.j.Kept(), time.Duration(days)*24*time.Hour; kept > most || kept < most-time.Minute {
+			t.Errorf("after %d days cut off it has kept something for %v", days, kept)
+		}
 		if limit := int(time.Duration(days) * 24 * time.Hour / (maxPause / 2)); o.proposals > limit+retryBudget {
 			t.Errorf("%d proposals in vain, want at most %d", o.proposals, limit)
 		}
@@ -146,6 +149,9 @@ func TestCutOffForDaysTheJournalKeepsNoMoreThanItMust(t *testing.T) {
 		cut = false
 		n.drained(t)
 		o.agree(t, s, "healed")
+		if kept := n.j.Kept(); kept != 0 {
+			t.Errorf("healed, and something is kept for %v", kept)
+		}
 		if after := o.proposals - before; after > maxBacklog+10 {
 			t.Errorf("%d proposals after healing", after)
 		}
@@ -393,6 +399,9 @@ func TestACopiedCatalogueIsToldAgain(t *testing.T) {
 			o.fortune = nil
 			n.drained(t)
 			o.agree(t, s, "healed")
+			if kept := n.j.Kept(); kept != 0 {
+				t.Errorf("healed, and something is kept for %v", kept)
+			}
 		})
 	}
 }

@@ -50,6 +50,9 @@ func (j *Journal) round(ctx context.Context, s Source) (more bool, err error) {
 	defer j.mu.Unlock()
 	for _, p := range series {
 		if p.fate == left && p.lowest != noNumber { // without a number it is in the log already
+			if !j.lacksLocked() {
+				j.lacking = time.Now()
+			}
 			j.left = least(j.left, p.lowest)
 			j.leftFacts++
 		}
@@ -137,7 +140,7 @@ func (j *Journal) log(series []*pending) error {
 		if err := b.Set(batchKey(next.next), r.encode(), nil); err != nil {
 			return fmt.Errorf("journal: log batch: %w", err)
 		}
-		added = append(added, kept{next.next, r.previous, r.hash, n})
+		added = append(added, kept{next.next, r.previous, r.hash, n, time.Now()})
 		next.next, next.last, rest = next.next+1, r.hash, rest[n:]
 	}
 	if len(added) == 0 {

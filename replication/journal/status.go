@@ -1,6 +1,9 @@
 package journal
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Status is how far a journal is, for operators.
 type Status struct {
@@ -48,6 +51,30 @@ func (j *Journal) pendingLocked() uint64 {
 	}
 	return n
 }
+
+// Kept is how long this node has kept from the network what it has logged, or had
+// no room to log; 0: the network has all of it. What a process before this one
+// logged counts from its start.
+func (j *Journal) Kept() time.Duration {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var since time.Time
+	if j.lacksLocked() {
+		since = j.lacking
+	}
+	i := slices.IndexFunc(j.rows, func(r kept) bool { return r.number > j.committed })
+	if i >= 0 && (since.IsZero() || j.rows[i].logged.Before(since)) {
+		since = j.rows[i].logged
+	}
+	if since.IsZero() {
+		return 0
+	}
+	return time.Since(since)
+}
+
+// lacksLocked reports whether there is something that the log has not, and that
+// does not wait to be coalesced.
+func (j *Journal) lacksLocked() bool { return j.left != 0 || j.unmarked != 0 || !j.announced }
 
 // Rejected is the number of facts that the catalogue refused as invalid since
 // the start: a fault of the Source.
