@@ -83,8 +83,9 @@ var stale = regexp.MustCompile(`what other sites stored in the last (\S+) may be
 // unheard is how answers name sites of which they know only what was told before.
 var unheard = regexp.MustCompile(`these sites have not been heard lately, what they stored since may be missing: ([^"]+)`)
 
-// find searches a node for all studies, with the number of instances of each.
-func (n *node) find(ctx context.Context) (a search, err error) {
+// find searches a node for all studies, with the number of instances of each; more
+// are header fields, each followed by its value.
+func (n *node) find(ctx context.Context, more ...string) (a search, err error) {
 	a.Known, a.Versions = true, map[string]uint64{}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, n.HTTP()+"/dicom-web/studies?includefield=00201208&limit=10000", nil)
 	if err != nil {
@@ -92,6 +93,9 @@ func (n *node) find(ctx context.Context) (a search, err error) {
 	}
 	r.Header.Set("Authorization", "Bearer "+n.Token())
 	r.Header.Set("Accept", "application/dicom+json")
+	for i := 0; i < len(more); i += 2 {
+		r.Header.Add(more[i], more[i+1])
+	}
 	a.Asked = time.Now()
 	answer, err := http.DefaultClient.Do(r)
 	if err != nil {

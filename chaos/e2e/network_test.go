@@ -149,6 +149,16 @@ func TestASiteJoinsWithOneCommandAndStaysAMember(t *testing.T) {
 			return m[a.id()].Address == a.Peer() && m[b.id()].Address == b.Peer()
 		})
 	}
+	// Who has stored at one site may insist on reading it at the other.
+	for i := range 5 {
+		last := world(dimsetest.World{Seed: uint64(630 + i), Patients: 1})
+		b.cstore(last)
+		all += studiesOf(last)
+		got, err := a.find(t.Context(), "Pelago-After", b.id())
+		if want := int(all + studiesOf(more)); err != nil || got.studies != want {
+			t.Errorf("after what Grace has acknowledged Mercy lists %d studies, want %d: %v", got.studies, want, err)
+		}
+	}
 	a.verifyClean()
 	b.verifyClean()
 }

@@ -71,6 +71,7 @@ func (n *node) makeFaces() (*faces, error) {
 	}
 	dicomweb, err := web.New(n.distance.reach, n.archive, find, web.Options{
 		AE: c.DICOM.AE, Origins: c.HTTP.Origins, Login: guard, Audit: n.trail, Metric: requests{n.metrics.Web(), n.log}, Log: n.log,
+		Node: n.id, After: n.after,
 		Arrivals: n.archive.Journal(), TempDir: c.Data, // not the system's, which may be memory
 	})
 	if err != nil {

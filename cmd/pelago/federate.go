@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -27,7 +28,16 @@ func (n *node) makeEngine() *engine.Engine {
 	n.network.peers.Handle("/query/", n.network.readers(federate.NewHandler(federate.HandlerOptions{
 		Local: find, Asked: n.trail.asked, Log: n.log,
 	})))
+	n.network.peers.Handle("/journal/", n.network.readers(n.archive.Journal().Handler()))
 	return find
+}
+
+// after waits until what a node has stored is known here.
+func (n *node) after(ctx context.Context, node string) error {
+	if _, known := n.network.registry.Member(node); !known && node != n.id {
+		return fault.New(fault.Invalid, "%q is no node of this network", node)
+	}
+	return n.archive.Journal().After(ctx, node, n.network.watch.client(n.network.short))
 }
 
 // staleness is how old the catalogue may be; one that nobody shares is never old.

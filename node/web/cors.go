@@ -10,8 +10,8 @@ import (
 // If-None-Match are for bulk data and metadata.
 const (
 	corsMethods = "GET, HEAD, POST, OPTIONS"
-	corsHeaders = "Accept, Accept-Encoding, Accept-Language, Authorization, Cache-Control, Content-Type, If-Match, If-Modified-Since, If-None-Match, If-Range, Pragma, Range, X-Requested-With"
-	corsExposed = "Accept-Ranges, Content-Encoding, Content-Length, Content-Location, Content-Range, Content-Type, ETag, Location, Retry-After, Warning"
+	corsHeaders = "Accept, Accept-Encoding, Accept-Language, Authorization, Cache-Control, Content-Type, If-Match, If-Modified-Since, If-None-Match, If-Range, Pelago-After, Pragma, Range, X-Requested-With"
+	corsExposed = "Accept-Ranges, Content-Encoding, Content-Length, Content-Location, Content-Range, Content-Type, ETag, Location, Pelago-Written, Retry-After, Warning"
 	corsMaxAge  = "86400"
 )
 

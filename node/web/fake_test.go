@@ -315,7 +315,7 @@ func (s *site) do(method, path, accept string, body io.Reader, more ...string) *
 		r.Header.Set("Accept", accept)
 	}
 	for i := 0; i+1 < len(more); i += 2 {
-		r.Header.Set(more[i], more[i+1])
+		r.Header.Add(more[i], more[i+1])
 	}
 	res, err := s.client.RoundTrip(r)
 	if err != nil {

@@ -204,6 +204,9 @@ func (c *call) run(turn *gate, serve func(*call) error) error {
 		return err
 	}
 	defer turn.leave()
+	if err := c.after(); err != nil {
+		return err
+	}
 	return serve(c)
 }
 

@@ -98,6 +98,12 @@ type Options struct {
 	Limits  Limits
 
 	Arrivals Arrivals // nil: nobody is told
+	// Node is this node's id, which who has stored here names to other nodes (or to
+	// this one) to read what it has written; "" = it is not told.
+	Node string
+	// After returns once this node knows what another had acknowledged before the
+	// call; nil: nobody may ask for that.
+	After func(ctx context.Context, node string) error
 
 	Login  Login        // nil: everyone is anonymous and may do everything
 	Audit  Auditor      // nil: nothing is recorded

@@ -77,6 +77,9 @@ func (s *storing) respond() error {
 	if status == http.StatusServiceUnavailable {
 		s.w.Header().Set("Retry-After", retryAfter)
 	}
+	if len(s.stored) > 0 && s.options.Node != "" {
+		s.w.Header().Set(writtenHeader, s.options.Node)
+	}
 	return s.sendDocument(s.form, status, ds)
 }
 

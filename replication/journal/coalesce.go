@@ -303,6 +303,36 @@ func (c *coalescer) settled(sequence uint64) (bool, error) {
 	return true, failed
 }
 
+// hasten has what is not logged of the numbers up to one logged soon.
+func (c *coalescer) hasten(to uint64, now time.Time) {
+	for _, p := range c.dirty {
+		if soon := later(now, p.sent.Add(minGap)); p.lowest <= to && p.failed == nil && soon.Before(p.due) {
+			p.due = soon
+		}
+	}
+}
+
+// logged reports whether logged facts cover all numbers up to one or, with an
+// error, cannot for now. What is left out of the log is not its to know.
+func (c *coalescer) logged(to uint64) (bool, error) {
+	for _, p := range c.flying {
+		if p.lowest <= to {
+			return false, nil
+		}
+	}
+	done := true
+	for _, p := range c.dirty {
+		if p.lowest > to {
+			continue
+		}
+		done = false
+		if p.failed != nil {
+			return false, p.failed
+		}
+	}
+	return done, nil
+}
+
 // lowest returns the least local number that no logged fact covers, of what is
 // not flying; noNumber when all are.
 func (c *coalescer) lowest() uint64 {

@@ -34,6 +34,15 @@ func (a *arrivals) Pop() any {
 	return last
 }
 
+// highest returns the highest number that has come.
+func (c *cursor) highest() uint64 {
+	highest := c.base
+	for _, a := range c.ahead {
+		highest = max(highest, a.number)
+	}
+	return highest
+}
+
 // come notes a number.
 func (c *cursor) come(number uint64, now time.Time) {
 	switch {

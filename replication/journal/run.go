@@ -181,8 +181,8 @@ func (j *Journal) announce(ctx context.Context, s Source) error {
 	j.unmarked = 0
 	if whole {
 		j.announced = true
-		j.notifyLocked()
 	}
+	j.notifyLocked()
 	return nil
 }
 
