@@ -1,8 +1,6 @@
 package main
 
 import (
-	"time"
-
 	"pelago/cluster/fault"
 	"pelago/dimse/dict"
 	"pelago/node/audit"
@@ -27,14 +25,6 @@ func (n *node) makeEngine() *engine.Engine {
 		Local: find, Asked: n.trail.asked, Log: n.log,
 	})))
 	return find
-}
-
-// staleness is how old the catalogue may be; one that nobody shares is never old.
-func (n *node) staleness() (time.Duration, bool) {
-	if len(holders{n.network}.Others()) == 0 {
-		return 0, true
-	}
-	return n.network.group.Staleness()
 }
 
 // makeReconciler makes what compares this node's series with those of others.

@@ -72,6 +72,9 @@ func statusRows(st admin.Status) [][]string {
 		{"repair", fmt.Sprintf("%d queued, %d running", st.Repair.Queued, st.Repair.Running)},
 		{"sites that may be lost", fmt.Sprint(st.SurvivesSites)},
 	}
+	if st.Refuses != "" {
+		rows = append(rows, []string{"refuses images", st.Refuses})
+	}
 	for _, trouble := range []struct {
 		name, text string
 		n          int

@@ -98,6 +98,9 @@ type Options struct {
 	Limits  Limits
 
 	Arrivals Arrivals // nil: nobody is told
+	// Takes says why no instance is taken in, with an [archive.Closed]; nil, or an
+	// error of nil: they are. Asked for each request.
+	Takes func() error
 
 	Login  Login        // nil: everyone is anonymous and may do everything
 	Audit  Auditor      // nil: nothing is recorded
