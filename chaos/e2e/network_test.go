@@ -337,6 +337,9 @@ func TestAWitnessVotesAndKeepsNoImages(t *testing.T) {
 	if found := w.qido("/dicom-web/studies", "0020000D"); uint64(len(found)) != studiesOf(all) {
 		t.Errorf("the witness finds %d studies", len(found))
 	}
+	if got := w.qido("/dicom-web/studies?StudyInstanceUID="+all[0].study, "00080056"); len(got) != 1 || got[0] != "UNAVAILABLE" {
+		t.Errorf("availability at the witness: %q", got)
+	}
 	answer := w.do(http.MethodGet, "/dicom-web/studies/"+all[0].study, nil, http.Header{"Accept": {asStored}})
 	if text := string(readAll(t, answer)); answer.StatusCode != http.StatusServiceUnavailable || text != why+"\n" {
 		t.Errorf("a retrieve at the witness: %d %q", answer.StatusCode, text)

@@ -22,7 +22,7 @@ func (g *Group) CommitIndex(ctx context.Context) (uint64, error) {
 	leader := g.Leader()
 	switch leader {
 	case "":
-		return 0, fault.New(fault.Unavailable, "group: no leader is known")
+		return 0, fault.New(fault.Unavailable, "group: no leader is known: nothing is decided without a majority of the voters")
 	case g.o.ID:
 		return g.rounds.join(ctx, g.node.CommitIndex)
 	}

@@ -87,7 +87,7 @@ func (g *Group) awaitLeader(ctx context.Context, refused string) (string, error)
 			if leader != "" {
 				return leader, nil
 			}
-			return "", fault.New(fault.Unavailable, "group: no leader is known")
+			return "", fault.New(fault.Unavailable, "group: no leader is known: nothing is decided without a majority of the voters")
 		case <-ctx.Done():
 			return "", fault.New(fault.KindOf(ctx.Err()), "group: no leader is known: %w", ctx.Err())
 		}

@@ -130,7 +130,7 @@ function showCards(s) {
   const heard = nodes.filter(n => n.state !== 'silent').length;
   const behind = s.commit_index - s.applied_index;
   const cards = [
-    ['Nodes heard', `${heard} of ${nodes.length}`, plural(s.sites.length, 'site') + ', ' + plural(nodes.filter(n => n.voter).length, 'voter'), heard < nodes.length ? 'bad' : ''],
+    ['Nodes heard', `${heard} of ${nodes.length}`, plural(s.sites.filter(site => site.state !== 'removed').length, 'site') + ', ' + plural(nodes.filter(n => n.voter).length, 'voter'), heard < nodes.length ? 'bad' : ''],
     ['Staleness', duration(s.staleness_seconds), behind > 0 ? plural(behind, 'entry', 'entries') + ' to apply' : 'entry ' + count(s.applied_index),
       s.staleness_seconds < 0 || s.staleness_seconds > FALLS_BACK ? 'warn' : ''],
     ['Journal', count(s.pending_journal), 'facts that others do not know yet'],
@@ -147,6 +147,7 @@ function showCards(s) {
 }
 
 function role(n) {
+  if (n.state === 'removed') return '–';
   const words = [];
   if (n.leader) words.push('leader');
   else if (n.voter) words.push('voter');
