@@ -15,6 +15,7 @@ import (
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 	"pelago/cluster/port"
 	"pelago/replication/consensus"
 	"pelago/replication/raftlog"
@@ -145,7 +146,7 @@ func (g *Group) whileLeader(ctx context.Context, leader string) (context.Context
 					continue
 				}
 			}
-			wait(ctx, time.Second) // for an answer that is on its way
+			pause.For(ctx, time.Second) // for an answer that is on its way
 			cancel()
 			return
 		}
