@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,7 +16,10 @@ import (
 	"time"
 
 	"pelago/chaos/proc"
+	"pelago/cluster/fault"
+	"pelago/dimse"
 	"pelago/dimse/dimsetest"
+	"pelago/dimse/scu"
 	"pelago/node/admin"
 )
 
@@ -293,6 +298,10 @@ func TestARemovedNodeIsRefusedAndServesOnWhatItHolds(t *testing.T) {
 		t.Fatalf("drain: %+v, %v", r, err)
 	}
 	b.sees("drained", c)
+	if r, err := a.Command(t.Context(), "drain", "--undo", "--data", a.Data(), id); err != nil || r.Code != 0 {
+		t.Fatalf("drain --undo: %+v, %v", r, err)
+	}
+	c.sees("alive", c)
 	if r, err := a.Command(t.Context(), "remove", "--data", a.Data(), id[:8]); err != nil || r.Code != 0 {
 		t.Fatalf("remove: %+v, %v", r, err)
 	}
@@ -328,17 +337,115 @@ func TestARemovedNodeIsRefusedAndServesOnWhatItHolds(t *testing.T) {
 	}
 }
 
-func TestAWitnessVotesAndMayNotSign(t *testing.T) {
+func TestAWitnessVotesAndKeepsNoImages(t *testing.T) {
 	a := start(t, at("Mercy"))
 	b := start(t, joining("Grace", a, a.token()))
 	w := start(t, joining("Tower", b, b.token()), func(o *proc.Options) { o.Args = append(o.Args, "--witness") })
 	id := w.id()
 	until(t, "it votes", func() bool { return a.members()[id].Voter && b.members()[id].Voter })
-	for _, n := range []*node{a, b} {
+	for _, n := range []*node{a, b, w} {
 		if m := n.members()[id]; !m.Witness || m.Signs {
 			t.Errorf("%+v", m)
 		}
 	}
+	const why = "this node is a witness: it votes, and keeps no images"
+	all := world(dimsetest.World{Seed: 67, Patients: 2})
+	a.cstore(all)
+	until(t, "the witness knows the studies", func() bool { return w.studies() == studiesOf(all) })
+	w.refuses(all[0], why)
+	if found := w.qido("/dicom-web/studies", "0020000D"); uint64(len(found)) != studiesOf(all) {
+		t.Errorf("the witness finds %d studies", len(found))
+	}
+	if got := w.qido("/dicom-web/studies?StudyInstanceUID="+all[0].study, "00080056"); len(got) != 1 || got[0] != "UNAVAILABLE" {
+		t.Errorf("availability at the witness: %q", got)
+	}
+	answer := w.do(http.MethodGet, "/dicom-web/studies/"+all[0].study, nil, http.Header{"Accept": {asStored}})
+	if text := string(readAll(t, answer)); answer.StatusCode != http.StatusServiceUnavailable || text != why+"\n" {
+		t.Errorf("a retrieve at the witness: %d %q", answer.StatusCode, text)
+	}
+	status := func() (s admin.Status) {
+		w.call(http.MethodGet, "/api/status", nil, &s)
+		return s
+	}
+	if s := status(); s.Refuses != why || s.Studies != studiesOf(all) || s.HotBytes+s.CachedBytes+s.BulkBytes != 0 {
+		t.Errorf("the witness's status: %+v", s)
+	}
+	r, err := w.Command(t.Context(), "status", "--data", w.Data())
+	if err != nil || r.Code != 0 || !strings.Contains(r.Stdout, why) || !strings.Contains(r.Stdout, "this,voter,witness") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	w.stop() // it was decided when it joined, whatever is said later
+	w.Change(func(o *proc.Options) { o.Args = nil })
+	w.restart()
+	w.refuses(all[0], why)
+	a.cget(all).same(t, "C-GET at the node that took them in", all)
+}
+
+// refuses checks that a node takes an instance in by no face, and says why.
+func (n *node) refuses(in instance, why string) {
+	n.t.Helper()
+	sender := scu.NewSender(n.target("E2E"), kinds([]instance{in}), 1)
+	if status, err := sender.Store(n.t.Context(), in.outgoing(), scu.Originator{}); !fault.Is(err, fault.Unsupported) {
+		n.t.Errorf("C-STORE: status %v, %v", status, err)
+	}
+	if err := sender.Close(n.t.Context()); err != nil {
+		n.t.Error(err)
+	}
+	if log := n.Log(); !strings.Contains(log, "storage is not accepted") || !strings.Contains(log, why) {
+		n.t.Error("the log does not say why storage is not accepted")
+	}
+	answer := n.do(http.MethodPost, "/dicom-web/studies", bytes.NewReader(in.file), http.Header{"Content-Type": {"application/dicom"}})
+	if text := string(readAll(n.t, answer)); answer.StatusCode != http.StatusServiceUnavailable || text != why+"\n" {
+		n.t.Errorf("STOW-RS: %d %q", answer.StatusCode, text)
+	}
+	r, err := n.Command(n.t.Context(), "import", "--data", n.Data(), writeFile(n.t, in))
+	if err != nil || r.Code != 1 || !strings.Contains(r.Stderr, why) {
+		n.t.Errorf("import: %+v, %v", r, err)
+	}
+}
+
+// writeFile writes an instance to a file and returns its name.
+func writeFile(t testing.TB, in instance) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "one.dcm")
+	if err := os.WriteFile(name, in.file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestADrainedNodeTakesNothingInAndServesWhatItHolds(t *testing.T) {
+	a := start(t, at("Mercy"))
+	b := start(t, joining("Grace", a, a.token()))
+	all := world(dimsetest.World{Seed: 68, Patients: 2})
+	before, after := all[:len(all)/2], all[len(all)/2:]
+	b.cstore(before)
+	sender := scu.NewSender(b.target("E2E"), kinds(all), 1)
+	if status, err := sender.Store(t.Context(), before[0].outgoing(), scu.Originator{}); err != nil || status != 0 {
+		t.Fatalf("status %v, %v", status, err)
+	}
+	drain := func(args ...string) {
+		t.Helper()
+		if r, err := a.Command(t.Context(), append([]string{"drain", "--data", a.Data(), b.id()}, args...)...); err != nil || r.Code != 0 {
+			t.Fatalf("drain: %+v, %v", r, err)
+		}
+	}
+	drain()
+	b.sees("drained", b)
+	status, err := sender.Store(t.Context(), after[0].outgoing(), scu.Originator{})
+	refused := new(dimse.StatusError)
+	if status != dimse.OutOfResources || !errors.As(err, &refused) || refused.Comment != "this node is drained: it takes nothing in" {
+		t.Errorf("C-STORE on an association from before: %v, %v", status, err)
+	}
+	if err := sender.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	b.refuses(after[0], "this node is drained: it takes nothing in")
+	b.cget(before).same(t, "C-GET from the drained node", before)
+	drain("--undo")
+	b.sees("alive", b)
+	b.cstore(after)
+	b.cget(all).same(t, "C-GET once it takes things in again", all)
 }
 
 func TestStrangersAtThePortBetweenNodesGetNowhere(t *testing.T) {

@@ -127,7 +127,7 @@ func TestThePageShowsTheOtherSites(t *testing.T) {
 // manySites is the status of a network in which something is amiss.
 func manySites() *admin.Status {
 	members := []admin.Member{
-		{Node: "n7kq2vd5ahp3mzxw", Site: "Sankt Anna", Address: "10.1.0.5:7700", Self: true, Voter: true, Capacity: 8e12, Used: 5.2e12, AppliedIndex: 48_211},
+		{Node: "n7kq2vd5ahp3mzxw", Site: "Sankt Anna", Address: "10.1.0.5:7700", Self: true, Voter: true, Drained: true, Capacity: 8e12, Used: 5.2e12, AppliedIndex: 48_211},
 		{Node: "b2xw6tfj4r9cqe8s", Site: "Sankt Anna", Address: "10.1.0.6:7700", Alive: true, Capacity: 8e12, Used: 4.1e12, AppliedIndex: 48_211, RoundTrip: 300 * time.Microsecond},
 		{Node: "c5mdyh7u3kzn2vqa", Site: "Riverside General", Address: "pacs.riverside.example:7700", Alive: true, Voter: true, Capacity: 30e12, Used: 25.5e12, AppliedIndex: 48_211, RoundTrip: 42 * time.Millisecond},
 		{Node: "d8pfu3w5xgj6rbte", Site: "Hôpital du Lac", Address: "10.3.0.5:7700", Alive: true, Voter: true, Capacity: 16e12, Used: 15.4e12, AppliedIndex: 48_102, RoundTrip: 81 * time.Millisecond},
@@ -145,7 +145,7 @@ func manySites() *admin.Status {
 		AppliedIndex: from.AppliedIndex, CommitIndex: from.CommitIndex, StalenessSeconds: from.StalenessSeconds(),
 		Sites: admin.SitesOf(members, from), Patients: 310_422, Studies: 1_204_551, Series: 5_910_238, Instances: 402_118_907,
 		ProtectedStudies: 1_204_498, PendingJournal: 12, SurvivesSites: 2, Repair: admin.Repair{Queued: 41, Running: 2},
-		Version: "v0.3.0", UptimeSeconds: 1_209_600, AE: "PELAGO", StagingBytes: 1_800_000_000, BulkBytes: 5_198_200_000_000,
+		Refuses: "this node is drained: it takes nothing in", Version: "v0.3.0", UptimeSeconds: 1_209_600, AE: "PELAGO", StagingBytes: 1_800_000_000, BulkBytes: 5_198_200_000_000,
 		HotBytes: 4_700_000_000_000, CachedBytes: 498_200_000_000, FreeBytes: 2_800_000_000_000, Quarantined: 3, PendingCommitment: 7,
 		Transfers: []admin.Transfer{
 			{Kind: "images", Incoming: true, Node: members[2].Node, Calls: 3, Bytes: 141_000_000, Seconds: 12.4},
@@ -226,13 +226,15 @@ func TestThePageTellsWhatNeedsAttention(t *testing.T) {
 	ctx, p := openPage(t, pageOf(t, func() (*admin.Status, error) { return manySites(), nil }))
 	for _, words := range []string{
 		"Site Island clinic is not heard.", "43 repairs to do.", "3 instances in quarantine", "Task syslog: audit.syslog: connection refused",
+		"Images are refused: this node is drained: it takes nothing in.",
 	} {
 		shows(ctx, t, p, "#attention-list", words)
 	}
-	shows(ctx, t, p, "#health", "4 things to look at.")
+	shows(ctx, t, p, "#health", "5 things to look at.")
 	shows(ctx, t, p, "#sites tbody", "109 entries\n27 s")
 	shows(ctx, t, p, "#sites tbody", "1,061 entries\nnot known")
 	shows(ctx, t, p, "#leader", "Riverside General")
+	shows(ctx, t, p, "#role", "voter")
 	shows(ctx, t, p, "#transfers tbody", "141 MB")
 	shows(ctx, t, p, "#cards", "4.7 TB\nof our own, 498 GB of others")
 	untroubled(t, p)

@@ -3,6 +3,7 @@ package port
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 
@@ -68,6 +69,9 @@ func DialJoin(ctx context.Context, dial func(ctx context.Context, network, addre
 func dialError(s Service, err error) error {
 	if fault.KindOf(err) != fault.Other {
 		return fmt.Errorf("port: dial %s: %w", s, err)
+	}
+	if plain := (tls.RecordHeaderError{}); errors.As(err, &plain) {
+		return fault.New(fault.Unavailable, "port: dial %s: what answers there is no port between nodes: %w", s, err)
 	}
 	return fault.New(fault.Unavailable, "port: dial %s: %w", s, err)
 }

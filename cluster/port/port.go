@@ -11,6 +11,7 @@ import (
 
 	"pelago/cluster/authority"
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 )
 
 // Service is a protocol on the port, named as in ALPN (RFC 7301). A connection
@@ -110,7 +111,7 @@ func (p *Port) Run(ctx context.Context, l net.Listener) error {
 	defer p.close()
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	defer l.Close()
-	for pause := time.Duration(0); ; {
+	for rest := time.Duration(0); ; {
 		conn, err := l.Accept()
 		switch {
 		case ctx.Err() != nil:
@@ -119,16 +120,16 @@ func (p *Port) Run(ctx context.Context, l net.Listener) error {
 			}
 			return nil
 		case isTemporary(err): // out of files: connections that end make room
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			rest = min(max(2*rest, 5*time.Millisecond), time.Second)
 			p.refusals.add("", "", err)
-			if !sleep(ctx, pause) {
+			if !pause.For(ctx, rest) {
 				return nil
 			}
 			continue
 		case err != nil:
 			return fault.New(fault.Unavailable, "port: accept: %w", err)
 		}
-		pause = 0
+		rest = 0
 		k, err := p.admit(conn)
 		if err != nil {
 			p.refusals.add(remote(conn), "", err)
@@ -207,15 +208,4 @@ func (p *Port) Peers() []string {
 func isTemporary(err error) bool {
 	var t interface{ Temporary() bool }
 	return errors.As(err, &t) && t.Temporary()
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"slices"
-	"time"
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dict"
@@ -38,14 +37,6 @@ func (n *node) after(ctx context.Context, node string) error {
 		return fault.New(fault.Invalid, "%q is no node of this network", node)
 	}
 	return n.archive.Journal().After(ctx, node, n.network.watch.client(n.network.short))
-}
-
-// staleness is how old the catalogue may be; one that nobody shares is never old.
-func (n *node) staleness() (time.Duration, bool) {
-	if len(holders{n.network}.Others()) == 0 {
-		return 0, true
-	}
-	return n.network.group.Staleness()
 }
 
 // unheard names the sites with a node whose journal the network has not heard.

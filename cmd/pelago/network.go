@@ -96,6 +96,9 @@ func (w *network) open(c config.Config) (err error) {
 	if err != nil {
 		return err
 	}
+	if w.place.Witness && !w.own().Witness {
+		w.log.Warn("this node did not join as a witness, and is none: a witness is a fresh data directory")
+	}
 	w.port = port.New(port.Config{Credentials: w.membership.Credentials, Revoked: w.registry.Revoked, Log: w.log})
 	w.short, w.bulk = w.port.Transport(w.registry.Locate), w.port.Transport(w.registry.Locate)
 	calls := w.watch.client(w.short)

@@ -176,7 +176,10 @@ func (n *node) openStores() (err error) {
 	if err = n.network.open(n.config); err != nil {
 		return err
 	}
-	o.Catalog, o.Propose, o.Decide = n.catalog, n.network.group, n.network.group
+	o.Catalog, o.Propose, o.Decide, o.Takes = n.catalog, n.network.group, n.network.group, n.network.takes
+	if n.network.own().Witness {
+		o.StagingAhead = 0 // nothing will ever lie in it
+	}
 	n.patients = patients.New(n.catalog, n.network.group)
 	o.Issuer = n.patients.At(n.config.Site).Issuer
 	if n.archive, err = archive.Open(o); err != nil {

@@ -57,6 +57,9 @@ func TestANodeStartsServesAndLeavesNothingBehind(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.stdout), &s); err != nil || r.code != 0 {
 		t.Fatalf("status: %+v, %v", r, err)
 	}
+	if s.StalenessSeconds != 0 || s.Sites[0].Nodes[0].LagSeconds != 0 || s.ProtectedStudies != 0 || s.Refuses != "" {
+		t.Errorf("a network of one is never stale, and protects nothing against its loss: %+v", s)
+	}
 	tasks := map[string]string{}
 	for _, task := range s.Tasks {
 		tasks[task.Name] = task.State

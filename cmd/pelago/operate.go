@@ -36,9 +36,9 @@ func (l *aeList) Run(e *env) error {
 	}
 	var rows [][]string
 	for _, a := range all {
-		rows = append(rows, []string{a.Title, strings.Join(a.Hosts, ","), fmt.Sprint(a.Port), fmt.Sprint(a.TLS), rights(a.Rights), a.Issuer})
+		rows = append(rows, []string{a.Title, strings.Join(a.Hosts, ","), fmt.Sprint(a.Port), fmt.Sprint(a.TLS), rights(a.Rights), a.Issuer, a.Alias})
 	}
-	return table(e.stdout, []string{"TITLE", "HOSTS", "PORT", "TLS", "RIGHTS", "ISSUER"}, rows)
+	return table(e.stdout, []string{"TITLE", "HOSTS", "PORT", "TLS", "RIGHTS", "ISSUER", "ALIAS"}, rows)
 }
 
 func rights(r ae.Rights) string {

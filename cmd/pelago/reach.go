@@ -43,7 +43,7 @@ func (n *node) openDistance() error {
 	})
 	n.distance.reach = reach.New(reach.Options{
 		Node: n.id, Archive: n.archive, Copies: n.distance.copies,
-		Client: reach.Far(n.distance.far), Nodes: holders{n.network}, Log: n.log,
+		Client: reach.Far(n.distance.far), Nodes: holders{n.network}, Sends: n.network.sends, Log: n.log,
 	})
 	n.network.peers.Handle("/archive/", n.network.readers(far.NewHandler(far.HandlerOptions{
 		Source: reach.Source{Archive: n.archive, Copies: n.distance.copies}, Members: holders{n.network},

@@ -20,7 +20,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		return nil, err
 	}
 	totals, journal := n.archive.Catalog().Totals(), n.archive.Journal()
-	from := n.network.vantage()
+	from := n.vantage()
 	hash, index := n.catalog.StateHash()
 	return &admin.Status{
 		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: from.Leader,
@@ -28,9 +28,9 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		StateIndex: index, StateHash: hex.EncodeToString(hash[:]),
 		Sites:    admin.SitesOf(n.members(usage, from), from),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
-		// In a network of one no site may be lost, and every study is committed
-		// as far as the network promises: fsynced.
-		ProtectedStudies: totals.Studies, SurvivesSites: 0,
+		// Every study rests where it arrived ([node.protection] calls it local): none
+		// survives the loss of its site, and the network promises that of none.
+		ProtectedStudies: 0, SurvivesSites: 0, Refuses: whyClosed(n.network.takes()),
 		PendingJournal: journal.Pending(), RejectedFacts: journal.Rejected(),
 		Version: version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
 		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, HotBytes: usage.Hot, CachedBytes: usage.Cached, FreeBytes: usage.Free,

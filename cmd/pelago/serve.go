@@ -24,7 +24,7 @@ type serveCommand struct {
 	Advertise      string `help:"Where other nodes reach it, host or host:port."`
 	Join           string `help:"host:port of any node of the network to join."`
 	Token          string `help:"The token to join by; better in PELAGO_PEER_TOKEN, which nobody else sees."`
-	Witness        bool   `help:"Join or found as a witness: it votes, and keeps no shards."`
+	Witness        bool   `help:"Join or found as a witness: it votes, and keeps no images."`
 	DicomOpenStore bool   `help:"Beyond loopback, let unregistered AEs echo and store."`
 	Insecure       bool   `help:"Serve the web face beyond loopback without TLS and login."`
 	LogFormat      string `help:"text or json" enum:"text,json," default:""`

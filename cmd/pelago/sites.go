@@ -144,7 +144,7 @@ func (o operated) Sites() ([]admin.Site, error) {
 	if err != nil {
 		return nil, err
 	}
-	from := o.n.network.vantage()
+	from := o.n.vantage()
 	return admin.SitesOf(o.n.members(usage, from), from), nil
 }
 
@@ -169,12 +169,13 @@ func (n *node) members(usage archive.Usage, from admin.Vantage) []admin.Member {
 }
 
 // vantage is how far this node's catalogue is.
-func (w *network) vantage() admin.Vantage {
-	s, now := w.group.Status(), time.Now()
+func (n *node) vantage() admin.Vantage {
+	s, now := n.network.group.Status(), time.Now()
+	staleness, known := n.staleness()
 	return admin.Vantage{
 		Leader: s.Leader, AppliedIndex: s.Applied, CommitIndex: s.Commit,
-		Staleness: s.Staleness, StalenessKnown: s.Known,
-		Behind: func(index uint64) (time.Duration, bool) { return w.watch.history.Behind(now, index) },
+		Staleness: staleness, StalenessKnown: known,
+		Behind: func(index uint64) (time.Duration, bool) { return n.network.watch.history.Behind(now, index) },
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,6 +72,9 @@ func statusRows(st admin.Status) [][]string {
 		{"commitments pending", fmt.Sprint(st.PendingCommitment)},
 		{"repair", fmt.Sprintf("%d queued, %d running", st.Repair.Queued, st.Repair.Running)},
 		{"sites that may be lost", fmt.Sprint(st.SurvivesSites)},
+	}
+	if st.Refuses != "" {
+		rows = append(rows, []string{"refuses images", st.Refuses})
 	}
 	for _, trouble := range []struct {
 		name, text string
@@ -143,14 +147,16 @@ func seconds(s float64) string {
 	return (time.Duration(s) * time.Second).String()
 }
 
-// nameOf is a node's site where that names it, else its id.
+// nameOf is a node's site, with its id where the site has more of them.
 func nameOf(node string, sites []admin.Site) string {
 	for _, s := range sites {
-		for _, n := range s.Nodes {
-			if n.ID == node && len(s.Nodes) == 1 {
-				return s.Name
-			}
+		if !slices.ContainsFunc(s.Nodes, func(n admin.Node) bool { return n.ID == node }) {
+			continue
 		}
+		if len(s.Nodes) == 1 {
+			return s.Name
+		}
+		return s.Name + ", node " + node
 	}
 	return node
 }

@@ -297,9 +297,11 @@ func (a *association) reply(ctx context.Context, set *command.Set, contextID byt
 
 // refuse answers a request that is out of place, after its data set has passed.
 func (a *association) refuse(ctx context.Context, set *command.Set, m *assoc.Message, status command.Status) error {
-	a.log.Info("request refused", "command", set.Field.String(), "status", status.String())
+	a.log.Info("request refused", "command", set.Field.String(), "status", status.String(), "error", reasons[status])
 	if err := drop(m.Data); err != nil {
 		return err
 	}
-	return a.Send(ctx, m.ContextID, set.Reply(status).Encode(nil), nil)
+	answer := set.Reply(status)
+	answer.ErrorComment = reasons[status]
+	return a.Send(ctx, m.ContextID, answer.Encode(nil), nil)
 }

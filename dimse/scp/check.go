@@ -21,6 +21,17 @@ var requests = map[command.Field]struct {
 	command.NEventReportRQ: {dimse.Report, true},
 }
 
+// reasons says in words why a request is out of place: at most
+// [dimse.MaxComment] characters.
+var reasons = map[command.Status]string{
+	command.UnrecognizedOperation: "the presentation context is not for this command",
+	command.DuplicateInvocation:   "a request with this message id is under way",
+	command.ClassNotSupported:     "the SOP class is not that of the presentation context",
+	command.NoSuchSOPClass:        "the SOP class is not that of the presentation context",
+	command.MistypedArgument:      "a data set is missing, or there is one too many",
+	command.ResourceLimitation:    "more operations at once than were negotiated",
+}
+
 // check tells which operation a request asks for on which context, or the
 // status that refuses it: 0211 unknown command, or none of the context's
 // service; 0210 message id in use; 0122 or 0118 class is not that of the

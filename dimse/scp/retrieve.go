@@ -38,6 +38,7 @@ func (a *association) retrieve(ctx context.Context, r request) error {
 	var retrieval *Retrieval
 	err := a.sendPending(ctx, r, p, func() (err error) {
 		if retrieval, err = a.plan(ctx, r); err != nil {
+			a.log.Info("retrieve refused", "operation", r.operation.String(), "destination_ae", r.set.MoveDestination, "error", err)
 			return err
 		}
 		p.expect(retrieval.Total)

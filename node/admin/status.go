@@ -30,6 +30,9 @@ type Status struct {
 	SurvivesSites    int     `json:"survives_sites"`
 	Repair           Repair  `json:"repair"`
 
+	// Refuses says why this node takes no instances in; left out of one that does.
+	Refuses string `json:"refuses,omitempty"`
+
 	// CommitIndex is the highest that the leader has told of; the difference to
 	// AppliedIndex is what is known to be missing here.
 	CommitIndex uint64 `json:"commit_index"`

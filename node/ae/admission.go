@@ -13,6 +13,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse"
 	"pelago/dimse/assoc"
+	"pelago/dimse/dict"
 	"pelago/dimse/scp"
 )
 
@@ -41,16 +42,37 @@ func (f *Face) Admit(ctx context.Context, request *assoc.Request) (*scp.Session,
 	if caller.Rights.Echo {
 		session.Echo = s
 	}
-	if caller.Rights.Store {
-		session.Store, session.Commit = s, s
+	takes, sends := f.o.Takes(), f.o.Sends()
+	f.unserved(request, caller.Rights.Store, takes)
+	if caller.Rights.Store && takes == nil {
+		session.Store = s
+	}
+	if caller.Rights.Store && sends == nil { // what was stored before is answered for
+		session.Commit = s
 	}
 	if caller.Rights.Find {
 		session.Find = s
 	}
-	if caller.Rights.Retrieve {
+	if caller.Rights.Retrieve && sends == nil {
 		session.Move, session.Get = s, s
 	}
 	return session, nil
+}
+
+// unserved writes down that an AE which may store is about to find no storage
+// context accepted, and why: of a refused context the standard tells it a number
+// only (PS3.8 table 9-18).
+func (f *Face) unserved(request *assoc.Request, may bool, why error) {
+	if why == nil || !may {
+		return
+	}
+	gets := func(class string) bool { // it is where C-GET sends to
+		return slices.ContainsFunc(request.Roles, func(r assoc.Role) bool { return r.Class == class && !r.SCU })
+	}
+	stores := func(c assoc.Context) bool { return dict.IsStorageClass(c.Abstract) && !gets(c.Abstract) }
+	if slices.ContainsFunc(request.Contexts, stores) {
+		f.o.Log.Warn("storage is not accepted", "calling_ae", request.Calling, "remote", host(request.Remote), "error", why)
+	}
 }
 
 // Refused takes down an association that the server refused without asking

@@ -1,12 +1,15 @@
 package ae
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +17,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse/assoc"
 	"pelago/dimse/scp"
+	"pelago/node/archive"
 )
 
 // secure is a connection's TLS state with a client certificate of a name, or
@@ -204,4 +208,41 @@ func TestASlowNameServerDoesNotHoldAnAssociationUp(t *testing.T) {
 			t.Errorf("took %s, want %s", took, lookupTime)
 		}
 	})
+}
+
+// A witness and a drained node serve everybody by so much less, whoever asks.
+func TestWhatANodeDoesNotServeNobodyIsOffered(t *testing.T) {
+	closed := func() error { return fault.New(fault.Unavailable, "%w", &archive.Closed{Why: "for a reason"}) }
+	const ct = "1.2.840.10008.5.1.4.1.1.2"
+	stores := []assoc.Context{{ID: 1, Abstract: ct}}
+	for _, test := range []struct {
+		name         string
+		takes, sends func() error
+		contexts     []assoc.Context
+		roles        []assoc.Role
+		want         scp.Session // what is nil
+		logged       bool
+	}{
+		{"a witness", closed, closed, stores, nil, scp.Session{Echo: &session{}, Find: &session{}}, true},
+		{"a drained node", closed, nil, stores, nil, scp.Session{Echo: &session{}, Find: &session{}, Commit: &session{}, Move: &session{}, Get: &session{}}, true},
+		{"a drained node, asked for C-GET", closed, nil, stores, []assoc.Role{{Class: ct, SCP: true}}, scp.Session{Echo: &session{}, Find: &session{}, Commit: &session{}, Move: &session{}, Get: &session{}}, false},
+		{"any other", nil, nil, stores, nil, scp.Session{Echo: &session{}, Find: &session{}, Commit: &session{}, Move: &session{}, Get: &session{}, Store: &session{}}, false},
+	} {
+		var lines bytes.Buffer
+		f := New(Options{Title: "PELAGO", Registry: registry(t), Takes: test.takes, Sends: test.sends, Log: slog.New(slog.NewTextHandler(&lines, nil))})
+		got, err := f.Admit(t.Context(), &assoc.Request{Calling: "CT1", Remote: from("127.0.0.1"), Contexts: test.contexts, Roles: test.roles})
+		if err != nil {
+			t.Fatal(err)
+		}
+		offered := func(s *scp.Session) [6]bool {
+			return [6]bool{s.Echo != nil, s.Store != nil, s.Commit != nil, s.Find != nil, s.Move != nil, s.Get != nil}
+		}
+		if offered(got) != offered(&test.want) {
+			t.Errorf("%s: echo, store, commit, find, move, get: %v", test.name, offered(got))
+		}
+		if told := strings.Contains(lines.String(), "for a reason") && strings.Contains(lines.String(), "CT1"); told != test.logged {
+			t.Errorf("%s: %s", test.name, &lines)
+		}
+		got.Closed(nil)
+	}
 }

@@ -37,15 +37,18 @@ type Options struct {
 	OpenStore   bool // unknown AEs beyond loopback may echo and store
 	// Limit is how many associations there may be at once; a host beyond
 	// loopback gets half of them. 0: no share is kept.
-	Limit     int
-	Registry  *Registry
-	Archive   Archive
-	Engine    query.Engine
-	Arrivals  Arrivals
-	Status    Status      // of instances, for storage commitment
-	Rows      Rows        // of commitment requests under way
-	ClientTLS *tls.Config // for AEs that are called over TLS
-	Config    assoc.Config
+	Limit    int
+	Registry *Registry
+	Archive  Archive
+	Engine   query.Engine
+	Arrivals Arrivals
+	// Takes and Sends say why this node takes no instances in, or sends none, with an
+	// [archive.Closed]; nil, or an error of nil: it does. Asked for each association.
+	Takes, Sends func() error
+	Status       Status      // of instances, for storage commitment
+	Rows         Rows        // of commitment requests under way
+	ClientTLS    *tls.Config // for AEs that are called over TLS
+	Config       assoc.Config
 	// Deadline is when a storage commitment fails for want of safety; 0: 24 h.
 	Deadline time.Duration
 	Log      *slog.Logger
@@ -80,6 +83,13 @@ func New(o Options) *Face {
 	}
 	if o.Audit == nil {
 		o.Audit = func(Event) {}
+	}
+	open := func() error { return nil }
+	if o.Takes == nil {
+		o.Takes = open
+	}
+	if o.Sends == nil {
+		o.Sends = open
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, uint16, time.Duration, int64) {}

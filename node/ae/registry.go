@@ -134,7 +134,7 @@ func (r *Registry) Get(title string) (AE, error) {
 	case broken != nil: // it may be the one
 		return AE{}, broken
 	}
-	return AE{}, fault.New(fault.NotFound, "no AE %q is registered ('pelago ae add' registers one)", title)
+	return AE{}, fault.New(fault.NotFound, "no AE %q is registered at this site ('pelago ae add' registers one)", title)
 }
 
 // Placed is an AE and the site that it is registered at.

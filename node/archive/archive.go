@@ -69,6 +69,10 @@ type Options struct {
 	Decide  Decider
 	Signer  catalog.Signer
 
+	// Takes says why no instance is taken in now, with a [Closed]; nil, or an error
+	// of nil: they are. Asked for each one.
+	Takes func() error
+
 	StagingBytes int64         // most that staging may hold; 8 GiB
 	StagingAhead int64         // bytes of staging that are written before there is need, at most a quarter of it; 0: none
 	TableBytes   int64         // packs gather to about this before a table is written; 256 MiB

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -213,6 +214,32 @@ func TestRefusalsStoreNothing(t *testing.T) {
 	}
 	b.store(good)
 	b.same(good)
+}
+
+func TestAClosedArchiveTakesNothingInAndServesOn(t *testing.T) {
+	var shut atomic.Bool
+	o := testOptions(vfs.NewMem(), newRing())
+	o.Takes = func() error {
+		if shut.Load() {
+			return fault.New(fault.Unavailable, "%w", &Closed{Why: "for a reason"})
+		}
+		return nil
+	}
+	b := open(t, o)
+	defer b.close()
+	before, after := serial(1), serial(2)
+	b.store(before)
+	shut.Store(true)
+	for _, m := range []image{before, after} { // what is here already, too
+		_, err := b.Store(t.Context(), Incoming{Syntax: dict.ExplicitLittleEndian, Body: failing{errors.New("it was read")}})
+		if closed := new(Closed); !fault.Is(err, fault.Unavailable) || !errors.As(err, &closed) || closed.Why != "for a reason" {
+			t.Errorf("%s: %v", m.sop, err)
+		}
+	}
+	b.same(before)
+	shut.Store(false)
+	b.store(after)
+	b.same(after)
 }
 
 type failing struct{ err error }

@@ -45,6 +45,11 @@ func (a *Archive) Store(ctx context.Context, in Incoming) (Stored, error) {
 }
 
 func (a *Archive) take(ctx context.Context, in Incoming) (Stored, error) {
+	if a.o.Takes != nil {
+		if err := a.o.Takes(); err != nil {
+			return Stored{}, err
+		}
+	}
 	syntax, err := storedSyntax(in.Syntax)
 	if err != nil {
 		return Stored{}, err

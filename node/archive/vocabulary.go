@@ -91,6 +91,16 @@ type Hint struct {
 	Whole bool // all bytes of all that is selected, in its order
 }
 
+// Closed is in the tree of an error that says that a node, by its role or by an
+// operator's word, does not take instances in or does not send any, whoever asks.
+// The error's kind is fault.Unavailable.
+type Closed struct {
+	Why string // for clients to read: at most 64 characters, nothing of patients
+}
+
+// Error says why.
+func (c *Closed) Error() string { return c.Why }
+
 type hintKey struct{}
 
 // WithHint returns a context whose selections, and what is opened of them, are for
@@ -124,7 +134,8 @@ type Reads interface {
 // Writes is what storing faces use of the archive. Implemented by *Archive.
 type Writes interface {
 	// Store takes one instance in and returns once it is durable.
-	// fault.Invalid, Mismatch, Unsupported, Full; the body is read to its end
-	// or left where the failure was.
+	// fault.Invalid, Mismatch, Unsupported, Full; fault.Unavailable with a [Closed]
+	// of a node that takes nothing in. The body is read to its end or left where the
+	// failure was.
 	Store(ctx context.Context, in Incoming) (Stored, error)
 }

@@ -72,7 +72,7 @@ type Peer struct {
 	Advertise string `toml:"advertise" comment:"Where other nodes reach it, host or host:port; empty: where it listens."`
 	Join      string `toml:"join" comment:"host:port of any node of the network that a fresh node joins; empty: it founds one."`
 	Token     string `toml:"token" comment:"The token to join by, from 'pelago token'. Better given as PELAGO_PEER_TOKEN."`
-	Witness   bool   `toml:"witness" comment:"Join or found as a witness: it votes, and keeps no shards."`
+	Witness   bool   `toml:"witness" comment:"Join or found as a witness: it votes, and keeps no images."`
 }
 
 // Store bounds what rests on disk.

@@ -12,6 +12,7 @@ import (
 
 	"pelago/cluster/authority"
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 	"pelago/cluster/port"
 )
 
@@ -64,7 +65,7 @@ func (o *Office) Begin(ctx context.Context) error {
 	m := o.o.Membership
 	if m.Founder() && !o.o.Registry.Known() {
 		for err := o.begin(ctx); err != nil; err = o.begin(ctx) {
-			if !fault.Is(err, fault.Unavailable) || !sleep(ctx, beginRetry) {
+			if !fault.Is(err, fault.Unavailable) || !pause.For(ctx, beginRetry) {
 				return err
 			}
 		}
@@ -209,7 +210,7 @@ func (o *Office) KeepValid(ctx context.Context) error {
 // fails, by the join protocol, whose answer says why.
 func (o *Office) Watch(ctx context.Context) error {
 	for {
-		if !sleep(ctx, jitter(watchEvery)) {
+		if !pause.For(ctx, jitter(watchEvery)) {
 			return nil
 		}
 		if others := o.others(); len(others) > 0 && !o.Removed() {
@@ -264,18 +265,6 @@ func (o *Office) wasRemoved() {
 // Removed reports whether the network has said that this node was removed.
 func (o *Office) Removed() bool {
 	return o.removed.Load() || o.o.Registry.Revoked(o.o.Membership.Self.ID())
-}
-
-// sleep waits and reports whether it did to the end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 func jitter(d time.Duration) time.Duration { return d - d/4 + rand.N(d/2) }

@@ -20,6 +20,9 @@ type available struct {
 // believed not to answer, and of which no copy is here, is not available. It is a
 // hint. While all nodes are alive it costs no more than that of this node's own.
 func (a available) Availability(ctx context.Context, study, series string, number uint64) query.Availability {
+	if a.r.o.Sends != nil && a.r.o.Sends() != nil {
+		return query.Unavailable // nothing is opened here
+	}
 	own := a.Instances.Availability(ctx, study, series, number)
 	if own != query.Online || number != 0 || a.r.allAlive() {
 		return own

@@ -487,3 +487,28 @@ func TestWhatIsReadWholeIsHashed(t *testing.T) {
 		}
 	}
 }
+
+func TestANodeThatSendsNothingAsksNobody(t *testing.T) {
+	n := newNetwork(t, "a", "b")
+	all := images(1, 0, 2)
+	study, series := uids(all)
+	a, b := n.sites["a"], n.sites["b"]
+	a.store(all...)
+	a.announce(study, series, "b")
+	b.reader.o.Sends = func() error { return fault.New(fault.Unavailable, "%w", &archive.Closed{Why: "for a reason"}) }
+	n.cut("a", true) // asking it would be another error
+	yields := 0
+	for _, err := range b.reader.Select(t.Context(), study, "", "") {
+		yields++
+		if closed := new(archive.Closed); !errors.As(err, &closed) {
+			t.Errorf("%v", err)
+		}
+	}
+	if yields != 1 {
+		t.Errorf("%d yields", yields)
+	}
+	n.cut("a", false)
+	if got := b.reader.Instances(b.archive.Instances()).Availability(t.Context(), study, "", 0); got != query.Unavailable {
+		t.Errorf("available: %v", got)
+	}
+}

@@ -41,7 +41,10 @@ type Options struct {
 	Copies  *cached.Store
 	Client  Client
 	Nodes   Nodes
-	Log     *slog.Logger // nil is silent
+	// Sends says why this node opens nothing, with an [archive.Closed]; nil, or an
+	// error of nil: it does.
+	Sends func() error
+	Log   *slog.Logger // nil is silent
 }
 
 // Reader reads all that the network stores. It is an [archive.Reads].
@@ -96,6 +99,11 @@ func (r *Reader) Close() {
 
 // Select implements [archive.Reads].
 func (r *Reader) Select(ctx context.Context, study, series, instance string) iter.Seq2[archive.Ref, error] {
+	if r.o.Sends != nil {
+		if err := r.o.Sends(); err != nil {
+			return func(yield func(archive.Ref, error) bool) { yield(archive.Ref{}, err) }
+		}
+	}
 	if instance != "" {
 		return r.selectOne(ctx, study, series, instance)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 )
 
 const (
@@ -286,28 +287,14 @@ func overwrite(ctx context.Context, f vfs.File, length int64, gentle bool) error
 		if gentle {
 			rest = restFactor * time.Since(began)
 		}
-		if err := pause(ctx, rest); err != nil {
-			return err
+		if !pause.For(ctx, rest) {
+			return ctx.Err()
 		}
 	}
 	// As cached here the zeros would be in large folios, of which the kernel then
 	// looks at every block for each small write and sync.
 	forgetCached(f)
 	return nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }
 
 // removeLeftSpares removes what earlier processes left. They are not used again:

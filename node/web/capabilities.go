@@ -50,7 +50,7 @@ func (h *Handler) resources() []capability {
 		capability{Path: instance + "/frames/{frames}/rendered", Methods: get, Service: "retrieve", Sends: sendsRendered},
 		capability{Path: instance + "/pixeldata", Methods: get, Service: "retrieve", Sends: sendsPixels},
 		capability{Path: instance + "/bulkdata/{path}", Methods: get, Service: "retrieve", Sends: sendsPixels})
-	if h.writes != nil {
+	if h.writes != nil && h.takes() == nil {
 		takes := []string{`multipart/related; type="application/dicom"`, typeDICOM,
 			`multipart/related; type="application/dicom+json"`, `multipart/related; type="application/dicom+xml"`}
 		sends := []string{typeJSON, typeXML}

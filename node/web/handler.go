@@ -252,7 +252,7 @@ func (c *call) fail(err error) (cut bool) {
 		status = http.StatusUnauthorized
 		c.w.Header().Set("WWW-Authenticate", `Basic realm="pelago", charset="UTF-8"`)
 	}
-	if status == http.StatusServiceUnavailable {
+	if closed := new(archive.Closed); status == http.StatusServiceUnavailable && !errors.As(err, &closed) {
 		c.w.Header().Set("Retry-After", retryAfter)
 	}
 	c.plain(status, sentenceOf(err))

@@ -104,6 +104,9 @@ type Options struct {
 	// After returns once this node knows what another had acknowledged before the
 	// call; nil: nobody may ask for that.
 	After func(ctx context.Context, node string) error
+	// Takes says why no instance is taken in, with an [archive.Closed]; nil, or an
+	// error of nil: they are. Asked for each request.
+	Takes func() error
 
 	Login  Login        // nil: everyone is anonymous and may do everything
 	Audit  Auditor      // nil: nothing is recorded

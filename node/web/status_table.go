@@ -1,9 +1,11 @@
 package web
 
 import (
+	"errors"
 	"net/http"
 
 	"pelago/cluster/fault"
+	"pelago/node/archive"
 )
 
 // statusTable turns a kind of failure into an HTTP status (DESIGN §9, Statuses).
@@ -59,6 +61,9 @@ func statusOf(err error, sending bool) int {
 
 // sentenceOf returns what a client reads of a failure.
 func sentenceOf(err error) string {
+	if closed := new(archive.Closed); errors.As(err, &closed) {
+		return closed.Why
+	}
 	if text := sentences[fault.KindOf(err)]; text != "" {
 		return text
 	}

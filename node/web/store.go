@@ -16,6 +16,9 @@ import (
 // or alone, or data sets as JSON or XML with their bulk data beside them. Bytes
 // go straight to the archive; only bulk data parts wait on disk.
 func (c *call) store() error {
+	if err := c.takes(); err != nil {
+		return err
+	}
 	form, ok := acceptOf(c.r).document()
 	if !ok {
 		return fault.New(fault.Unsupported, "store responses are sent as application/dicom+json or application/dicom+xml")
@@ -59,6 +62,14 @@ func (c *call) store() error {
 		s.broken = err
 	}
 	return s.respond()
+}
+
+// takes reports why the node takes no instance in; nil: it does.
+func (h *Handler) takes() error {
+	if h.options.Takes == nil {
+		return nil
+	}
+	return h.options.Takes()
 }
 
 // storing is one store request under way.

@@ -413,3 +413,32 @@ func TestStoreOfMetadataAndBulkData(t *testing.T) {
 			[]byte("--b\r\nContent-Type: application/dicom+json\r\n\r\n"+string(asJSON)+"\r\n"+bulk)), 507)
 	})
 }
+
+func TestANodeThatTakesNothingInSaysSoOnce(t *testing.T) {
+	shut := true
+	s := newSite(t, Options{Takes: func() error {
+		if !shut {
+			return nil
+		}
+		return fault.New(fault.Unavailable, "%w", &archive.Closed{Why: "this node is closed"})
+	}})
+	res := s.stowParts("/dicom-web/studies", []byte("one"), []byte("two"))
+	if body := s.body(res, http.StatusServiceUnavailable); string(body) != "this node is closed\n" || res.Header.Get("Retry-After") != "" {
+		t.Errorf("%q, %v", body, res.Header)
+	}
+	if e := s.events.last(t); e.Action != ActionStore || e.Status != http.StatusServiceUnavailable || e.Kind != fault.Unavailable {
+		t.Errorf("audited as %+v", e)
+	}
+	if len(s.memory.incoming) > 0 {
+		t.Error("the archive was asked")
+	}
+	offered := func() bool {
+		return bytes.Contains(s.body(s.get("/dicom-web/", typePlainJSON), http.StatusOK), []byte(`"POST"`))
+	}
+	if offered() {
+		t.Error("the capabilities offer storing")
+	}
+	if shut = false; !offered() {
+		t.Error("the capabilities leave storing out")
+	}
+}

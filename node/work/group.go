@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"pelago/cluster/pause"
 )
 
 // SlowStop is how long a task may take to stop before it is logged by name, and
@@ -163,7 +165,7 @@ func (g *Group) supervise(ctx context.Context, t *task, failed func(error)) {
 		wait := t.Restart.delay(failures)
 		t.progress.update(func(s *Status) { s.State = Backoff; s.Restarts++ })
 		g.log.Warn("task failed and will be run again", "task", t.Name, "error", err, "wait_seconds", wait.Seconds())
-		if !sleep(ctx, wait) {
+		if !pause.For(ctx, wait) {
 			t.progress.state(Done)
 			return
 		}

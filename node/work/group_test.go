@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pelago/cluster/pause"
 )
 
 // journal notes what happens, in order.
@@ -70,7 +72,7 @@ func TestAGateHoldsTheNextTaskUntilReady(t *testing.T) {
 		var second time.Duration
 		g := New(quiet(),
 			Task{Name: "slow", Gate: true, Run: func(ctx context.Context, p *Progress) error {
-				sleep(ctx, time.Minute)
+				pause.For(ctx, time.Minute)
 				p.Ready()
 				<-ctx.Done()
 				return nil
@@ -113,7 +115,7 @@ func TestAFailureForGoodStopsTheOthersAndIsReturned(t *testing.T) {
 		var j journal
 		boom := errors.New("boom")
 		g := New(quiet(), waiter(&j, "a"),
-			Task{Name: "bad", Run: func(ctx context.Context, _ *Progress) error { sleep(ctx, time.Second); return boom }},
+			Task{Name: "bad", Run: func(ctx context.Context, _ *Progress) error { pause.For(ctx, time.Second); return boom }},
 			waiter(&j, "c"))
 		if err := g.Run(t.Context()); !errors.Is(err, boom) {
 			t.Fatal(err)
@@ -130,7 +132,7 @@ func TestAFailureForGoodStopsTheOthersAndIsReturned(t *testing.T) {
 func TestAFailureEndsAStartThatWaitsAtAGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New(quiet(),
-			Task{Name: "bad", Run: func(ctx context.Context, _ *Progress) error { sleep(ctx, time.Second); return errors.New("boom") }},
+			Task{Name: "bad", Run: func(ctx context.Context, _ *Progress) error { pause.For(ctx, time.Second); return errors.New("boom") }},
 			Task{Name: "never", Gate: true, Run: func(ctx context.Context, _ *Progress) error { <-ctx.Done(); return nil }},
 			Task{Name: "next", Run: func(context.Context, *Progress) error { panic("must not start") }},
 		)
@@ -168,7 +170,7 @@ func TestRestartBacksOffAndBeginsAnewAfterALongRun(t *testing.T) {
 				starts = append(starts, time.Now())
 				switch len(starts) {
 				case 8:
-					sleep(ctx, time.Minute)
+					pause.For(ctx, time.Minute)
 				case 9: // the delays are drawn, so their number ends the test and no clock
 					time.AfterFunc(0, cancel)
 				}

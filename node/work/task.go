@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"pelago/cluster/pause"
 )
 
 // Task is one background activity.
@@ -71,21 +73,9 @@ func Every(interval time.Duration, once func(ctx context.Context, p *Progress) e
 				return err
 			}
 			p.ran(begin)
-			if !sleep(ctx, jitter(interval)) {
+			if !pause.For(ctx, jitter(interval)) {
 				return nil
 			}
 		}
-	}
-}
-
-// sleep waits and reports whether it did to the end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -114,13 +114,9 @@ func (t *scan) complete(m *matched) error {
 	if t.leftOut(m) {
 		need |= ofHeader
 	}
-	if m.series == nil && need&(ofSeries|ofListing|ofHeader) != 0 {
-		for x, err := range t.view.Series(m.study) {
-			if err != nil {
-				return err
-			}
-			m.series = &x
-			break
+	if need&(ofSeries|ofListing|ofHeader) != 0 {
+		if err := t.represented(m); err != nil {
+			return err
 		}
 	}
 	if m.series == nil {
@@ -279,6 +275,22 @@ func transfer(out *dicom.Dataset, h *dicom.Header, picked []dicom.Element) error
 		if e.Tag != dict.SpecificCharacterSet {
 			out.Put(e)
 		}
+	}
+	return nil
+}
+
+// represented chooses a series for a match that has none: the first of its study,
+// if there is one.
+func (t *scan) represented(m *matched) error {
+	if m.series != nil {
+		return nil
+	}
+	for x, err := range t.view.Series(m.study) {
+		if err != nil {
+			return err
+		}
+		m.series = &x
+		break
 	}
 	return nil
 }

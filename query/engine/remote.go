@@ -135,17 +135,8 @@ func (w *window) represent(t *scan, m matched) error {
 	if t.wantOf&(ofListing|ofHeader) == 0 && !t.leftOut(&m) {
 		return nil
 	}
-	if m.series == nil {
-		for x, err := range t.view.Series(m.study) {
-			if err != nil {
-				return err
-			}
-			m.series = &x
-			break
-		}
-	}
-	if m.series == nil {
-		return nil
+	if err := t.represented(&m); err != nil || m.series == nil {
+		return err
 	}
 	return w.add(t, m)
 }

@@ -28,7 +28,7 @@ func (t *txn) decide(e *Entry, index uint64) ([]error, error) {
 		result = fault.New(fault.Denied, "catalog: the signature of a decision is not good")
 	}
 	if result == nil && member.Witness && !member.Founder && !d.moves(member) {
-		result = fault.New(fault.Denied, "catalog: a witness decides nothing but where it is reached")
+		result = fault.New(fault.Denied, "catalog: a witness decides nothing but where it is reached: ask another node")
 	}
 	if result != nil {
 		return all(len(d.Commands), result), nil

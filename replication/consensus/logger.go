@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 const (
@@ -73,11 +75,27 @@ func (s *sayer) Accept(_ string, level hclog.Level, text string, args ...any) {
 	if repeated > 0 {
 		attributes = append(attributes, "repeated", repeated)
 	}
-	to := slog.LevelWarn
-	if level >= hclog.Error {
-		to = slog.LevelError
+	s.log.Log(context.Background(), gravity(level, text, args), "raft: "+text, attributes...)
+}
+
+// gravity is the level at which a line of the library is written. What comes with
+// every node that joins, comes back or goes is for who looks for it: that two logs
+// part somewhere, that a catalogue is being copied, that a connection is over. One
+// attempt to reach a node is a warning, for the next follows.
+func gravity(level hclog.Level, text string, args []any) slog.Level {
+	if text == "appendEntries rejected, sending older logs" || text == "failed to flush response" {
+		return slog.LevelDebug
 	}
-	s.log.Log(context.Background(), to, "raft: "+text, attributes...)
+	for _, arg := range args {
+		err, ok := arg.(error)
+		if ok && (errors.Is(err, raft.ErrLogNotFound) || strings.Contains(err.Error(), errBehind.Error())) { // that comes from afar, as text
+			return slog.LevelDebug
+		}
+	}
+	if level < hclog.Error || strings.HasPrefix(text, "failed to heartbeat") || strings.HasPrefix(text, "failed to appendEntries") {
+		return slog.LevelWarn
+	}
+	return slog.LevelError
 }
 
 // due reports whether a warning is to be written, and how often it was not.

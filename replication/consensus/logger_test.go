@@ -30,7 +30,7 @@ func TestAPeerThatIsDownIsWorthALineAMinute(t *testing.T) {
 			t.Errorf("%d lines, want 10 of each of two", len(lines))
 		}
 		for i, line := range lines {
-			if want := `level=ERROR msg="raft: failed to heartbeat to" peer=` + string("ab"[i%2]) + ` backoff_time=1s error=refused`; !strings.Contains(line, want) {
+			if want := `level=WARN msg="raft: failed to heartbeat to" peer=` + string("ab"[i%2]) + ` backoff_time=1s error=refused`; !strings.Contains(line, want) {
 				t.Errorf("%s, want %s", line, want)
 			}
 			if strings.Contains(line, "repeated=59") != (i > 1) {
@@ -52,5 +52,27 @@ func TestWarningsAreBoundedAndTellNoMessages(t *testing.T) {
 	s.Accept("raft", hclog.Error, "got unexpected command", "command", hclog.Fmt("%#v", "an entry"))
 	if strings.Contains(out.String(), "an entry") {
 		t.Error("a message is in the log")
+	}
+}
+
+func TestOrdinaryComingsAndGoingsAreNoAlarm(t *testing.T) {
+	for _, test := range []struct {
+		level hclog.Level
+		text  string
+		err   error
+		want  slog.Level
+	}{
+		{hclog.Warn, "appendEntries rejected, sending older logs", nil, slog.LevelDebug},
+		{hclog.Warn, "failed to get previous log", raft.ErrLogNotFound, slog.LevelDebug},
+		{hclog.Warn, "failed to get previous log", errors.New("input/output error"), slog.LevelWarn},
+		{hclog.Error, "failed to get log", errors.New("input/output error"), slog.LevelError},
+		{hclog.Error, "failed to appendEntries to", errors.New(errBehind.Error()), slog.LevelDebug},
+		{hclog.Error, "failed to appendEntries to", errors.New("refused"), slog.LevelWarn},
+		{hclog.Error, "failed to heartbeat to", errors.New("refused"), slog.LevelWarn},
+		{hclog.Error, "failed to commit logs", errors.New("refused"), slog.LevelError},
+	} {
+		if got := gravity(test.level, test.text, []any{"error", test.err}); got != test.want {
+			t.Errorf("%s, %v: %v, want %v", test.text, test.err, got, test.want)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 	"pelago/replication"
 	"pelago/replication/raftlog"
 )
@@ -132,14 +133,10 @@ func (n *Node) fetch(ctx context.Context, bad *raftlog.CorruptError) error {
 
 // sleep waits, unless ctx ends before.
 func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
+	if !pause.For(ctx, d) {
 		return fault.New(fault.KindOf(ctx.Err()), "consensus: %w", ctx.Err())
-	case <-t.C:
-		return nil
 	}
+	return nil
 }
 
 // copy replaces the state machine and drops the log, which does not lead to it.

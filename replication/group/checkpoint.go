@@ -17,6 +17,7 @@ import (
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 )
 
 const (
@@ -117,7 +118,7 @@ type pin struct {
 
 // run drops checkpoints that nobody reads any more, until ctx ends, and then all.
 func (c *copies) run(ctx context.Context) {
-	for wait(ctx, time.Minute) {
+	for pause.For(ctx, time.Minute) {
 		c.expire(func(p *pin) bool { return time.Since(p.used) > pinIdle })
 	}
 	c.expire(func(*pin) bool { return true })

@@ -34,7 +34,7 @@ func (g *Group) ask(ctx context.Context) (committed, error) {
 	leader := g.Leader()
 	switch leader {
 	case "":
-		return committed{}, fault.New(fault.Unavailable, "group: no leader is known")
+		return committed{}, fault.New(fault.Unavailable, "group: no leader is known: nothing is decided without a majority of the voters")
 	case g.o.ID:
 		return g.answer(ctx, g.o.ID, kept)
 	}

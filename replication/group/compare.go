@@ -13,6 +13,7 @@ import (
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 )
 
 const (
@@ -86,7 +87,7 @@ func (g *Group) hashesOf(ctx context.Context, node string, generation uint64, in
 // compare compares this node's state with others' until ctx ends, and fences it
 // when more of them have another one than have the same.
 func (g *Group) compare(ctx context.Context) {
-	for wait(ctx, compareEvery*4/5+rand.N(compareEvery*2/5)) {
+	for pause.For(ctx, compareEvery*4/5+rand.N(compareEvery*2/5)) {
 		if g.Fenced() != nil {
 			continue
 		}

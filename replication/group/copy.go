@@ -19,6 +19,7 @@ import (
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 	"pelago/replication"
 	"pelago/replication/consensus"
 )
@@ -337,7 +338,7 @@ func (d *download) complete(ctx context.Context, f file, name string) (begun boo
 		if broken++; broken >= maxBroken || ctx.Err() != nil || !fault.Is(err, fault.Unavailable) {
 			return begun, err
 		}
-		if !wait(ctx, time.Second) {
+		if !pause.For(ctx, time.Second) {
 			return begun, ctx.Err()
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 	"pelago/replication"
 	"pelago/replication/consensus"
 )
@@ -48,7 +49,7 @@ func (g *Group) lead(ctx context.Context) {
 				continue
 			}
 		}
-		if !wait(ctx, leadPause) {
+		if !pause.For(ctx, leadPause) {
 			return
 		}
 		select {
@@ -117,16 +118,4 @@ func (g *Group) take(ctx context.Context, s step) error {
 		return g.node.LeadershipTransfer(ctx, "")
 	}
 	return fault.New(fault.Other, "group: an unknown step %d", s.do)
-}
-
-// wait sleeps unless ctx ends.
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

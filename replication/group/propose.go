@@ -15,6 +15,7 @@ import (
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 	"pelago/cluster/port"
 	"pelago/replication/consensus"
 	"pelago/replication/raftlog"
@@ -87,7 +88,7 @@ func (g *Group) awaitLeader(ctx context.Context, refused string) (string, error)
 			if leader != "" {
 				return leader, nil
 			}
-			return "", fault.New(fault.Unavailable, "group: no leader is known")
+			return "", fault.New(fault.Unavailable, "group: no leader is known: nothing is decided without a majority of the voters")
 		case <-ctx.Done():
 			return "", fault.New(fault.KindOf(ctx.Err()), "group: no leader is known: %w", ctx.Err())
 		}
@@ -145,7 +146,7 @@ func (g *Group) whileLeader(ctx context.Context, leader string) (context.Context
 					continue
 				}
 			}
-			wait(ctx, time.Second) // for an answer that is on its way
+			pause.For(ctx, time.Second) // for an answer that is on its way
 			cancel()
 			return
 		}

@@ -102,7 +102,7 @@ func (g *Group) release(r *http.Request) (released, error) {
 	switch leader := g.Leader(); leader {
 	case g.o.ID:
 	case "", from.Node:
-		return released{}, fault.New(fault.Unavailable, "group: no leader is known")
+		return released{}, fault.New(fault.Unavailable, "group: no leader is known: nothing is decided without a majority of the voters")
 	default:
 		return released{Leader: leader}, nil
 	}

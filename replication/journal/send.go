@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 	"pelago/replication/catalog"
 )
 
@@ -51,17 +52,8 @@ func (j *Journal) send(ctx context.Context, p Proposer) error {
 				return err
 			}
 		default:
-			pause(ctx, r.pause())
+			pause.For(ctx, r.pause())
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
 	}
 }
 

@@ -77,6 +77,8 @@ function nodesById(s) {
   return all;
 }
 
+const ownNode = s => s.sites.flatMap(site => site.nodes).find(n => n.self);
+
 // attention lists what somebody should look at: [severity, text].
 function attention(s) {
   const list = [];
@@ -93,6 +95,7 @@ function attention(s) {
   if (s.mended_key_ranges > 0) list.push(['warn', `${plural(s.mended_key_ranges, 'rotten range')} of the study keys made up for by their copy: look at the disk.`]);
   if (s.rejected_facts > 0) list.push(['bad', `The catalogue has refused ${plural(s.rejected_facts, 'fact')} of this node.`]);
   if (s.quarantined > 0) list.push(['warn', `${plural(s.quarantined, 'instance')} in quarantine: see pelago conflicts.`]);
+  if (s.refuses && !ownNode(s)?.witness) list.push(['warn', `Images are refused: ${s.refuses}.`]);
   for (const t of s.tasks) {
     if (t.state === 'backoff' || t.state === 'failed') list.push(['bad', `Task ${t.name}: ${t.error || t.state}`]);
   }
@@ -105,6 +108,8 @@ function showHead(s) {
   const leaderSite = nodesById(s).get(s.leader);
   text($('node'), short(s.node));
   $('node').title = s.node;
+  const self = ownNode(s);
+  text($('role'), self ? role(self) : '…');
   text($('network'), s.network);
   text($('leader'), !s.leader ? 'none known' : s.leader === s.node ? 'this node' : leaderSite || short(s.leader));
   $('leader').title = s.leader;
@@ -125,7 +130,7 @@ function showCards(s) {
   const heard = nodes.filter(n => n.state !== 'silent').length;
   const behind = s.commit_index - s.applied_index;
   const cards = [
-    ['Nodes heard', `${heard} of ${nodes.length}`, plural(s.sites.length, 'site') + ', ' + plural(nodes.filter(n => n.voter).length, 'voter'), heard < nodes.length ? 'bad' : ''],
+    ['Nodes heard', `${heard} of ${nodes.length}`, plural(s.sites.filter(site => site.state !== 'removed').length, 'site') + ', ' + plural(nodes.filter(n => n.voter).length, 'voter'), heard < nodes.length ? 'bad' : ''],
     ['Staleness', duration(s.staleness_seconds), behind > 0 ? plural(behind, 'entry', 'entries') + ' to apply' : 'entry ' + count(s.applied_index),
       s.staleness_seconds < 0 || s.staleness_seconds > FALLS_BACK ? 'warn' : ''],
     ['Journal', count(s.pending_journal), 'facts that others do not know yet'],
@@ -142,6 +147,7 @@ function showCards(s) {
 }
 
 function role(n) {
+  if (n.state === 'removed') return '–';
   const words = [];
   if (n.leader) words.push('leader');
   else if (n.voter) words.push('voter');
