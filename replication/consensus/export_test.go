@@ -20,7 +20,7 @@ var OpeningOf = openingOf
 
 // Wrap is the transport that the library gets.
 func Wrap(t Transport) raft.Transport {
-	return newTransport(t)
+	return newTransport(t, 100*time.Millisecond)
 }
 
 // VerifyLeader is the library's own answer.

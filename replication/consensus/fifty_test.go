@@ -24,7 +24,7 @@ func TestFiftySites(t *testing.T) {
 	simulate(t, 50, 40*time.Millisecond, consensus.Settings{}, func(w *world) {
 		w.found(7, 43)
 		w.converge()
-		cost := func(what string, d time.Duration, do func()) {
+		cost := func(what string, d time.Duration, do func()) (leaderSends float64) {
 			before, sent := cpu(t), map[string]int64{}
 			w.net.mu.Lock()
 			for k, v := range w.net.sent {
@@ -48,8 +48,12 @@ func TestFiftySites(t *testing.T) {
 			others := float64(total-leader) / float64(len(w.members)-1)
 			t.Logf("%s: CPU %.2f ms a node and virtual second; leader sends %.1f kB/s, others %.2f kB/s each",
 				what, float64((cpu(t)-before).Microseconds())/1000/took/float64(len(w.members)), float64(leader)/1000/took, others/1000/took)
+			return float64(leader) / took
 		}
-		cost("idle", 30*time.Second, func() {})
+		// Two heartbeats, and once what it knows.
+		if sends := cost("idle", 30*time.Second, func() {}) / 49; sends > 400 {
+			t.Errorf("an idle leader sends %.0f B/s to each other", sends)
+		}
 		cost("5 entries of 600 bytes a second", 30*time.Second, func() {
 			for i := range 150 {
 				if _, err := w.propose(fmt.Sprintf("%-600d", i), 10*time.Second); err != nil {

@@ -58,9 +58,10 @@ func New(o Options) (*Node, error) {
 	if o.Newcomer && o.Machine.Position().Index > 0 {
 		return nil, fault.New(fault.Invalid, "consensus: a newcomer whose state machine stands at %d", o.Machine.Position().Index)
 	}
+	settings := o.Settings.withDefaults()
 	n := &Node{
-		o: o, settings: o.Settings.withDefaults(), log: o.Logger,
-		trans:  newTransport(o.Transport),
+		o: o, settings: settings, log: o.Logger,
+		trans:  newTransport(o.Transport, settings.Commit),
 		wanted: make(chan replication.Position, 1), waiting: make(chan struct{}, maxWaiting),
 		subscribers: map[chan Status]struct{}{},
 	}

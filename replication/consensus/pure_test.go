@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -125,6 +126,64 @@ func TestHeartbeatsTakeTheirTurn(t *testing.T) {
 	}
 	if _, ok := w.(raft.WithPreVote); !ok {
 		t.Error("no pre-votes")
+	}
+}
+
+// line is a network of one pipeline, which counts what it is given.
+type line struct {
+	consensus.Transport
+	to counted
+}
+
+func (l *line) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return &l.to, nil
+}
+
+type counted struct {
+	raft.AppendPipeline
+	sent int
+}
+
+func (c *counted) AppendEntries(*raft.AppendEntriesRequest, *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	c.sent++
+	return nil, nil //nolint:nilnil // nobody looks at it
+}
+
+func TestOnlyNewsGoesToAFollower(t *testing.T) {
+	type request struct {
+		after   time.Duration // the one before
+		commit  uint64
+		entries int
+		sent    bool
+	}
+	const soon, late = 100 * time.Millisecond, time.Second
+	for name, all := range map[string][]request{
+		"the first goes":                       {{0, 0, 0, true}},
+		"what was told does not":               {{0, 7, 0, true}, {soon, 7, 0, false}, {soon, 7, 0, false}},
+		"what is committed since does":         {{0, 7, 0, true}, {soon, 8, 0, true}, {soon, 8, 0, false}},
+		"entries do":                           {{0, 7, 0, true}, {soon, 7, 3, true}, {soon, 7, 1, true}},
+		"entries tell what is committed":       {{0, 7, 0, true}, {soon, 8, 3, true}, {soon, 8, 0, false}},
+		"a follower is asked for now and then": {{0, 7, 0, true}, {late, 7, 0, true}, {soon, 7, 0, false}},
+		"what was not sent is no sign of life": {{0, 7, 0, true}, {late / 2, 7, 0, false}, {late / 2, 7, 0, true}},
+		"who does not wait is held up":         {{0, 7, 0, true}, {soon, 7, 0, false}, {0, 7, 0, true}, {soon / 2, 7, 0, true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &line{}
+				p, err := consensus.Wrap(l).AppendEntriesPipeline("b", "b")
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, r := range all {
+					time.Sleep(r.after)
+					l.to.sent = 0
+					_, err := p.AppendEntries(&raft.AppendEntriesRequest{LeaderCommitIndex: r.commit, Entries: make([]*raft.Log, r.entries)}, &raft.AppendEntriesResponse{})
+					if err != nil || (l.to.sent == 1) != r.sent {
+						t.Errorf("request %d: sent %d times, %v", i, l.to.sent, err)
+					}
+				}
+			})
+		})
 	}
 }
 

@@ -64,6 +64,9 @@ const (
 	logCacheEntries = 2 * maxAppendEntries
 	// rpcTimeout bounds one RPC; a bootstrap is not one.
 	rpcTimeout = 10 * time.Second
+	// repeatEvery is how often a follower is told what it was told before, by which
+	// its leader learns that it is gone.
+	repeatEvery = time.Second
 	// maxPool is the connections kept to a peer: heartbeats, pipeline, votes.
 	maxPool = 4
 	// maxWaiting bounds proposals and verifications that wait.

@@ -24,6 +24,7 @@ type transport struct {
 	Transport
 	evidence *evidence
 	now      func() time.Time
+	commit   time.Duration // [Settings.Commit]
 	in       chan raft.RPC // what the library consumes
 
 	mu     sync.Mutex
@@ -31,10 +32,10 @@ type transport struct {
 	absent chan struct{} // closed while the library does not run
 }
 
-func newTransport(t Transport) *transport {
+func newTransport(t Transport, commit time.Duration) *transport {
 	absent := make(chan struct{})
 	close(absent)
-	return &transport{Transport: t, evidence: newEvidence(), now: time.Now, in: make(chan raft.RPC), absent: absent}
+	return &transport{Transport: t, evidence: newEvidence(), now: time.Now, commit: commit, in: make(chan raft.RPC), absent: absent}
 }
 
 // Consumer returns what was let through by receive.
@@ -125,20 +126,51 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddres
 	if err != nil {
 		return nil, err
 	}
-	return &pipeline{p, t}, nil
+	return &pipeline{AppendPipeline: p, t: t}, nil
 }
 
+// pipeline is one way to a follower, which brings everything in order or ends. It
+// sends from one goroutine.
 type pipeline struct {
 	raft.AppendPipeline
-	t *transport
+	t     *transport
+	asked time.Time // when the last request came
+	sent  time.Time // when the last one that was sent did; zero: none
+	told  uint64    // commit index that it told
 }
 
+// AppendEntries sends entries and what is committed. The library says the latter
+// whenever [Settings.Commit] has passed without a request, as a rule for the tenth
+// time: such a request is not sent. Nobody waits for an answer to it, and leadership
+// does not rest on it but on heartbeats, which go another way. Requests that come
+// faster are all sent: who hands leadership over makes them one after the other,
+// and is held up by those on their way only.
 func (p *pipeline) AppendEntries(q *raft.AppendEntriesRequest, a *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	if err := p.t.speak(); err != nil {
 		return nil, err
 	}
+	now := p.t.now()
+	timed := now.Sub(p.asked) >= p.t.commit
+	p.asked = now
+	if timed && len(q.Entries) == 0 && !p.sent.IsZero() && q.LeaderCommitIndex <= p.told && now.Sub(p.sent) < repeatEvery {
+		return &unsent{now, q, a}, nil
+	}
+	p.sent, p.told = now, q.LeaderCommitIndex
 	return p.AppendPipeline.AppendEntries(q, a)
 }
+
+// unsent is the future of a request that told nothing new. The pipeline's consumer
+// never sees it.
+type unsent struct {
+	start    time.Time
+	request  *raft.AppendEntriesRequest
+	response *raft.AppendEntriesResponse
+}
+
+func (u *unsent) Error() error                          { return nil }
+func (u *unsent) Start() time.Time                      { return u.start }
+func (u *unsent) Request() *raft.AppendEntriesRequest   { return u.request }
+func (u *unsent) Response() *raft.AppendEntriesResponse { return u.response }
 
 // evidence is what a leader knows of its followers: when what they confirmed
 // was sent. A voter that answers in term T what was sent at s has voted in no
