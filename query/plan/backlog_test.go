@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -77,6 +78,44 @@ func BenchmarkBacklog(b *testing.B) {
 			b.ReportMetric(float64(all)*float64(b.N)/took.Seconds(), "series/s")
 			b.ReportMetric(float64(rests)/all, "B/series")
 			b.ReportMetric(float64(logged)/all, "log-B/series")
+		})
+	}
+}
+
+// BenchmarkCopy is what a node does with a copied catalogue: it verifies all of it,
+// and takes its rows in.
+func BenchmarkCopy(b *testing.B) {
+	const all = 100_000
+	for _, series := range []int{1, 5} {
+		b.Run(fmt.Sprintf("studies of %d", series), func(b *testing.B) {
+			entries := backlog(b, all/series, series)
+			c, err := catalog.Open(catalog.Options{Dir: b.TempDir(), Indexer: plan.Indexer{}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			last := entries[len(entries)-1]
+			if err := c.Apply(entries, replication.Position{Index: last.Index, Term: last.Term}); err != nil {
+				b.Fatal(err)
+			}
+			var inspecting, replacing time.Duration
+			for b.Loop() {
+				copied := filepath.Join(b.TempDir(), "copy")
+				if err := c.Checkpoint(copied); err != nil {
+					b.Fatal(err)
+				}
+				before := processorTime(b)
+				if _, _, err := c.Inspect(b.Context(), copied, "nobody"); err != nil {
+					b.Fatal(err)
+				}
+				between := processorTime(b)
+				if err := c.Replace(b.Context(), copied); err != nil {
+					b.Fatal(err)
+				}
+				inspecting, replacing = inspecting+between-before, replacing+processorTime(b)-between
+			}
+			b.ReportMetric(float64(inspecting.Microseconds())/float64(b.N)/all, "inspect-cpu-µs/series")
+			b.ReportMetric(float64(replacing.Microseconds())/float64(b.N)/all, "replace-cpu-µs/series")
 		})
 	}
 }
