@@ -131,14 +131,18 @@ func (b *bench) spent(s *sheet, n *fleet.Node, what backlog, who string, took ti
 // drained waits until a node's journal is empty and returns the index at which
 // its catalogue stands then.
 func (b *bench) drained(ctx context.Context, n *fleet.Node, what backlog) (uint64, error) {
-	for {
+	const look, tell = 100 * time.Millisecond, 5 * time.Second
+	for told := time.Now(); ; {
 		s, err := status(ctx, n)
 		if err != nil || s.PendingJournal == 0 && s.Series >= uint64(what.all()) {
 			return s.AppliedIndex, err
 		}
-		b.say("  %d facts in the journal", s.PendingJournal)
+		if time.Since(told) >= tell {
+			told = time.Now()
+			b.say("  %d facts in the journal", s.PendingJournal)
+		}
 		select {
-		case <-time.After(5 * time.Second):
+		case <-time.After(look):
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
