@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,10 +38,37 @@ func TestEveryRowMeasuresEverything(t *testing.T) {
 	_, err := os.Stat(peer.OrthancPlugin)
 	dimsetest.Need(t, err == nil, "Orthanc's DICOMweb plugin is not installed")
 	corpus := samples.Dir(t)
-	binary := filepath.Join(t.TempDir(), "pelago")
+	binary := build(t)
+	measureAll(t, aloneRows(), "-pelago", binary, "-samples", corpus)
+}
+
+// TestNetworkRowsMeasureEverything is the same for rows of the network. Those of five
+// sites, which take most of a minute, are left out.
+func TestNetworkRowsMeasureEverything(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts many nodes")
+	}
+	small := map[string]bool{"query": true, "first-frame": true, "series": true, "backlog": true}
+	rows := slices.DeleteFunc(networkRows(), func(r row) bool { return !small[r.name] })
+	if len(rows) != len(small) {
+		t.Fatalf("%d rows of %d", len(rows), len(small))
+	}
+	measureAll(t, rows, "-network", "-pelago", build(t))
+}
+
+// build builds the node.
+func build(t *testing.T) (binary string) {
+	t.Helper()
+	binary = filepath.Join(t.TempDir(), "pelago")
 	if out, err := exec.Command("go", "build", "-o", binary, "pelago/cmd/pelago").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
+	return binary
+}
+
+// measureAll measures rows with small inputs.
+func measureAll(t *testing.T, rows []row, args ...string) {
+	t.Helper()
 	// All at once, for most of the time servers are waited for; t.Parallel would
 	// run no more than there are cores.
 	type measured struct {
@@ -51,14 +79,13 @@ func TestEveryRowMeasuresEverything(t *testing.T) {
 	}
 	var all []*measured
 	var group sync.WaitGroup
-	for _, r := range aloneRows() {
+	for _, r := range rows {
 		m := &measured{row: r, dir: t.TempDir()}
 		all = append(all, m)
 		group.Go(func() {
-			o, err := parse([]string{
-				"-quick", "-rounds", "1", "-json", "-only", "^" + r.name + "$", "-dir", m.dir, "-pelago", binary, "-samples", corpus,
-				"-out", filepath.Join(m.dir, "benchmarks.md"),
-			}, &m.stderr)
+			o, err := parse(append([]string{
+				"-quick", "-rounds", "1", "-json", "-only", "^" + r.name + "$", "-dir", m.dir, "-out", filepath.Join(m.dir, "benchmarks.md"),
+			}, args...), &m.stderr)
 			if err == nil {
 				err = run(t.Context(), o, &m.stdout, &m.stderr)
 			}

@@ -65,6 +65,7 @@ type options struct {
 	quick, json, list, network               bool
 	sustainedTime                            time.Duration
 	sustainedBytes                           int64
+	backlog                                  int
 	command                                  string // as it was given, for the report
 }
 
@@ -88,6 +89,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.BoolVar(&o.list, "list", false, "list the rows and end")
 	f.DurationVar(&o.sustainedTime, "sustained-time", 10*time.Minute, "the sustained row ends after this long …")
 	f.Float64Var(&gigabytes, "sustained-gb", 40, "… or this many gigabytes sent to each competitor")
+	f.IntVar(&o.backlog, "backlog", 0, "series of the backlog row; the costliest are a tenth of them; 0: a million")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -163,6 +165,9 @@ func prepare(ctx context.Context, o options, log io.Writer) (*bench, error) {
 	b := &bench{options: o, log: log, size: full, net: netFull}
 	if o.quick {
 		b.size, b.net, b.sustainedTime, b.sustainedBytes = quick, netQuick, time.Second, 16<<20
+	}
+	if o.backlog > 0 {
+		b.net.backlog, b.net.lone = o.backlog, max(o.backlog/10, 1)
 	}
 	var err error
 	if o.dir == "" {

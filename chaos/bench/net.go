@@ -33,7 +33,7 @@ type netSize struct {
 	series            int // images of a series that is opened as a whole
 	slow              time.Duration
 	slowStudies       int // that arrive meanwhile, image by image
-	backlog           int // series
+	backlog, lone     int // series in studies of several; studies of one
 	changes           int // decisions a round
 	slowSeries, slowN int // of each of them
 }
@@ -41,11 +41,11 @@ type netSize struct {
 var (
 	netFull = netSize{
 		images: 200, visible: 12, studies: 2_000, queries: 400, opened: 8, series: 500,
-		slow: 55 * time.Second, slowStudies: 4, slowSeries: 5, slowN: 100, backlog: 1_000_000, changes: 60,
+		slow: 55 * time.Second, slowStudies: 4, slowSeries: 5, slowN: 100, backlog: 1_000_000, lone: 100_000, changes: 60,
 	}
 	netQuick = netSize{
 		images: 8, visible: 2, studies: 20, queries: 5, opened: 2, series: 6,
-		slow: 2 * time.Second, slowStudies: 1, slowSeries: 2, slowN: 3, backlog: 2_000, changes: 4,
+		slow: 2 * time.Second, slowStudies: 1, slowSeries: 2, slowN: 3, backlog: 500, lone: 100, changes: 4,
 	}
 )
 
@@ -80,9 +80,12 @@ func networkRows() []row {
 			{"bytes that the origin sends to any one site, over those of the series at rest", "readers sent", "≤ 1 (headers and proofs included: ≤ 1.1)", []check{{most, "", 1.1}}},
 		}},
 		{"backlog", netBacklog, []line{
-			{"bytes of the catalogue on disk a series, with all indexes, 1,000,000 series", "catalogue bytes", "≤ 700 B", []check{{most, "", 700}}},
-			{"apply rate of a backlog of 1,000,000 series at a node that was away", "apply", "≥ 10,000 series/s", []check{{least, "", 10_000}}},
+			{"bytes of the catalogue on disk a series, with all indexes, 1,000,000 series in studies of 5", "catalogue bytes", "≤ 700 B", []check{{most, "", 700}}},
+			{"apply rate of a backlog of these at a node that was away", "apply", "≥ 10,000 series/s", []check{{least, "", 10_000}}},
 			{"bootstrap of that catalogue on a new node: share of a link of 200 Mb/s", "bootstrap", "≥ 0.7", []check{{least, "", 0.7}}},
+			{"the costliest studies, of one series each, 100,000: bytes of the catalogue a series", lone + "catalogue bytes", "≤ 700 B", []check{{most, "", 700}}},
+			{"of these: apply rate", lone + "apply", "≥ 10,000 series/s", []check{{least, "", 10_000}}},
+			{"of these: bootstrap", lone + "bootstrap", "≥ 0.7", []check{{least, "", 0.7}}},
 		}},
 		{"commit", netCommit, []line{
 			{"commit under load, 5 voters, 150 ms: p50 in round trips", "commit p50", "≤ 1.15", []check{{most, "", 1.15}}},
@@ -103,9 +106,15 @@ func networkRows() []row {
 // fleet runs a network for as long as it is used, on directories that are
 // removed afterwards.
 func (b *bench) fleet(ctx context.Context, link world.Link, use func(*fleet.Fleet) error, sites ...world.Site) error {
+	return b.patientFleet(ctx, link, 0, use, sites...)
+}
+
+// patientFleet is fleet, of nodes that may take so long to be ready; 0: what
+// fleet.Options has.
+func (b *bench) patientFleet(ctx context.Context, link world.Link, ready time.Duration, use func(*fleet.Fleet) error, sites ...world.Site) error {
 	dir := b.fresh()
 	f, err := fleet.Start(ctx, fleet.Options{
-		Binary: b.pelago.Binary, Dir: dir, Sites: sites, World: world.Options{Link: link},
+		Binary: b.pelago.Binary, Dir: dir, Sites: sites, World: world.Options{Link: link}, Ready: ready,
 		Env: []string{"PELAGO_ADMIN_PROFILES=true", "PELAGO_LOG_LEVEL=warn"},
 	})
 	if err != nil {

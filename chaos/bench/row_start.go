@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"pelago/chaos/bench/peer"
 	"time"
 )
 
@@ -21,7 +22,7 @@ func starts(ctx context.Context, b *bench, s *sheet) error {
 			return err
 		}
 		s.add("start", "s", pelago, time.Since(began).Seconds())
-		cpu, err := node.CPU()
+		cpu, err := peer.CPU(node.PID())
 		if err != nil {
 			return errors.Join(err, node.Stop())
 		}

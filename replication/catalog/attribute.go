@@ -234,22 +234,42 @@ func (as attrs) text(code uint8) string { return strings.TrimRight(string(as.get
 // fill adds to as what only more has, and reports whether that was anything.
 // Lists of omitted attributes are united.
 func (as *attrs) fill(more attrs) bool {
-	filled, changed := slices.Clone(*as), false
+	old, changed := *as, false
+	for i := 0; len(more) > 0; i++ { // up to the first that is to be added: often there is none
+		for i < len(old) && old[i].code < more[0].code {
+			i++
+		}
+		if more[0].code == codeOmitted || i == len(old) || old[i].code != more[0].code {
+			break
+		}
+		more = more[1:]
+	}
+	if len(more) == 0 {
+		return false
+	}
+	filled := make(attrs, 0, len(old)+len(more))
 	for _, m := range more {
-		i, ok := filled.find(m.code)
-		switch {
-		case !ok:
-			filled, changed = slices.Insert(filled, i, m), true
-		case m.code == codeOmitted:
-			union := slices.Concat(filled[i].value, m.value)
+		n := 0
+		for n < len(old) && old[n].code < m.code {
+			n++
+		}
+		filled, old = append(filled, old[:n]...), old[n:]
+		if len(old) == 0 || old[0].code != m.code {
+			filled, changed = append(filled, m), true
+			continue
+		}
+		known := old[0]
+		if old = old[1:]; m.code == codeOmitted {
+			union := slices.Concat(known.value, m.value)
 			slices.Sort(union)
-			if union = slices.Compact(union); len(union) > len(filled[i].value) {
-				filled[i].value, changed = union, true
+			if union = slices.Compact(union); len(union) > len(known.value) {
+				known.value, changed = union, true
 			}
 		}
+		filled = append(filled, known)
 	}
 	if changed {
-		*as = filled
+		*as = append(filled, old...)
 	}
 	return changed
 }

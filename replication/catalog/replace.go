@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sync/errgroup"
 
 	"pelago/cluster/fault"
 )
@@ -24,7 +27,9 @@ const (
 
 // Inspect makes a copied checkpoint, which nobody has open, that of the node self
 // (see [Adopt]), verifies all of it, and returns the hash of its state and the
-// index of that. fault.Corrupt if it is not whole.
+// index of that. Beside the folder it leaves what [Catalog.Replace] takes in, in
+// one of the same name with ".tables" behind it. fault.Corrupt if the copy is not
+// whole.
 func (c *Catalog) Inspect(ctx context.Context, dir, self string) (hash [32]byte, index uint64, err error) {
 	if err := Adopt(c.fs, dir, self); err != nil {
 		return hash, 0, err
@@ -34,21 +39,35 @@ func (c *Catalog) Inspect(ctx context.Context, dir, self string) (hash [32]byte,
 		return hash, 0, err
 	}
 	defer func() { err = errors.Join(err, copied.Close()) }()
-	var bad error
-	breaches := 0
-	err = copied.Verify(ctx, func(breach error) {
-		if breaches++; bad == nil {
-			bad = breach
-		}
-	})
-	if err == nil && bad != nil {
-		err = fault.New(fault.Corrupt, "catalog: the copy has %d breaches, the first: %w", breaches, bad)
+	// Both read every row, and the node waits for them: on all cores.
+	group, within := errgroup.WithContext(ctx)
+	group.Go(func() error { return copied.whole(within) })
+	group.Go(func() error { return c.writeTables(within, copied.db, tablesFolder(dir)) })
+	if err := group.Wait(); err != nil {
+		return hash, 0, errors.Join(err, c.fs.RemoveAll(tablesFolder(dir)))
 	}
 	hash, index = copied.StateHash()
-	return hash, index, err
+	return hash, index, nil
 }
 
 const inspectCacheBytes = 16 << 20
+
+func tablesFolder(dir string) string { return dir + ".tables" }
+
+// whole is Verify, whose breaches are fault.Corrupt.
+func (c *Catalog) whole(ctx context.Context) error {
+	var first error
+	breaches := 0
+	err := c.verify(ctx, runtime.GOMAXPROCS(0), func(breach error) {
+		if breaches++; first == nil {
+			first = breach
+		}
+	})
+	if err == nil && first != nil {
+		err = fault.New(fault.Corrupt, "catalog: the copy has %d breaches, the first: %w", breaches, first)
+	}
+	return err
+}
 
 // Replace puts the checkpoint in dir, which Inspect has found whole, in the place
 // of all that this catalogue holds, under its users: readers go on before or
@@ -57,13 +76,21 @@ const inspectCacheBytes = 16 << 20
 // said ahead of the log is gone unless the copy has it.
 //
 // fault.Unavailable when there is no moment without readers: nothing has changed
-// then. After any other error Replace must be called again before Apply.
-func (c *Catalog) Replace(ctx context.Context, dir string) (err error) {
-	tables := dir + ".tables"
-	defer func() { err = errors.Join(err, c.fs.RemoveAll(tables)) }()
-	paths, err := c.tablesOf(ctx, dir, tables)
+// then, and it may be called again. After any other error Inspect and Replace must
+// be called again before Apply.
+func (c *Catalog) Replace(ctx context.Context, dir string) error {
+	tables := tablesFolder(dir)
+	names, err := c.fs.List(tables)
+	if err == nil && len(names) == 0 {
+		err = errors.New("no tables")
+	}
 	if err != nil {
-		return err
+		return fault.New(fault.Invalid, "catalog: replace: the copy was not inspected: %w", err)
+	}
+	slices.Sort(names)
+	paths := make([]string, len(names))
+	for i, name := range names {
+		paths[i] = c.fs.PathJoin(tables, name)
 	}
 	if err := c.readers.shut(ctx, replaceWait); err != nil {
 		return err
@@ -74,10 +101,10 @@ func (c *Catalog) Replace(ctx context.Context, dir string) (err error) {
 	c.stones.Store(true) // who asks for a tombstone meanwhile looks for it
 	everything := pebble.KeyRange{Start: []byte{0}, End: []byte{0xFF}}
 	if _, err := c.db.IngestAndExcise(ctx, paths, nil, nil, everything); err != nil {
-		return fmt.Errorf("catalog: replace: %w", err)
+		return errors.Join(fmt.Errorf("catalog: replace: %w", err), c.fs.RemoveAll(tables))
 	}
 	c.vocabulary, c.patients = remembered{}, remembered{}
-	if err := c.load(); err != nil {
+	if err := errors.Join(c.fs.RemoveAll(tables), c.load()); err != nil {
 		return err
 	}
 	c.told.forget()
@@ -85,42 +112,32 @@ func (c *Catalog) Replace(ctx context.Context, dir string) (err error) {
 	return nil
 }
 
-// tablesOf writes all rows of a checkpoint into tables that Pebble can take in.
-func (c *Catalog) tablesOf(ctx context.Context, dir, tables string) (paths []string, err error) {
+// writeTables writes all rows of a copy into tables that Pebble can take in.
+func (c *Catalog) writeTables(ctx context.Context, from *pebble.DB, tables string) (err error) {
 	if err := errors.Join(c.fs.RemoveAll(tables), c.fs.MkdirAll(tables, 0o700)); err != nil {
-		return nil, fmt.Errorf("catalog: replace: %w", err)
+		return fmt.Errorf("catalog: tables of a copy: %w", err)
 	}
-	cache := pebble.NewCache(inspectCacheBytes)
-	defer cache.Unref()
-	o := pebbleOptions(c.fs, cache)
-	o.ReadOnly = true
-	from, err := pebble.Open(dir, o)
-	if err != nil {
-		return nil, fmt.Errorf("catalog: replace: %w", err)
-	}
-	defer func() { err = errors.Join(err, from.Close()) }()
 	it, err := from.NewIter(nil)
 	if err != nil {
-		return nil, fmt.Errorf("catalog: replace: %w", err)
+		return fmt.Errorf("catalog: tables of a copy: %w", err)
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	for valid := it.First(); valid; {
+	n := 0
+	for valid := it.First(); valid; n++ {
 		if err := ctx.Err(); err != nil {
-			return nil, fault.New(fault.KindOf(err), "catalog: replace: %w", err)
+			return fault.New(fault.KindOf(err), "catalog: tables of a copy: %w", err)
 		}
-		path := c.fs.PathJoin(tables, fmt.Sprintf("%06d.sst", len(paths)))
-		if valid, err = c.tableOf(it, path); err != nil {
-			return nil, fmt.Errorf("catalog: replace: %w", err)
+		if valid, err = c.tableOf(it, c.fs.PathJoin(tables, fmt.Sprintf("%06d.sst", n))); err != nil {
+			return fmt.Errorf("catalog: tables of a copy: %w", err)
 		}
-		paths = append(paths, path)
 	}
 	if err := it.Error(); err != nil {
-		return nil, fmt.Errorf("catalog: replace: %w", err)
+		return fmt.Errorf("catalog: tables of a copy: %w", err)
 	}
-	if len(paths) == 0 {
-		return nil, fault.New(fault.Corrupt, "catalog: replace: an empty checkpoint")
+	if n == 0 {
+		return fault.New(fault.Corrupt, "catalog: an empty copy")
 	}
-	return paths, nil
+	return nil
 }
 
 // tableOf writes one table from where an iterator stands, and leaves it behind

@@ -134,12 +134,12 @@ func TestACrashWhileReplacingLeavesTheOldOrTheNew(t *testing.T) {
 		t.Fatal(err)
 	}
 	old, _ := c.StateHash()
-	if _, _, err := c.Inspect(t.Context(), "copy", "a"); err != nil {
-		t.Fatal(err)
-	}
 	mu.Lock()
 	watching = true
 	mu.Unlock()
+	if _, _, err := c.Inspect(t.Context(), "copy", "a"); err != nil {
+		t.Fatal(err)
+	}
 	if err := c.Replace(t.Context(), "copy"); err != nil {
 		t.Fatal(err)
 	}
@@ -228,6 +228,12 @@ func TestReplaceWaitsForReadersAndGivesUp(t *testing.T) {
 		start := time.Now()
 		if err := c.Replace(t.Context(), "copy"); err != nil || time.Since(start) != 10*time.Second {
 			t.Error(err, time.Since(start))
+		}
+		if err := c.Replace(t.Context(), "copy"); !fault.Is(err, fault.Invalid) {
+			t.Errorf("replaced by what nobody inspected: %v", err)
+		}
+		if _, _, err := c.Inspect(t.Context(), "copy", "a"); err != nil {
+			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		v = c.View()

@@ -3,9 +3,14 @@ package catalog
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"hash/maphash"
+	"slices"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
+	"golang.org/x/sync/errgroup"
 
 	"pelago/cluster/fault"
 )
@@ -13,11 +18,15 @@ import (
 // Verify reads every record and checks what must hold between them: each study
 // is the fold of its series, every posting and UID row has its study and every
 // study its postings, tombstones cover what they say, totals are the sums. It
-// calls bad for each breach (without patient data) and changes nothing.
-func (c *Catalog) Verify(ctx context.Context, bad func(error)) error {
+// calls bad for each breach (without patient data), one call at a time, and
+// changes nothing.
+func (c *Catalog) Verify(ctx context.Context, bad func(error)) error { return c.verify(ctx, 1, bad) }
+
+// verify is Verify by so many goroutines beside those that read rows in order.
+func (c *Catalog) verify(ctx context.Context, workers int, bad func(error)) error {
 	c.readers.enter()
 	defer c.readers.leave()
-	v := &verifier{c: c, bad: bad, snapshot: c.db.NewSnapshot(), postings: map[byte]uint64{}, patients: map[string]struct{}{}}
+	v := &verifier{c: c, snapshot: c.db.NewSnapshot(), seed: maphash.MakeSeed(), report: bad}
 	defer v.snapshot.Close()
 	row, err := get(v.snapshot, []byte{rowMeta})
 	if err != nil {
@@ -29,86 +38,244 @@ func (c *Catalog) Verify(ctx context.Context, bad func(error)) error {
 			return err
 		}
 	}
-	if err := v.each(ctx, []byte{rowStudy}, v.study); err != nil {
+	if v.stones, err = v.any(rowTombstone); err != nil {
+		return err
+	}
+	if v.marked, err = v.any(rowAhead); err != nil {
+		return err
+	}
+	all, found, err := v.walk(ctx, workers)
+	if err != nil {
+		return err
+	}
+	if all.postings != found.postings {
+		if err := v.compare(ctx); err != nil {
+			return err
+		}
+	}
+	if err := v.agreed(ctx, m, &all); err != nil {
+		return err
+	}
+	if all.totals.Patients = found.patients; m.totals != all.totals {
+		v.bad(fault.New(fault.Corrupt, "catalog: totals are %+v, the records add up to %+v", m.totals, all.totals))
+	}
+	return nil
+}
+
+// verifier is one Verify.
+type verifier struct {
+	c        *Catalog
+	snapshot *pebble.Snapshot
+	seed     maphash.Seed
+	stones   bool // there is any tombstone: most catalogues are spared the look-ups
+	marked   bool // there is any mark; likewise
+
+	mu     sync.Mutex // held over report
+	report func(error)
+}
+
+func (v *verifier) bad(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.report(err)
+}
+
+// posted is a set of postings: how many, and the sum of hashes under a seed that
+// nobody knows. It spares a look-up for each.
+type posted struct{ count, sum uint64 }
+
+func (p *posted) add(hash uint64) { p.count, p.sum = p.count+1, p.sum+hash }
+
+// tally is what studies add up to.
+type tally struct {
+	hash     sum
+	marks    int
+	totals   Totals // patients left out
+	postings posted
+	scratch  []byte
+	hashes   []uint64
+}
+
+func (t *tally) join(o *tally) {
+	t.hash.join(o.hash)
+	t.marks += o.marks
+	t.totals.Studies += o.totals.Studies
+	t.totals.Series += o.totals.Series
+	t.totals.Instances += o.totals.Instances
+	t.totals.Bytes += o.totals.Bytes
+	t.postings.count, t.postings.sum = t.postings.count+o.postings.count, t.postings.sum+o.postings.sum
+}
+
+// found is what the rows of postings add up to.
+type found struct {
+	postings posted
+	patients uint64
+}
+
+// studyRow is a study's row, from where it stands.
+type studyRow struct{ key, value []byte }
+
+// rowsAtOnce is how many studies go to a worker together.
+const rowsAtOnce = 64
+
+// walk checks every study, and reads every posting beside.
+func (v *verifier) walk(ctx context.Context, workers int) (all tally, there found, err error) {
+	group, ctx := errgroup.WithContext(ctx)
+	work := make(chan []studyRow, workers)
+	group.Go(func() error {
+		defer close(work)
+		return v.hand(ctx, work)
+	})
+	tallies := make([]tally, workers)
+	for i := range tallies {
+		group.Go(func() error { return v.studies(ctx, work, &tallies[i]) })
+	}
+	group.Go(func() (err error) {
+		there, err = v.found(ctx)
+		return err
+	})
+	err = group.Wait()
+	for i := range tallies {
+		all.join(&tallies[i])
+	}
+	return all, there, err
+}
+
+// hand gives all studies to the workers.
+func (v *verifier) hand(ctx context.Context, work chan<- []studyRow) error {
+	var rows []studyRow
+	give := func() error {
+		select {
+		case work <- rows:
+			rows = nil
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	err := v.each(ctx, []byte{rowStudy}, func(key, value []byte) error {
+		if rows = append(rows, studyRow{bytes.Clone(key), bytes.Clone(value)}); len(rows) < rowsAtOnce {
+			return nil
+		}
+		return give()
+	})
+	if err != nil {
+		return err
+	}
+	return give()
+}
+
+// studies checks studies until there are no more.
+func (v *verifier) studies(ctx context.Context, work <-chan []studyRow, t *tally) (err error) {
+	it, err := v.snapshot.NewIter(&pebble.IterOptions{LowerBound: []byte{rowSeries}, UpperBound: after([]byte{rowSeries})})
+	if err != nil {
+		return fmt.Errorf("catalog: verify: %w", err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for rows := range work {
+		for _, row := range rows {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := v.study(row, it, t); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// found reads all postings.
+func (v *verifier) found(ctx context.Context) (f found, err error) {
+	var last []byte
+	err = v.each(ctx, []byte{rowPatient}, func(key, _ []byte) error {
+		f.postings.add(maphash.Bytes(v.seed, key))
+		if prefix := key[:max(0, len(key)-OrderBytes)]; !bytes.Equal(prefix, last) {
+			last = append(last[:0], prefix...)
+			f.patients++
+		}
+		return nil
+	})
+	if err != nil {
+		return f, err
+	}
+	return f, v.each(ctx, []byte{rowIndex}, func(key, _ []byte) error {
+		f.postings.add(maphash.Bytes(v.seed, key))
+		return nil
+	})
+}
+
+// compare tells which postings are missing, or that there are others.
+func (v *verifier) compare(ctx context.Context) error {
+	expected := map[byte]uint64{}
+	err := v.each(ctx, []byte{rowStudy}, func(_, value []byte) error {
+		s, err := decodeStudy(bytes.Clone(value))
+		if err != nil {
+			return nil //nolint:nilerr // it is a breach that was told
+		}
+		for _, posting := range postings(s, v.c.indexer) {
+			expected[posting[0]]++
+			row, err := get(v.snapshot, posting)
+			if err != nil {
+				return err
+			}
+			if row == nil {
+				v.bad(fault.New(fault.Corrupt, "catalog: study %d lacks a posting", s.number))
+			}
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	for _, kind := range []byte{rowPatient, rowIndex} {
-		var found uint64
-		if err := v.each(ctx, []byte{kind}, func(_, _ []byte) error { found++; return nil }); err != nil {
+		var there uint64
+		if err := v.each(ctx, []byte{kind}, func(_, _ []byte) error { there++; return nil }); err != nil {
 			return err
 		}
-		if found != v.postings[kind] {
-			bad(fault.New(fault.Corrupt, "catalog: %d postings of kind %c, %d expected", found, kind, v.postings[kind]))
+		if there != expected[kind] {
+			v.bad(fault.New(fault.Corrupt, "catalog: %d postings of kind %c, %d expected", there, kind, expected[kind]))
 		}
-	}
-	if err := v.agreed(ctx, m); err != nil {
-		return err
-	}
-	v.totals.Patients = uint64(len(v.patients))
-	if m.totals != v.totals {
-		bad(fault.New(fault.Corrupt, "catalog: totals are %+v, the records add up to %+v", m.totals, v.totals))
 	}
 	return nil
 }
 
 // agreed checks the state hash, to which the studies have been added, and that
 // no mark stands for nothing.
-func (v *verifier) agreed(ctx context.Context, m meta) error {
+func (v *verifier) agreed(ctx context.Context, m meta, all *tally) error {
 	for _, kind := range []byte{rowTombstone, rowRegistry, rowCursor, rowDecision} {
 		err := v.each(ctx, []byte{kind}, func(key, value []byte) error {
-			v.hash.add(appendAgreed(nil, key, value))
+			all.hash.add(appendAgreed(nil, key, value))
 			return nil
 		})
 		if err != nil {
 			return err
 		}
 	}
-	if v.hash != m.hash {
-		v.bad(fault.New(fault.Corrupt, "catalog: the state hash is %x, the records add up to %x", m.hash.bytes(), v.hash.bytes()))
+	if all.hash != m.hash {
+		v.bad(fault.New(fault.Corrupt, "catalog: the state hash is %x, the records add up to %x", m.hash.bytes(), all.hash.bytes()))
 	}
 	marks := 0
 	if err := v.each(ctx, []byte{rowAhead}, func(_, _ []byte) error { marks++; return nil }); err != nil {
 		return err
 	}
-	if marks != v.marks {
-		v.bad(fault.New(fault.Corrupt, "catalog: %d series are marked, %d have sayings that are not committed", marks, v.marks))
+	if marks != all.marks {
+		v.bad(fault.New(fault.Corrupt, "catalog: %d series are marked, %d have sayings that are not committed", marks, all.marks))
 	}
 	return nil
 }
 
-// series adds what is committed of a series to the hash, and checks the mark of
-// what is not.
-func (v *verifier) series(s *study, x *series, ahead *uint32) error {
-	for i := range x.origins {
-		if x.origins[i].said != nil {
-			v.hash.add(appendSaying(nil, s.uid, x.uid, &x.origins[i]))
-		}
-	}
-	if !x.place().committed() {
-		*ahead++
-	}
-	mark, err := get(v.snapshot, aheadKey(s.number, x.uid))
+// any reports whether there is a row of a kind.
+func (v *verifier) any(kind byte) (bool, error) {
+	it, err := v.snapshot.NewIter(&pebble.IterOptions{LowerBound: []byte{kind}, UpperBound: after([]byte{kind})})
 	if err != nil {
-		return err
+		return false, fmt.Errorf("catalog: verify: %w", err)
 	}
-	if (mark != nil) != x.isAhead() {
-		v.bad(fault.New(fault.Corrupt, "catalog: a series of study %d is marked %t", s.number, mark != nil))
+	is := it.First()
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		return false, fmt.Errorf("catalog: verify: %w", err)
 	}
-	if x.isAhead() {
-		v.marks++
-	}
-	return nil
-}
-
-type verifier struct {
-	c        *Catalog
-	hash     sum
-	marks    int
-	bad      func(error)
-	snapshot *pebble.Snapshot
-	totals   Totals
-	postings map[byte]uint64
-	patients map[string]struct{}
+	return is, nil
 }
 
 func (v *verifier) each(ctx context.Context, prefix []byte, fn func(key, value []byte) error) error {
@@ -117,9 +284,11 @@ func (v *verifier) each(ctx context.Context, prefix []byte, fn func(key, value [
 		return fmt.Errorf("catalog: verify: %w", err)
 	}
 	defer it.Close()
-	for it.First(); it.Valid(); it.Next() {
-		if err := ctx.Err(); err != nil {
-			return err
+	for n, ok := 0, it.First(); ok; n, ok = n+1, it.Next() {
+		if n%rowsAtOnce == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 		}
 		if err := fn(it.Key(), it.Value()); err != nil {
 			return err
@@ -133,48 +302,35 @@ func (v *verifier) each(ctx context.Context, prefix []byte, fn func(key, value [
 
 // study checks one study with all that hangs on it. Reading errors end the
 // check, breaches do not.
-func (v *verifier) study(key, value []byte) error {
-	s, err := decodeStudy(bytes.Clone(value))
+func (v *verifier) study(row studyRow, it *pebble.Iterator, t *tally) error {
+	s, err := decodeStudy(row.value)
 	if err != nil {
 		v.bad(err)
 		return nil
 	}
-	if order := s.order(); !bytes.Equal(key, studyKey(order)) {
+	order := s.order()
+	if !bytes.Equal(row.key, studyKey(order)) {
 		v.bad(fault.New(fault.Corrupt, "catalog: study %d stands in the wrong place", s.number))
 	}
-	if found, _, err := findStudy(v.snapshot, s.uid); err != nil || found == nil || found.number != s.number {
-		v.bad(fault.New(fault.Corrupt, "catalog: study %d is not found by its UID: %w", s.number, err))
+	if err := v.named(s, order); err != nil {
+		return err
+	}
+	list, err := v.seriesOf(s, it)
+	if err != nil {
+		v.bad(fmt.Errorf("catalog: study %d: %w", s.number, err))
+		return nil
 	}
 	again := s.clone()
-	var list []*series
-	for x, err := range allSeries(v.snapshot, s, v.c) {
-		if err != nil {
-			v.bad(fmt.Errorf("catalog: study %d: %w", s.number, err))
-			return nil
-		}
-		list = append(list, x)
-	}
 	again.ahead = 0
 	for _, x := range list {
-		covered := false
-		for _, uid := range [...]string{"", x.uid} {
-			stone, err := get(v.snapshot, tombstoneKey(s.uid, uid, ""))
-			if err != nil {
-				return err
-			}
-			covered = covered || stone != nil
-		}
-		if covered {
-			accepted, err := get(v.snapshot, registryKey(KindAccepted, AcceptedName(s.uid, x.uid)))
-			if err != nil {
-				return err
-			}
-			covered = accepted == nil
+		covered, err := v.covered(s.uid, x.uid)
+		if err != nil {
+			return err
 		}
 		if x.deleted != covered {
 			v.bad(fault.New(fault.Corrupt, "catalog: a series of study %d is hidden %t, tombstones say %t", s.number, x.deleted, covered))
 		}
-		if err := v.series(s, x, &again.ahead); err != nil {
+		if err := v.series(s, x, t, &again.ahead); err != nil {
 			return err
 		}
 	}
@@ -182,27 +338,96 @@ func (v *verifier) study(key, value []byte) error {
 	if len(list) == 0 {
 		v.bad(fault.New(fault.Corrupt, "catalog: study %d has no series", s.number))
 	}
-	if !bytes.Equal(again.encode(), value) {
+	if !bytes.Equal(again.encode(), row.value) {
 		v.bad(fault.New(fault.Corrupt, "catalog: study %d is not the fold of its series", s.number))
 	}
 	if s.visible() {
-		v.totals.Studies++
-		v.totals.Series += uint64(s.series)
-		v.totals.Instances += s.instances
-		v.totals.Bytes += s.bytes
+		t.totals.Studies++
+		t.totals.Series += uint64(s.series)
+		t.totals.Instances += s.instances
+		t.totals.Bytes += s.bytes
 	}
-	for _, posting := range postings(s, v.c.indexer) {
-		v.postings[posting[0]]++
-		if posting[0] == rowPatient {
-			v.patients[string(posting[:len(posting)-OrderBytes])] = struct{}{}
-		}
-		row, err := get(v.snapshot, posting)
+	t.hashes = t.hashes[:0]
+	eachPosting(s, v.c.indexer, func(key []byte) { t.hashes = append(t.hashes, maphash.Bytes(v.seed, key)) })
+	slices.Sort(t.hashes) // a key that comes twice is one posting
+	for _, hash := range slices.Compact(t.hashes) {
+		t.postings.add(hash)
+	}
+	return nil
+}
+
+// named checks that a study is found by its UID.
+func (v *verifier) named(s *study, order Order) error {
+	orders, err := get(v.snapshot, uidKey(rowStudyUID, s.uid))
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(orders, order[:]) { // the only one with that hash
+		return nil
+	}
+	if found, _, err := studyAt(v.snapshot, s.uid, orders); err != nil || found == nil || found.number != s.number {
+		v.bad(fault.New(fault.Corrupt, "catalog: study %d is not found by its UID: %w", s.number, err))
+	}
+	return nil
+}
+
+// seriesOf reads the series of a study.
+func (v *verifier) seriesOf(s *study, it *pebble.Iterator) (list []*series, err error) {
+	prefix, names := seriesPrefix(s.number), *v.c.names.Load()
+	for ok := it.SeekGE(prefix); ok && bytes.HasPrefix(it.Key(), prefix); ok = it.Next() {
+		x, err := decodeSeries(bytes.Clone(it.Value()), string(it.Key()[len(prefix):]), s, names)
 		if err != nil {
+			return nil, err
+		}
+		list = append(list, x)
+	}
+	return list, it.Error()
+}
+
+// covered reports whether tombstones hide a series.
+func (v *verifier) covered(study, series string) (bool, error) {
+	if !v.stones {
+		return false, nil
+	}
+	covered := false
+	for _, uid := range [...]string{"", series} {
+		stone, err := get(v.snapshot, tombstoneKey(study, uid, ""))
+		if err != nil {
+			return false, err
+		}
+		covered = covered || stone != nil
+	}
+	if !covered {
+		return false, nil
+	}
+	accepted, err := get(v.snapshot, registryKey(KindAccepted, AcceptedName(study, series)))
+	return accepted == nil, err
+}
+
+// series adds what is committed of a series to the hash, and checks the mark of
+// what is not.
+func (v *verifier) series(s *study, x *series, t *tally, ahead *uint32) error {
+	for i := range x.origins {
+		if x.origins[i].said != nil {
+			t.scratch = appendSaying(t.scratch[:0], s.uid, x.uid, &x.origins[i])
+			t.hash.add(t.scratch)
+		}
+	}
+	if !x.place().committed() {
+		*ahead++
+	}
+	var mark []byte
+	if v.marked {
+		var err error
+		if mark, err = get(v.snapshot, aheadKey(s.number, x.uid)); err != nil {
 			return err
 		}
-		if row == nil {
-			v.bad(fault.New(fault.Corrupt, "catalog: study %d lacks a posting", s.number))
-		}
+	}
+	if (mark != nil) != x.isAhead() {
+		v.bad(fault.New(fault.Corrupt, "catalog: a series of study %d is marked %t", s.number, mark != nil))
+	}
+	if x.isAhead() {
+		t.marks++
 	}
 	return nil
 }

@@ -134,3 +134,26 @@ func (n *Node) votes(id string) bool {
 	}
 	return false
 }
+
+// leapEntries is from how many entries on a newcomer copies the state machine
+// instead of going through the log. A copy costs what the link and the disk need for
+// it, the log the processor time of everything that was ever committed. They are
+// more than what one message brings: whatever a newcomer may have stored while it
+// took its log for empty is among what was committed, and so in the copy.
+const leapEntries = 2 * maxAppendEntries
+
+// leap lets a leader's message through unless this node is a newcomer that has
+// nothing yet, and much was committed: then it asks for a copy.
+func (n *Node) leap(generation, committed uint64) error {
+	if !n.o.Newcomer || committed < leapEntries {
+		return nil
+	}
+	if at, _, _ := n.applier.state(); at.Index > 0 {
+		return nil
+	}
+	if _, last := n.o.Log.Bounds(); last > 0 {
+		return nil
+	}
+	n.want(replication.Position{Index: committed, Term: generation << generationShift})
+	return errBehind
+}

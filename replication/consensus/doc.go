@@ -26,7 +26,8 @@
 // to take, is taken only after the state machine has been synced, and lets the
 // log be cut. A member that lags behind the cut is sent a Position; it stops
 // Raft, lets the [Peers] copy a state machine that is at least as far, and
-// starts again there.
+// starts again there. A newcomer does so as soon as it hears that much was
+// committed, whether the log has it all or not.
 //
 // # Failure
 //

@@ -270,6 +270,44 @@ func TestWhoLiesBehindTheLogCopiesOnceAndGoesOn(t *testing.T) {
 	})
 }
 
+// A newcomer goes through a short log, and copies what a long one leads to: once, also
+// when it crashes on the way.
+func TestANewcomerCopiesWhatALongLogLeadsTo(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		entries int
+		crash   bool
+		copies  bool
+	}{
+		{"a short log", 900, false, false},
+		{"a long log", 1100, false, true},
+		{"a long log and a crash", 1100, true, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			simulate(t, 21, 10*time.Millisecond, consensus.Settings{}, func(w *world) {
+				w.found(2, 0)
+				w.mustPropose(test.entries)
+				m := w.add("n09")
+				m.copyTakes = 3 * time.Second
+				m.start()
+				if err := w.leader().node.AddNonvoter(context.Background(), m.id, m.id); err != nil {
+					t.Fatal(err)
+				}
+				if test.crash {
+					time.Sleep(2 * time.Second)
+					m.crash()
+					m.used = false // its state machine is empty, as is its log
+					m.start()
+				}
+				w.converge()
+				if first := m.node.Stats().First; (m.bootstraps > 0) != test.copies || (first == 1) == test.copies {
+					t.Errorf("%d copies, the log begins at %d", m.bootstraps, first)
+				}
+			})
+		})
+	}
+}
+
 // A crash at any moment of a copy leaves a member that starts again.
 func TestACrashDuringACopy(t *testing.T) {
 	for after := range 12 {

@@ -51,11 +51,11 @@ func behind(at, want replication.Position) bool {
 // either direction, would move the library's term. A leader of a later one says
 // that this node's network is no more: it copies what has taken its place.
 func (n *Node) admit(rpc raft.RPC) error {
-	var theirs uint64
+	var theirs, committed uint64
 	leads := false
 	switch q := rpc.Command.(type) {
 	case *raft.AppendEntriesRequest:
-		theirs, leads = q.Term, true
+		theirs, committed, leads = q.Term, q.LeaderCommitIndex, true
 	case *raft.InstallSnapshotRequest:
 		theirs, leads = q.Term, true
 	case *raft.RequestVoteRequest:
@@ -73,7 +73,7 @@ func (n *Node) admit(rpc raft.RPC) error {
 	}
 	ours := GenerationOf(term)
 	if term == 0 || ours == GenerationOf(theirs) {
-		return nil
+		return n.leap(GenerationOf(theirs), committed)
 	}
 	if leads && ours < GenerationOf(theirs) {
 		n.want(replication.Position{Term: GenerationOf(theirs) << generationShift})

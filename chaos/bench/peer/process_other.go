@@ -10,5 +10,6 @@ import (
 
 func attributes() *syscall.SysProcAttr { return nil }
 
-// CPU is the processor time of the process; known on Linux only.
-func (p *Process) CPU() (time.Duration, error) { return 0, errors.ErrUnsupported }
+// CPU is the processor time of a process; known on Linux only:
+// errors.ErrUnsupported elsewhere.
+func CPU(int) (time.Duration, error) { return 0, errors.ErrUnsupported }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"pelago/dimse/dict"
@@ -52,14 +53,21 @@ func Make(seed, i uint64) Study {
 }
 
 // Fact returns what a node would announce of the study's series.
-func (s Study) Fact(asOf uint64) *catalog.SeriesFact {
+func (s Study) Fact(asOf uint64) *catalog.SeriesFact { return s.FactOf(1, asOf) }
+
+// FactOf is Fact for a study of several series, of the nth, from 1.
+func (s Study) FactOf(n int, asOf uint64) *catalog.SeriesFact {
+	series, description := s.Series, s.Description
+	if n > 1 {
+		series, description = fmt.Sprintf("%s%d", strings.TrimSuffix(series, "1"), n), fmt.Sprint(description, n)
+	}
 	f := &catalog.SeriesFact{
-		Origin: "3f9a1c77d0e2b4a6", Site: "north", AsOf: asOf, Study: s.UID, Series: s.Series, Issuer: "NORTH",
+		Origin: "3f9a1c77d0e2b4a6", Site: "north", AsOf: asOf, Study: s.UID, Series: series, Issuer: "NORTH",
 		Attributes: Dataset(map[dict.Tag]string{
 			dict.PatientName: s.Name, dict.PatientID: s.PatientID, dict.PatientBirthDate: "19" + s.PatientID[3:5] + "0" + "612", dict.PatientSex: "F",
 			dict.StudyDate: s.Date, dict.StudyTime: s.Time, dict.AccessionNumber: s.Accession, dict.StudyDescription: s.Description,
 			dict.ReferringPhysicianName: s.Referring, dict.StudyID: s.StudyID,
-			dict.Modality: s.Modality, dict.SeriesDescription: s.Description, dict.SeriesNumber: "1", dict.SeriesDate: s.Date,
+			dict.Modality: s.Modality, dict.SeriesDescription: description, dict.SeriesNumber: fmt.Sprint(n), dict.SeriesDate: s.Date,
 			dict.SeriesTime: s.Time, dict.Manufacturer: "SYNTHETIC", dict.InstitutionName: "North Hospital",
 			dict.StationName: s.Modality + "01", dict.BodyPartExamined: "CHEST",
 		}),

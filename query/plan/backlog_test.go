@@ -1,0 +1,129 @@
+package plan_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"pelago/query/plan"
+	"pelago/replication"
+	"pelago/replication/catalog"
+	"pelago/replication/catalog/alone"
+	"pelago/replication/catalog/catalogtest"
+)
+
+// backlog returns the entries by which a node learns of so many series.
+func backlog(b *testing.B, studies, series int) []replication.Entry {
+	c, err := catalog.Open(catalog.Options{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	var entries []replication.Entry
+	a := alone.New(c)
+	a.Keep = func(e replication.Entry) { entries = append(entries, e) }
+	var facts []any
+	for i := range studies {
+		s := catalogtest.Make(1, uint64(i))
+		for n := range series {
+			facts = append(facts, s.FactOf(1+n, uint64(i*series+n+1)))
+		}
+		if len(facts) < 200 && i+1 < studies { // what a quarter of a second brings, about
+			continue
+		}
+		if _, err := a.Do(facts...); err != nil {
+			b.Fatal(err)
+		}
+		facts = nil
+	}
+	return entries
+}
+
+// BenchmarkBacklog applies what a node has missed, with all indexes: time is that of
+// all threads, the bytes those on disk at the end.
+func BenchmarkBacklog(b *testing.B) {
+	const all = 100_000
+	for _, series := range []int{1, 5} {
+		b.Run(fmt.Sprintf("studies of %d", series), func(b *testing.B) {
+			entries := backlog(b, all/series, series)
+			logged := 0
+			for _, e := range entries {
+				logged += len(e.Data)
+			}
+			var spent, took time.Duration
+			var rests uint64
+			for b.Loop() {
+				c, err := catalog.Open(catalog.Options{Dir: b.TempDir(), Indexer: plan.Indexer{}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				before, began := processorTime(b), time.Now()
+				for at := 0; at < len(entries); {
+					next := min(at+512, len(entries)) // as Raft hands them over
+					last := entries[next-1]
+					if err := c.Apply(entries[at:next], replication.Position{Index: last.Index, Term: last.Term}); err != nil {
+						b.Fatal(err)
+					}
+					at = next
+				}
+				if err := c.Close(); err != nil {
+					b.Fatal(err)
+				}
+				spent, took = spent+processorTime(b)-before, took+time.Since(began)
+				rests = c.Bytes()
+			}
+			b.ReportMetric(float64(spent.Microseconds())/float64(b.N)/all, "cpu-µs/series")
+			b.ReportMetric(float64(all)*float64(b.N)/took.Seconds(), "series/s")
+			b.ReportMetric(float64(rests)/all, "B/series")
+			b.ReportMetric(float64(logged)/all, "log-B/series")
+		})
+	}
+}
+
+// BenchmarkCopy is what a node does with a copied catalogue: it verifies all of it,
+// and takes its rows in.
+func BenchmarkCopy(b *testing.B) {
+	const all = 100_000
+	for _, series := range []int{1, 5} {
+		b.Run(fmt.Sprintf("studies of %d", series), func(b *testing.B) {
+			entries := backlog(b, all/series, series)
+			c, err := catalog.Open(catalog.Options{Dir: b.TempDir(), Indexer: plan.Indexer{}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			last := entries[len(entries)-1]
+			if err := c.Apply(entries, replication.Position{Index: last.Index, Term: last.Term}); err != nil {
+				b.Fatal(err)
+			}
+			var inspecting, replacing time.Duration
+			for b.Loop() {
+				copied := filepath.Join(b.TempDir(), "copy")
+				if err := c.Checkpoint(copied); err != nil {
+					b.Fatal(err)
+				}
+				before := processorTime(b)
+				if _, _, err := c.Inspect(b.Context(), copied, "nobody"); err != nil {
+					b.Fatal(err)
+				}
+				between := processorTime(b)
+				if err := c.Replace(b.Context(), copied); err != nil {
+					b.Fatal(err)
+				}
+				inspecting, replacing = inspecting+between-before, replacing+processorTime(b)-between
+			}
+			b.ReportMetric(float64(inspecting.Microseconds())/float64(b.N)/all, "inspect-cpu-µs/series")
+			b.ReportMetric(float64(replacing.Microseconds())/float64(b.N)/all, "replace-cpu-µs/series")
+		})
+	}
+}
+
+func processorTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
