@@ -53,6 +53,14 @@ func (p *Pack) Record() *archivepb.Pack {
 	}
 }
 
+// PackOf is a pack of a record, whose ids, key and root have their lengths.
+func PackOf(r *archivepb.Pack, key seal.Key) Pack {
+	return Pack{
+		ID: pack.ID(r.Id), Study: r.Study, Series: r.Series, Bytes: r.BlobBytes, Plaintext: r.Plaintext, Manifest: r.Manifest,
+		Root: [32]byte(r.Root), KeyID: [16]byte(r.Key), Key: key, Instances: r.Instances,
+	}
+}
+
 // Instance is a stored instance at another node.
 type Instance struct {
 	Record *archivepb.Instance // as its node has it; Number is that node's

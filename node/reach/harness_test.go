@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,7 @@ import (
 	"pelago/replication/catalog"
 	"pelago/replication/catalog/alone"
 	"pelago/replication/catalog/catalogtest"
+	"pelago/shard/bulk/bulktest"
 	"pelago/shard/keys"
 	"pelago/shard/pack"
 )
@@ -82,6 +84,7 @@ type site struct {
 	handler  http.Handler
 	dialer   *http.Transport
 
+	rests  bool        // what is lost here is not fetched back in the background
 	unsure atomic.Bool // gossip tells nothing here: all are taken to be alive
 }
 
@@ -145,7 +148,11 @@ func (s *site) start() {
 	s.reader = New(Options{Node: s.node, Archive: s.archive, Copies: s.copies, Client: Far(s.far), Nodes: hints{s}})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- work.New(nil, append(s.archive.Tasks(), s.reader.Tasks()...)...).Run(ctx) }()
+	tasks := append(s.archive.Tasks(), s.reader.Tasks()...)
+	if s.rests {
+		tasks = slices.DeleteFunc(tasks, func(t work.Task) bool { return strings.HasPrefix(t.Name, "mend_") })
+	}
+	go func() { ended <- work.New(nil, tasks...).Run(ctx) }()
 	s.stop = func() {
 		cancel()
 		err := errors.Join(<-ended, closeFar())
@@ -167,6 +174,23 @@ func (s *site) restart() {
 func (s *site) loseTables() {
 	t := s.net.t
 	t.Helper()
+	s.tables(func(name string) {
+		if err := s.fs.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// rotTables has a byte of each table rot that a site's packs rest in.
+func (s *site) rotTables() {
+	s.net.t.Helper()
+	s.tables(func(name string) { bulktest.Rot(s.net.t, s.fs, name, 2000) })
+}
+
+// tables changes each table while the site is down.
+func (s *site) tables(change func(name string)) {
+	t := s.net.t
+	t.Helper()
 	s.restart() // lets the segment go that was being written
 	s.stop()
 	tables, err := s.fs.List("data/bulk/tables")
@@ -175,9 +199,7 @@ func (s *site) loseTables() {
 	}
 	for _, name := range tables {
 		if strings.HasSuffix(name, ".sst") {
-			if err := s.fs.Remove("data/bulk/tables/" + name); err != nil {
-				t.Fatal(err)
-			}
+			change("data/bulk/tables/" + name)
 		}
 	}
 	s.start()
@@ -434,3 +456,14 @@ func (s *site) delete(study, series, sop string) {
 func readerAt(b []byte) io.ReaderAt { return bytes.NewReader(b) }
 
 func hashOf(b []byte) [32]byte { return blake3.Sum256(b) }
+
+// eventually waits for what goes on in the background.
+func eventually(t testing.TB, done func() bool) {
+	t.Helper()
+	for late := time.Now().Add(time.Minute); !done(); {
+		if time.Now().After(late) {
+			t.Fatal("it does not happen")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}

@@ -54,6 +54,8 @@ type Reader struct {
 	firsts  recent.Values[instanceAt, *known] // whose manifests may still be coming
 	contact contacts
 	sought  sought
+	lost    lostInstances
+	stats   Stats
 
 	work     sync.WaitGroup // of openings
 	mu       sync.Mutex     // guards what follows
@@ -82,6 +84,7 @@ func New(o Options) *Reader {
 	}
 	r := &Reader{o: o, log: o.Log, catalog: o.Archive.Catalog(), openings: map[openingOf]*opening{}}
 	r.known.Limit, r.firsts.Limit = knownBytes, firstBytes
+	r.lost.numbers, r.lost.met = map[uint64]bool{}, make(chan struct{}, 1)
 	return r
 }
 
@@ -106,7 +109,7 @@ func (r *Reader) Select(ctx context.Context, study, series, instance string) ite
 // instance, or keeps a copy of it, answers.
 func (r *Reader) Open(ctx context.Context, ref archive.Ref) (archive.Instance, error) {
 	if ref.Origin == "" {
-		return r.o.Archive.Open(ctx, ref)
+		return r.openHere(ctx, ref)
 	}
 	return r.open(ctx, ref)
 }
@@ -114,7 +117,7 @@ func (r *Reader) Open(ctx context.Context, ref archive.Ref) (archive.Instance, e
 // Headers implements [archive.Reads].
 func (r *Reader) Headers(ctx context.Context, ref archive.Ref) (*dicom.Header, error) {
 	if ref.Origin == "" {
-		return r.o.Archive.Headers(ctx, ref)
+		return r.headersHere(ctx, ref)
 	}
 	at, err := r.find(ctx, ref)
 	if err != nil {
