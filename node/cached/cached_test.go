@@ -75,7 +75,7 @@ func (r rows) Get(key string) ([]byte, bool, error) {
 }
 
 func (r rows) Each(visit func(key string, value []byte) error) error {
-	it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: []byte(r.prefix), UpperBound: []byte(r.prefix + "\xff")})
+	it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: []byte(r.prefix), UpperBound: []byte(r.prefix[:1] + "0")}) // the character after the slash
 	if err != nil {
 		return err
 	}
