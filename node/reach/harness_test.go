@@ -28,6 +28,7 @@ import (
 	"pelago/node/cached"
 	"pelago/node/far"
 	"pelago/node/work"
+	"pelago/query"
 	"pelago/replication/catalog"
 	"pelago/replication/catalog/alone"
 	"pelago/replication/catalog/catalogtest"
@@ -49,6 +50,8 @@ type network struct {
 	held    chan struct{} // if not nil, reads of packs wait until it is closed
 
 	asked, ranges atomic.Int64 // manifests and reads of packs that crossed between sites
+	located       atomic.Int64 // questions where instances are
+	bytes         sync.Map     // *atomic.Int64 of bytes that a node sent to another, by both names
 }
 
 func (n *network) isDown(node string) bool {
@@ -145,7 +148,7 @@ func (s *site) start() {
 	}
 	s.keeper = &keeper{copies: s.copies, kept: map[pack.ID]bool{}, moved: make(chan struct{})}
 	closeFar := s.serve()
-	s.reader = New(Options{Node: s.node, Archive: s.archive, Copies: s.copies, Client: Far(s.far), Nodes: hints{s}})
+	s.reader = New(Options{Node: s.node, Archive: s.archive, Copies: s.copies, Client: Far(s.far), Nodes: hints{s}, Locate: s.locate})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	tasks := append(s.archive.Tasks(), s.reader.Tasks()...)
@@ -265,7 +268,10 @@ func (s *site) serve() (done func() error) {
 		Told: func(ctx context.Context, origin, study, series string) (*far.Manifest, error) {
 			return s.reader.Told(ctx, origin, study, series)
 		},
-		Peer: func(r *http.Request) (authority.Name, error) { return authority.Name{Node: r.Header.Get("From")}, nil },
+		Peer: func(r *http.Request) (authority.Name, error) {
+			from := r.Header.Get("From")
+			return authority.Name{Node: from, Site: "site " + from}, nil
+		},
 	})
 	s.listener = dimsetest.Listen()
 	var answering sync.RWMutex // a server that is closed does not wait for its answers
@@ -322,7 +328,45 @@ func (c transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	r.URL.Scheme = "http"
 	r.Header.Set("From", c.from.node)
-	return n.sites[node].dialer.RoundTrip(r)
+	response, err := n.sites[node].dialer.RoundTrip(r)
+	if err == nil {
+		response.Body = counted{response.Body, n.sent(node, c.from.node)}
+	}
+	return response, err
+}
+
+// locate asks another site where instances are.
+func (s *site) locate(ctx context.Context, node string, sops []string) (found []query.Instance, err error) {
+	if s.net.isDown(node) || s.net.isDown(s.node) {
+		return nil, fault.New(fault.Unavailable, "%s does not answer", node)
+	}
+	s.net.located.Add(1)
+	for _, sop := range sops {
+		all, err := s.net.sites[node].archive.Instances().Find(ctx, sop)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return nil, err
+		}
+		found = append(found, all...)
+	}
+	return found, nil
+}
+
+// sent counts the bytes that a node sent to another.
+func (n *network) sent(from, to string) *atomic.Int64 {
+	count, _ := n.bytes.LoadOrStore(from+">"+to, new(atomic.Int64))
+	return count.(*atomic.Int64)
+}
+
+// counted counts a body.
+type counted struct {
+	io.ReadCloser
+	bytes *atomic.Int64
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.bytes.Add(int64(n))
+	return n, err
 }
 
 // hints is gossip as a site sees it.

@@ -14,6 +14,7 @@ import (
 	"pelago/node/cached"
 	"pelago/node/far"
 	"pelago/node/recent"
+	"pelago/query"
 	"pelago/replication/catalog"
 )
 
@@ -41,7 +42,10 @@ type Options struct {
 	Copies  *cached.Store
 	Client  Client
 	Nodes   Nodes
-	Log     *slog.Logger // nil is silent
+	// Locate asks a node where it has instances, of at most query.MaxCandidates SOP
+	// Instance UIDs; nil: each is asked for alone.
+	Locate func(ctx context.Context, node string, sops []string) ([]query.Instance, error)
+	Log    *slog.Logger // nil is silent
 }
 
 // Reader reads all that the network stores. It is an [archive.Reads].
@@ -54,6 +58,7 @@ type Reader struct {
 	firsts  recent.Values[instanceAt, *known] // whose manifests may still be coming
 	contact contacts
 	sought  sought
+	places  recent.Values[string, *place] // by SOP Instance UID
 	lost    lostInstances
 	stats   Stats
 
@@ -83,7 +88,7 @@ func New(o Options) *Reader {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &Reader{o: o, log: o.Log, catalog: o.Archive.Catalog(), openings: map[openingOf]*opening{}}
-	r.known.Limit, r.firsts.Limit = knownBytes, firstBytes
+	r.known.Limit, r.firsts.Limit, r.places.Limit = knownBytes, firstBytes, placesBytes
 	r.lost.numbers, r.lost.met = map[uint64]bool{}, make(chan struct{}, 1)
 	return r
 }
