@@ -267,7 +267,7 @@ func (r *Reader) mendMet(ctx context.Context, progress *work.Progress) error {
 		all := r.lost.take()
 		for i, number := range all {
 			if ctx.Err() != nil {
-				return nil
+				break
 			}
 			progress.Note(r.mend(ctx, number))
 			progress.Set(int64(i+1), int64(len(all)))
