@@ -146,3 +146,20 @@ type Instances interface {
 	// catalogue, so that a sender finds what it has just stored.
 	Settle(ctx context.Context) error
 }
+
+// Recorded is an instance of another node as that once told of it.
+type Recorded struct {
+	Instance
+	// Availability is how it can be had while its node does not answer.
+	Availability Availability
+	// Header returns its header.
+	Header func(ctx context.Context) (*dicom.Header, error)
+}
+
+// Memory is what nodes told of series that they hold, for while they do not answer.
+type Memory interface {
+	// Recall returns the instances of a series that nodes hold, in ascending order of
+	// their SOP Instance UIDs, as one of them told, here or somebody who answers now.
+	// whole: these are as many as the catalogue knows of. None if nobody knows any.
+	Recall(ctx context.Context, study, series string, nodes []string) (all []Recorded, whole bool)
+}

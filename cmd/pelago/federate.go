@@ -19,10 +19,8 @@ func (n *node) makeEngine() *engine.Engine {
 	find := engine.New(engine.Options{
 		Catalog: n.catalog, Instances: n.distance.reach.Instances(n.archive.Instances()), Issuer: n.config.Site,
 		Identities: n.patients.At(n.config.Site), Node: n.id, Staleness: n.staleness, Unheard: n.unheard, Alone: holders{n.network}.alone,
-		Peers: federate.NewClient(federate.Options{
-			// Questions are short; answers may be long, as what moves bytes.
-			Call: n.network.watch.client(n.network.bulk), Nodes: holders{n.network}.nodes, Reach: holders{n.network}.reach,
-		}),
+		Memory: n.distance.reach,
+		Peers:  n.distance.find,
 	})
 	n.network.peers.Handle("/query/", n.network.readers(federate.NewHandler(federate.HandlerOptions{
 		Local: find, Asked: n.trail.asked, Log: n.log,

@@ -16,6 +16,7 @@ import (
 	"pelago/node/far"
 	"pelago/node/member"
 	"pelago/node/reach"
+	"pelago/query/federate"
 	"pelago/shard/keys"
 )
 
@@ -23,6 +24,7 @@ import (
 type distance struct {
 	copies *cached.Store
 	far    *far.Client
+	find   *federate.Client
 	reach  *reach.Reader
 }
 
@@ -41,9 +43,14 @@ func (n *node) openDistance() error {
 	n.distance.far = far.NewClient(far.Options{
 		Calls: n.network.watch.client(n.network.bulk), Self: n.self, Keep: n.distance.copies, Log: n.log,
 	})
+	n.distance.find = federate.NewClient(federate.Options{
+		// Questions are short; answers may be long, as what moves bytes.
+		Call: n.network.watch.client(n.network.bulk), Nodes: holders{n.network}.nodes, Reach: holders{n.network}.reach,
+	})
 	n.distance.reach = reach.New(reach.Options{
 		Node: n.id, Archive: n.archive, Copies: n.distance.copies,
 		Client: reach.Far(n.distance.far), Nodes: holders{n.network}, Sends: n.network.sends, Log: n.log,
+		Locate: n.distance.find.Locate,
 	})
 	n.network.peers.Handle("/archive/", n.network.readers(far.NewHandler(far.HandlerOptions{
 		Source: reach.Source{Archive: n.archive, Copies: n.distance.copies}, Members: holders{n.network},

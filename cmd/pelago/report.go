@@ -96,7 +96,7 @@ func (n *node) gauges() {
 	copies := n.distance.copies
 	m.Gauge("pelago_cached_bytes", "Bytes of copies of other nodes' packs.", func() float64 { return float64(copies.Bytes()) })
 	m.Gauge("pelago_cached_limit_bytes", "Bytes that copies of other nodes' packs may have.", func() float64 { return float64(copies.Limit()) })
-	s, cache := n.archive.Counters(), copies.Counters()
+	s, cache, read := n.archive.Counters(), copies.Counters(), n.distance.reach.Counters()
 	for _, c := range []struct {
 		name, help string
 		read       func() uint64
@@ -117,6 +117,8 @@ func (n *node) gauges() {
 		{"pelago_cached_dropped_total", "Copies that were rotten, or of what was deleted.", cache.Dropped.Load},
 		{"pelago_cached_hits_total", "Reads of other nodes' packs that copies answered.", cache.Hits.Load},
 		{"pelago_cached_misses_total", "Reads of other nodes' packs that copies did not answer.", cache.Misses.Load},
+		{"pelago_lost_read_elsewhere_total", "Instances that are lost here and were read from other nodes.", read.Elsewhere.Load},
+		{"pelago_lost_mended_total", "Instances that were lost here and were fetched back from other nodes.", read.Mended.Load},
 		{"pelago_headers_mended_total", "Header records that store/ had lost, made anew from the instances' bytes.", s.HeadersMended.Load},
 	} {
 		m.Counter(c.name, c.help, func() float64 { return float64(c.read()) })

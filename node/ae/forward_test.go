@@ -164,9 +164,13 @@ func TestAnAEOfAnotherSiteIsSentToByANodeOfThatSite(t *testing.T) {
 	if want := []string{"1.1.1", "1.1.2", "1.2.1", "1.2.2"}; !slices.Equal(got, want) {
 		t.Errorf("stored %v", got)
 	}
-	select {
-	case <-s.audited: // the requestor knows of the last instance before the order has ended
-	case <-time.After(10 * time.Second):
+	for late := time.After(10 * time.Second); len(s.ledger.of(Sent)) == 0; {
+		select {
+		case <-s.audited: // the requestor knows of the last instance before the order has ended
+			continue
+		case <-late:
+		}
+		break
 	}
 	sent := s.ledger.of(Sent)
 	if len(sent) != 1 || sent[0].Remote != "h1" || sent[0].Destination != "VIEWER" || sent[0].Study != "1" || !sent[0].Failed {

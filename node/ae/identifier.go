@@ -67,6 +67,11 @@ func (s *session) choose(ctx context.Context, root dimse.Root, identifier *dicom
 	if level > query.Patient && len(unique[level]) == 0 {
 		return chosen{}, fault.New(fault.Mismatch, "the unique key of level %s is missing", level)
 	}
+	if len(instances) > 1 && (len(studies) == 0 || len(series) == 0) {
+		hint := archive.HintOf(ctx)
+		hint.Named = instances
+		ctx = archive.WithHint(ctx, hint)
+	}
 	c := chosen{seen: map[instanceName]bool{}, away: map[string]error{}}
 	for sel, err := range selectors(studies, series, instances) {
 		if err == nil {

@@ -1,11 +1,15 @@
 package archive
 
 import (
+	"context"
+	"errors"
 	"io"
+	"iter"
 
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/node/archive/archivepb"
+	"pelago/node/far"
 	"pelago/shard/bulk"
 	"pelago/shard/pack"
 )
@@ -20,6 +24,14 @@ func (a *Archive) Assemble(origin string, r *archivepb.Instance, header *dicom.H
 		return nil, fault.New(fault.Corrupt, "an instance's record with a hash of %d bytes", len(r.Hash))
 	}
 	return &opened{archive: a, ref: RefOf(origin, r), hash: [32]byte(r.Hash), header: header, stored: stored, close: done}, nil
+}
+
+// ReadThrough has an instance that [Archive.Open] opened read its bytes through
+// another reader, which wrap makes of its own.
+func (a *Archive) ReadThrough(in Instance, wrap func(stored io.ReaderAt) io.ReaderAt) Instance {
+	one := in.(*opened)
+	one.stored = wrap(one.stored)
+	return one
 }
 
 // RefOf is the reference to an instance that a node stores.
@@ -87,4 +99,63 @@ func (a *Archive) Record(number uint64) (*archivepb.Instance, error) {
 		err = fault.New(fault.NotFound, "no instance numbered %d", number)
 	}
 	return r, err
+}
+
+// Packed returns how an instance lies in its pack, and the record of that, lost or
+// not; a nil pack for one that rests in staging. fault.NotFound if there is none of
+// the number any more.
+func (a *Archive) Packed(ctx context.Context, number uint64) (far.Holding, *archivepb.Pack, error) {
+	h, err := a.holding(ctx, number)
+	if err != nil || len(h.Location.Pack) == 0 {
+		return h, nil, err
+	}
+	id, err := packID(h.Location.Pack)
+	if err != nil {
+		return h, nil, err
+	}
+	p, err := a.pack(id)
+	if err == nil && (len(p.Key) != 16 || len(p.Root) != 32) {
+		err = fault.New(fault.Corrupt, "store: a pack's record without its key or root")
+	}
+	return h, p, err
+}
+
+// Lost yields the local numbers of the canonical instances whose packs were lost
+// to a rotten or missing table, but for those that are deleted.
+func (a *Archive) Lost(ctx context.Context) iter.Seq2[uint64, error] {
+	return func(yield func(uint64, error) bool) {
+		if !a.damage.noted.Load() {
+			return
+		}
+		err := a.pages([]byte{rowLost}, func(key, _ []byte) error {
+			_, rest, ok := splitUIDs(key[1:], 2)
+			id, err := packID(rest)
+			if !ok || err != nil {
+				return errors.Join(err, errSeriesRow())
+			}
+			return a.pages(prefixMember(id), func(key, _ []byte) error {
+				if err := context.Cause(ctx); err != nil {
+					return err
+				}
+				err := a.stopIfIn(id, numberOf(key))
+				if errors.Is(err, errStop) && yield(numberOf(key), nil) {
+					return nil
+				}
+				return err
+			})
+		})
+		if err != nil && !errors.Is(err, errStop) {
+			yield(0, err)
+		}
+	}
+}
+
+// IsLost reports whether the bytes of an instance are known to be lost, so that the
+// same ones are stored in their place when they come again.
+func (a *Archive) IsLost(ctx context.Context, number uint64) (bool, error) {
+	r, location, err := a.held(number)
+	if err != nil || r == nil || location == nil {
+		return false, err
+	}
+	return a.gone(ctx, r)
 }

@@ -89,6 +89,9 @@ type Instance interface {
 type Hint struct {
 	Frame int  // from 1: this frame of the instance that is selected; 0: none
 	Whole bool // all bytes of all that is selected, in its order
+	// Named are SOP Instance UIDs that are selected one after the other, without the
+	// names of their series: who must be asked for them is asked once.
+	Named []string
 }
 
 // Closed is in the tree of an error that says that a node, by its role or by an

@@ -75,7 +75,7 @@ func (r rows) Get(key string) ([]byte, bool, error) {
 }
 
 func (r rows) Each(visit func(key string, value []byte) error) error {
-	it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: []byte(r.prefix), UpperBound: []byte(r.prefix + "\xff")})
+	it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: []byte(r.prefix), UpperBound: []byte(r.prefix[:1] + "0")}) // the character after the slash
 	if err != nil {
 		return err
 	}
@@ -615,4 +615,68 @@ func TestACrashCostsACopyAtMost(t *testing.T) {
 		}
 		d.close()
 	}
+}
+
+func TestALongPackIsKeptInATableOfItsOwn(t *testing.T) {
+	fs, epoch := vfs.NewMem(), seal.NewKey()
+	d := open(t, fs, epoch, 1<<30)
+	long, short := newPack(t, "1", far.InMemory+1), newPack(t, "2", 1000)
+	broken := errors.New("the link broke")
+	for name, from := range map[string]io.ReaderAt{
+		"ends early": bytes.NewReader(long.cipher[:len(long.cipher)/2]),
+		"breaks":     breaking{bytes.NewReader(long.cipher), int64(len(long.cipher) / 2), broken},
+	} {
+		if err := d.Keep(t.Context(), long.Pack, from); err == nil || name == "breaks" && !errors.Is(err, broken) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	wrong := long.Pack
+	wrong.Root[0] ^= 1
+	if err := d.Keep(t.Context(), wrong, bytes.NewReader(long.cipher)); !fault.Is(err, fault.Corrupt) {
+		t.Errorf("of another root: %v", err)
+	}
+	if d.Has(long.ID) || d.long != 0 {
+		t.Errorf("kept nevertheless, %d bytes reserved", d.long)
+	}
+	d.sound()
+	// The open table, and those who write into it, need not wait for it.
+	during := sync.OnceFunc(func() { d.keep(short) })
+	if err := d.Keep(t.Context(), long.Pack, calling{bytes.NewReader(long.cipher), during}); err != nil {
+		t.Fatal(err)
+	}
+	d.sound()
+	d.close()
+	d = open(t, fs, epoch, 1<<30)
+	defer d.close()
+	for _, p := range []sealed{long, short} {
+		if err := d.read(p); err != nil {
+			t.Error(err)
+		}
+	}
+	d.sound()
+}
+
+// breaking reads up to a place.
+type breaking struct {
+	io.ReaderAt
+	at  int64
+	err error
+}
+
+func (b breaking) ReadAt(p []byte, off int64) (int, error) {
+	if off >= b.at {
+		return 0, b.err
+	}
+	return b.ReaderAt.ReadAt(p, off)
+}
+
+// calling calls with every read.
+type calling struct {
+	io.ReaderAt
+	call func()
+}
+
+func (c calling) ReadAt(p []byte, off int64) (int, error) {
+	c.call()
+	return c.ReaderAt.ReadAt(p, off)
 }

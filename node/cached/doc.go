@@ -17,6 +17,8 @@
 //   - A row is written after its table is durable, and dropped before its blob. A
 //     start drops rows without a blob and blobs without a row; so a crash costs a
 //     copy at most.
+//   - A pack that is too long for node/far's memory comes while it is kept: into a
+//     table of its own, whose root is checked before a row names it.
 //   - Only whole packs are here. One whose bytes turn out rotten is dropped
 //     ([Store.Discard], [Store.Verify]).
 //

@@ -13,6 +13,7 @@ import (
 	"pelago/node/far"
 	"pelago/node/work"
 	"pelago/shard/bulk"
+	"pelago/shard/seal"
 )
 
 const (
@@ -43,6 +44,9 @@ func (s *Store) Keep(ctx context.Context, p far.Pack, ciphertext io.ReaderAt) er
 	if err != nil {
 		return err
 	}
+	if p.Bytes > far.InMemory {
+		return s.keepLong(ctx, p, row, ciphertext)
+	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if s.closed {
@@ -71,6 +75,55 @@ func (s *Store) Keep(ctx context.Context, p far.Pack, ciphertext io.ReaderAt) er
 	return nil
 }
 
+// keepLong keeps a pack that comes while it is kept, and is too long to be looked at
+// before: in a table of its own, written without the lock, whose root is checked
+// when it is there, before anything names it.
+func (s *Store) keepLong(ctx context.Context, p far.Pack, row *cachedpb.Copy, ciphertext io.ReaderAt) error {
+	if err := s.reserveLong(ctx, p.Bytes); err != nil {
+		return err
+	}
+	defer func() {
+		s.writing.Lock()
+		s.long -= p.Bytes
+		s.writing.Unlock()
+	}()
+	table, err := s.o.Bulk.NewTable(bulk.Cached)
+	if err != nil {
+		return err
+	}
+	if err := write(ctx, table, p, ciphertext); err != nil {
+		table.Abort()
+		return err
+	}
+	refs, err := table.Commit(ctx)
+	if err != nil {
+		return err
+	}
+	if err := seal.VerifyRoot(s.o.Bulk.Reader(refs[0]), p.Bytes, p.Root); err != nil {
+		return errors.Join(err, s.o.Bulk.Delete(refs...))
+	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.closed || s.Has(p.ID) {
+		return s.o.Bulk.Delete(refs...)
+	}
+	return s.nameLocked([]*copied{{id: p.ID, row: row, opened: row.Opened, noted: row.Opened}}, refs)
+}
+
+// reserveLong makes room for a long pack and keeps it.
+func (s *Store) reserveLong(ctx context.Context, n int64) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.closed {
+		return fault.New(fault.Unavailable, "cached: the store is closed")
+	}
+	if err := s.makeRoom(ctx, n); err != nil {
+		return err
+	}
+	s.long += n
+	return nil
+}
+
 func (s *Store) newRow(p far.Pack) (*cachedpb.Copy, error) {
 	wrapped, err := s.o.Ring.Wrap(p.KeyID, p.Key)
 	if err != nil {
@@ -85,7 +138,7 @@ func (s *Store) newRow(p far.Pack) (*cachedpb.Copy, error) {
 // makeRoom evicts what was read longest ago until n more bytes find room, and
 // reserves them. writing is held.
 func (s *Store) makeRoom(ctx context.Context, n int64) error {
-	open := int64(0)
+	open := s.long
 	for _, c := range s.pending {
 		open += c.row.Pack.BlobBytes
 	}
@@ -93,7 +146,7 @@ func (s *Store) makeRoom(ctx context.Context, n int64) error {
 		if err := s.commitLocked(ctx); err != nil {
 			return err
 		}
-		open = 0
+		open = s.long
 	}
 	if err := s.evict(s.o.Limit - open - n); err != nil {
 		return err
@@ -126,7 +179,12 @@ func (s *Store) writeLocked(ctx context.Context, p far.Pack, ciphertext io.Reade
 		s.began = time.Now()
 	}
 	s.touched = time.Now()
-	blob, err := s.table.Add()
+	return write(ctx, s.table, p, ciphertext)
+}
+
+// write copies a pack into a table.
+func write(ctx context.Context, table *bulk.Table, p far.Pack, ciphertext io.ReaderAt) error {
+	blob, err := table.Add()
 	if err != nil {
 		return err
 	}
@@ -155,6 +213,11 @@ func (s *Store) commitLocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return s.nameLocked(pending, refs)
+}
+
+// nameLocked notes where packs rest that have become a part of bulk/.
+func (s *Store) nameLocked(pending []*copied, refs []bulk.Ref) (err error) {
 	rows := map[string][]byte{}
 	for i, c := range pending {
 		c.ref = refs[i]

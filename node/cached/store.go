@@ -64,6 +64,7 @@ type Store struct {
 	pending []*copied // in the open table, in order
 	began   time.Time // of the open table
 	touched time.Time // when it last grew
+	long    int64     // bytes of long packs that are being written to tables of their own
 	closed  bool
 	kick    chan struct{} // the open table has grown
 

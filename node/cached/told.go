@@ -14,7 +14,6 @@ import (
 	"pelago/node/archive/archivepb"
 	"pelago/node/cached/cachedpb"
 	"pelago/node/far"
-	"pelago/shard/pack"
 )
 
 // Told is a manifest and what the catalogue said when it was asked for: the node
@@ -277,8 +276,5 @@ func (s *Store) decodePack(p *cachedpb.Pack) (far.Pack, error) {
 	if err != nil {
 		return far.Pack{}, err
 	}
-	return far.Pack{
-		ID: pack.ID(r.Id), Study: r.Study, Series: r.Series, Bytes: r.BlobBytes, Plaintext: r.Plaintext, Manifest: r.Manifest,
-		Root: [32]byte(r.Root), KeyID: [16]byte(r.Key), Key: key, Instances: r.Instances,
-	}, nil
+	return far.PackOf(r, key), nil
 }

@@ -19,6 +19,8 @@ const (
 	// closed beyond 64 MiB after its last instance. Of a larger one, what was read
 	// longest ago goes.
 	maxResident = 80 << 20
+	// forDemand is the part of the memory that read-ahead leaves to who waits.
+	forDemand = 4
 	// minMemory is needed for two fetches under way.
 	minMemory = 4 * maxFetch
 )
@@ -95,7 +97,11 @@ func (c *Client) addLocked(o *object, index int, demand bool) bool {
 			return false
 		}
 	}
-	for c.mem.used+size > c.mem.limit {
+	limit := c.mem.limit
+	if !demand { // else the read-ahead of some readers leaves others nothing but each other's
+		limit -= limit / forDemand
+	}
+	for c.mem.used+size > limit {
 		if !c.evictOneLocked(nil, demand) {
 			return false
 		}

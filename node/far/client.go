@@ -40,15 +40,16 @@ type Client struct {
 	scratch sync.Pool   // of *[]byte, a segment's worth
 	idle    *time.Timer // gives the memory back
 
-	mu       sync.Mutex // guards what follows, and what objects, fetches and blocks say
-	closed   bool
-	objects  map[objectKey]*object
-	mem      blocks
-	keeping  []*object // packs that wait to be kept, the first in hand
-	ahead    int       // fetches under way that nobody waited for when they began
-	fetched  int64     // bytes
-	hedged   int64     // bytes that were asked for twice
-	openings int
+	mu        sync.Mutex // guards what follows, and what objects, fetches and blocks say
+	closed    bool
+	objects   map[objectKey]*object
+	mem       blocks
+	keeping   []*object // packs that wait to be kept, the first in hand
+	following bool      // a large pack is being kept while it is read
+	ahead     int       // fetches under way that nobody waited for when they began
+	fetched   int64     // bytes
+	hedged    int64     // bytes that were asked for twice
+	openings  int
 }
 
 // NewClient returns a client. It must be closed.

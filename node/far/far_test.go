@@ -249,6 +249,15 @@ func TestWhoIsNoMemberGetsNoKey(t *testing.T) {
 	if _, err := c.Read(m).Pack(0).ReadAt(t.Context(), make([]byte, 1), 0); !fault.Is(err, fault.Denied) {
 		t.Errorf("a stranger who reads a pack: %v", err)
 	}
+	for { // the asker has its answer before the audit has
+		origin.mu.Lock()
+		audited := len(origin.accesses)
+		origin.mu.Unlock()
+		if audited >= 2 || t.Context().Err() != nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
 	origin.mu.Lock()
 	defer origin.mu.Unlock()
 	if n := len(origin.accesses); n != 2 || origin.accesses[0].Err != nil || origin.accesses[0].Instances != 5 ||
@@ -392,5 +401,59 @@ func TestRangesAreWholeUnits(t *testing.T) {
 			t.Errorf("%s %q: %d with %d bytes, %v", test.path, test.ranged, answer.StatusCode, n, err)
 		}
 		answer.Body.Close()
+	}
+}
+
+// streamed takes long packs as they come, and nothing else.
+type streamed struct {
+	done chan error
+	p    far.Pack
+	sum  [32]byte
+}
+
+func (k *streamed) Keep(_ context.Context, p far.Pack, ciphertext io.ReaderAt) error {
+	h := blake3.New()
+	_, err := io.Copy(h, io.NewSectionReader(ciphertext, 0, p.Bytes))
+	k.p, k.sum = p, [32]byte(h.Sum(nil))
+	k.done <- err
+	return err
+}
+
+func TestAPackTooLongForMemoryIsKeptWhileItIsRead(t *testing.T) {
+	s := newShelf(t, 1, 6900, 1<<30) // 95 MB in one instance
+	net := newNetwork()
+	origin, asker := net.plain(t, "A", s), net.plain(t, "B", nil)
+	k := &streamed{done: make(chan error, 1)}
+	c := asker.client(func(o *far.Options) { o.Keep, o.Memory = k, 128<<20 })
+	m, err := c.Find(t.Context(), origin.self.ID(), s.holdings[0].Record.Sop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(m.Packs) != 1 || m.Packs[0].Bytes <= far.InMemory {
+		t.Fatalf("%d packs, the first of %d bytes", len(m.Packs), m.Packs[0].Bytes)
+	}
+	series := c.Read(m)
+	for i := range m.Instances {
+		if _, err := readInstance(t.Context(), series, m, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case err := <-k.done:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it is not kept")
+	}
+	if k.sum != blake3.Sum256(s.sealed[k.p.ID]) {
+		t.Error("other bytes were kept than the pack's")
+	}
+	// Without a link its reader may be far ahead of it.
+	if sent := origin.sentOf("pack"); sent > k.p.Bytes*2 {
+		t.Errorf("%d bytes were sent of a pack of %d", sent, k.p.Bytes)
+	}
+	if got := c.Resident(); got > far.InMemory {
+		t.Errorf("%d bytes are in memory", got)
 	}
 }

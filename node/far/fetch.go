@@ -461,6 +461,10 @@ func (c *Client) arrived(f *fetch, end int) error {
 		b.came = now
 	}
 	o.here += end - f.next
+	if o.came != nil {
+		o.came.add(f.next, end)
+		c.followLocked(o)
+	}
 	f.next = end
 	close(f.changed)
 	f.changed = make(chan struct{})

@@ -12,7 +12,11 @@ import (
 // completeLocked asks for the rest of a pack of which most has come, so that it
 // can be kept: its own manifest, say, that nobody reads.
 func (c *Client) completeLocked(o *object) {
-	if c.o.Keep == nil || o.verifier == nil || o.completing || o.size > maxResident {
+	if c.o.Keep == nil || o.verifier == nil || o.completing {
+		return
+	}
+	if o.size > maxResident {
+		c.followLocked(o)
 		return
 	}
 	// The manifest is most of a small pack.

@@ -53,6 +53,14 @@ func (p *Pack) Record() *archivepb.Pack {
 	}
 }
 
+// PackOf is a pack of a record, whose ids, key and root have their lengths.
+func PackOf(r *archivepb.Pack, key seal.Key) Pack {
+	return Pack{
+		ID: pack.ID(r.Id), Study: r.Study, Series: r.Series, Bytes: r.BlobBytes, Plaintext: r.Plaintext, Manifest: r.Manifest,
+		Root: [32]byte(r.Root), KeyID: [16]byte(r.Key), Key: key, Instances: r.Instances,
+	}
+}
+
 // Instance is a stored instance at another node.
 type Instance struct {
 	Record *archivepb.Instance // as its node has it; Number is that node's
@@ -79,11 +87,17 @@ type ReaderAt interface {
 	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
 }
 
+// InMemory is how long a pack may be that is in memory whole before it is kept.
+const InMemory = maxResident
+
 // Keeper keeps packs that were read whole.
 type Keeper interface {
 	// Keep is called once for a pack that was read whole and whose root is right,
 	// by one goroutine at a time. The ciphertext is valid until it returns, and
-	// its memory serves no other reads meanwhile. An error is logged; the pack is
-	// then not kept, and may be offered again when it was read again.
+	// its memory serves no other reads meanwhile. A pack of over [InMemory] bytes is
+	// still being read: its ciphertext is to be read once, in order, which takes as
+	// long as its readers take, its root is not checked yet, and Keep is called beside
+	// others. An error is logged; the pack is then not kept, and may be offered again
+	// when it was read again.
 	Keep(ctx context.Context, p Pack, ciphertext io.ReaderAt) error
 }

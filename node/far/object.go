@@ -38,7 +38,9 @@ type object struct {
 	nodes      []string
 	refused    map[string]bool // nodes that do not have it, or sent other bytes
 	completing bool
-	offered    bool // to the Keeper
+	offered    bool      // to the Keeper
+	came       *arrivals // of a pack that is too large for memory; nil: of others
+	followed   bool      // a follower is at it
 }
 
 // maxNodes bounds whom an object is asked of.
@@ -51,6 +53,9 @@ func packObject(p Pack) (*object, error) {
 	}
 	o := newObject(objectKey{pack: p.ID}, p.Bytes, segmentBytes)
 	o.path, o.pack, o.verifier = pathPack+hex.EncodeToString(p.ID[:]), p, v
+	if o.size > maxResident {
+		o.came = &arrivals{units: make([]uint64, (o.units+63)/64)}
+	}
 	return o, nil
 }
 
@@ -142,7 +147,7 @@ func (c *Client) objectLocked(key objectKey, make func() (*object, error)) (*obj
 
 // forgetLocked drops an object of which nothing is here or coming.
 func (c *Client) forgetLocked(o *object) {
-	if o.resident == 0 && o.fetches == 0 && c.objects[o.key] == o {
+	if o.resident == 0 && o.fetches == 0 && !o.followed && c.objects[o.key] == o {
 		delete(c.objects, o.key)
 	}
 }

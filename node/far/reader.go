@@ -14,6 +14,8 @@ type Reader struct {
 	index  int // of the object in the series
 	size   int64
 	unit   int64
+
+	passing bool // what it reads is for other readers: it stays for them
 }
 
 // Size is the number of bytes.
@@ -64,7 +66,7 @@ func (r *Reader) some(ctx context.Context, p []byte, off int64) (int, error) {
 		if b := o.blocks[unit/unitsAtOnce]; b.has(unit) {
 			c.pinLocked(b) // before anything is read ahead into its place
 			r.series.readLocked(r.index, unit)
-			return c.copyUnlock(b, p, off), nil
+			return c.copyUnlock(b, p, off, !r.passing), nil
 		}
 		f := o.coming(unit)
 		own := f == nil
@@ -114,7 +116,7 @@ func (c *Client) await(ctx context.Context, f *fetch, unit int) error {
 
 // copyUnlock copies what a pinned block has from off on, without the lock, unpins
 // it, and returns how much that was.
-func (c *Client) copyUnlock(b *block, p []byte, off int64) int {
+func (c *Client) copyUnlock(b *block, p []byte, off int64, seen bool) int {
 	full := unitsAtOnce * b.of.unit
 	from := off - int64(b.index)*full
 	to := from/b.of.unit*b.of.unit + b.of.unit
@@ -122,7 +124,7 @@ func (c *Client) copyUnlock(b *block, p []byte, off int64) int {
 		to += b.of.unit
 	}
 	to = min(to, int64(len(b.mem)), from+int64(len(p)))
-	for u := from / b.of.unit; u*b.of.unit < to; u++ {
+	for u := from / b.of.unit; seen && u*b.of.unit < to; u++ {
 		b.seen |= 1 << u
 	}
 	c.mu.Unlock()

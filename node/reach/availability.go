@@ -2,6 +2,7 @@ package reach
 
 import (
 	"context"
+	"slices"
 
 	"pelago/query"
 	"pelago/replication/catalog"
@@ -24,7 +25,10 @@ func (a available) Availability(ctx context.Context, study, series string, numbe
 		return query.Unavailable // nothing is opened here
 	}
 	own := a.Instances.Availability(ctx, study, series, number)
-	if own != query.Online || number != 0 || a.r.allAlive() {
+	if own != query.Online {
+		return a.elsewhere(ctx, study, series, own)
+	}
+	if number != 0 || a.r.allAlive() {
 		return own
 	}
 	if study == "" {
@@ -35,15 +39,52 @@ func (a available) Availability(ctx context.Context, study, series string, numbe
 		a.r.log.Warn("instance availability was not determined", "error", err)
 		return own
 	}
+	if !a.allReachable(ctx, holders) {
+		return query.Unavailable
+	}
+	return query.Online
+}
+
+// allReachable reports whether all series of some holders can be had now.
+func (a available) allReachable(ctx context.Context, holders []catalog.Holder) bool {
 	for len(holders) > 0 {
 		n := 1
 		for n < len(holders) && holders[n].Series == holders[0].Series && holders[n].Study == holders[0].Study {
 			n++
 		}
 		if ctx.Err() != nil || !a.r.reachableNow(holders[:n]) {
-			return query.Unavailable
+			return false
 		}
 		holders = holders[n:]
+	}
+	return true
+}
+
+// elsewhere is the availability of what is lost here: of each series of which
+// anything is, another node that is believed to answer must hold the same set.
+func (a available) elsewhere(ctx context.Context, study, series string, own query.Availability) query.Availability {
+	if study == "" {
+		return own
+	}
+	holders, err := a.r.holders(study, series)
+	if err != nil {
+		a.r.log.Warn("instance availability was not determined", "error", err)
+		return own
+	}
+	for i := range holders {
+		h := &holders[i]
+		if h.Node != a.r.o.Node || a.Instances.Availability(ctx, h.Study, h.Series, 0) == query.Online {
+			continue
+		}
+		if !slices.ContainsFunc(holders, func(other catalog.Holder) bool {
+			return other.Series == h.Series && other.Study == h.Study && other.UIDHash == h.UIDHash &&
+				other.Node != h.Node && a.r.o.Nodes.Alive(other.Node)
+		}) {
+			return own
+		}
+	}
+	if !a.r.allAlive() && !a.allReachable(ctx, holders) {
+		return query.Unavailable
 	}
 	return query.Online
 }

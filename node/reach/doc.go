@@ -7,7 +7,9 @@
 //	           one round trip a series, in which what is read first comes too
 //	           ([archive.Hint]), or of others whom a silent node had told → one list
 //	Headers  → the manifest
-//	Open     → a copy in bulk/ (node/cached) → node/far: ranges of the pack, of its
+//	Open     → what is here; if that is lost, the instance at another node, or a copy
+//	           that one keeps of our pack; it is fetched back in the background
+//	         → a copy in bulk/ (node/cached) → node/far: ranges of the pack, of its
 //	           node or of one that keeps a copy → the same instance at another node
 //
 // # Invariants

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,9 +28,11 @@ import (
 	"pelago/node/cached"
 	"pelago/node/far"
 	"pelago/node/work"
+	"pelago/query"
 	"pelago/replication/catalog"
 	"pelago/replication/catalog/alone"
 	"pelago/replication/catalog/catalogtest"
+	"pelago/shard/bulk/bulktest"
 	"pelago/shard/keys"
 	"pelago/shard/pack"
 )
@@ -47,6 +50,8 @@ type network struct {
 	held    chan struct{} // if not nil, reads of packs wait until it is closed
 
 	asked, ranges atomic.Int64 // manifests and reads of packs that crossed between sites
+	located       atomic.Int64 // questions where instances are
+	bytes         sync.Map     // *atomic.Int64 of bytes that a node sent to another, by both names
 }
 
 func (n *network) isDown(node string) bool {
@@ -82,6 +87,7 @@ type site struct {
 	handler  http.Handler
 	dialer   *http.Transport
 
+	rests  bool        // what is lost here is not fetched back in the background
 	unsure atomic.Bool // gossip tells nothing here: all are taken to be alive
 }
 
@@ -142,10 +148,14 @@ func (s *site) start() {
 	}
 	s.keeper = &keeper{copies: s.copies, kept: map[pack.ID]bool{}, moved: make(chan struct{})}
 	closeFar := s.serve()
-	s.reader = New(Options{Node: s.node, Archive: s.archive, Copies: s.copies, Client: Far(s.far), Nodes: hints{s}})
+	s.reader = New(Options{Node: s.node, Archive: s.archive, Copies: s.copies, Client: Far(s.far), Nodes: hints{s}, Locate: s.locate})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- work.New(nil, append(s.archive.Tasks(), s.reader.Tasks()...)...).Run(ctx) }()
+	tasks := append(s.archive.Tasks(), s.reader.Tasks()...)
+	if s.rests {
+		tasks = slices.DeleteFunc(tasks, func(t work.Task) bool { return strings.HasPrefix(t.Name, "mend_") })
+	}
+	go func() { ended <- work.New(nil, tasks...).Run(ctx) }()
 	s.stop = func() {
 		cancel()
 		err := errors.Join(<-ended, closeFar())
@@ -167,6 +177,23 @@ func (s *site) restart() {
 func (s *site) loseTables() {
 	t := s.net.t
 	t.Helper()
+	s.tables(func(name string) {
+		if err := s.fs.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// rotTables has a byte of each table rot that a site's packs rest in.
+func (s *site) rotTables() {
+	s.net.t.Helper()
+	s.tables(func(name string) { bulktest.Rot(s.net.t, s.fs, name, 2000) })
+}
+
+// tables changes each table while the site is down.
+func (s *site) tables(change func(name string)) {
+	t := s.net.t
+	t.Helper()
 	s.restart() // lets the segment go that was being written
 	s.stop()
 	tables, err := s.fs.List("data/bulk/tables")
@@ -175,9 +202,7 @@ func (s *site) loseTables() {
 	}
 	for _, name := range tables {
 		if strings.HasSuffix(name, ".sst") {
-			if err := s.fs.Remove("data/bulk/tables/" + name); err != nil {
-				t.Fatal(err)
-			}
+			change("data/bulk/tables/" + name)
 		}
 	}
 	s.start()
@@ -243,7 +268,10 @@ func (s *site) serve() (done func() error) {
 		Told: func(ctx context.Context, origin, study, series string) (*far.Manifest, error) {
 			return s.reader.Told(ctx, origin, study, series)
 		},
-		Peer: func(r *http.Request) (authority.Name, error) { return authority.Name{Node: r.Header.Get("From")}, nil },
+		Peer: func(r *http.Request) (authority.Name, error) {
+			from := r.Header.Get("From")
+			return authority.Name{Node: from, Site: "site " + from}, nil
+		},
 	})
 	s.listener = dimsetest.Listen()
 	var answering sync.RWMutex // a server that is closed does not wait for its answers
@@ -300,7 +328,45 @@ func (c transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	r.URL.Scheme = "http"
 	r.Header.Set("From", c.from.node)
-	return n.sites[node].dialer.RoundTrip(r)
+	response, err := n.sites[node].dialer.RoundTrip(r)
+	if err == nil {
+		response.Body = counted{response.Body, n.sent(node, c.from.node)}
+	}
+	return response, err
+}
+
+// locate asks another site where instances are.
+func (s *site) locate(ctx context.Context, node string, sops []string) (found []query.Instance, err error) {
+	if s.net.isDown(node) || s.net.isDown(s.node) {
+		return nil, fault.New(fault.Unavailable, "%s does not answer", node)
+	}
+	s.net.located.Add(1)
+	for _, sop := range sops {
+		all, err := s.net.sites[node].archive.Instances().Find(ctx, sop)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return nil, err
+		}
+		found = append(found, all...)
+	}
+	return found, nil
+}
+
+// sent counts the bytes that a node sent to another.
+func (n *network) sent(from, to string) *atomic.Int64 {
+	count, _ := n.bytes.LoadOrStore(from+">"+to, new(atomic.Int64))
+	return count.(*atomic.Int64)
+}
+
+// counted counts a body.
+type counted struct {
+	io.ReadCloser
+	bytes *atomic.Int64
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.bytes.Add(int64(n))
+	return n, err
 }
 
 // hints is gossip as a site sees it.
@@ -434,3 +500,14 @@ func (s *site) delete(study, series, sop string) {
 func readerAt(b []byte) io.ReaderAt { return bytes.NewReader(b) }
 
 func hashOf(b []byte) [32]byte { return blake3.Sum256(b) }
+
+// eventually waits for what goes on in the background.
+func eventually(t testing.TB, done func() bool) {
+	t.Helper()
+	for late := time.Now().Add(time.Minute); !done(); {
+		if time.Now().After(late) {
+			t.Fatal("it does not happen")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}

@@ -21,6 +21,7 @@ type seriesAt struct{ study, series, node string }
 type known struct {
 	cached.Told
 	set  [16]byte  // hash of the SOP Instance UIDs in it
+	open bool      // some of it was in staging: it will be packed
 	by   string    // who told it, if that was not its node
 	came time.Time // when bytes were asked for that came with it; zero: none did
 
@@ -36,6 +37,7 @@ func newKnown(t cached.Told) *known {
 	var sum [32]byte
 	for i := range t.Instances {
 		archive.AddUID(&sum, t.Instances[i].Record.Sop)
+		k.open = k.open || t.Instances[i].Pack < 0
 	}
 	copy(k.set[:], sum[:])
 	return k
@@ -70,7 +72,21 @@ func (k *known) index(sop string) (int, bool) {
 // catalogue says nothing else. What the catalogue cannot tell is an operator's
 // decision that makes another version of an instance count: the set of UIDs is
 // the same.
-const freshFor = 5 * time.Minute
+//
+// One of staged instances is believed for openFor only: they come from their node's
+// disk each time they are read, and are kept here once they are packed.
+const (
+	freshFor = 5 * time.Minute
+	openFor  = time.Minute
+)
+
+// fresh reports whether a manifest need not be asked for again.
+func (k *known) fresh() bool {
+	if k.open {
+		return time.Since(k.Asked) < openFor
+	}
+	return time.Since(k.Asked) < freshFor
+}
 
 // fits reports whether a manifest is what the catalogue says that the node has.
 func (k *known) fits(h *catalog.Holder) bool { return k.AsOf >= h.AsOf || k.set == h.UIDHash }
@@ -102,7 +118,7 @@ func (r *Reader) recall(name seriesAt) *known {
 func (r *Reader) ask(ctx context.Context, h *catalog.Holder, w wanted) (*known, error) {
 	name := seriesAt{h.Study, h.Series, h.Node}
 	old := r.recall(name)
-	if old != nil && old.fits(h) && (time.Since(old.Asked) < freshFor || !r.o.Nodes.Alive(h.Node)) {
+	if old != nil && old.fits(h) && (old.fresh() || !r.o.Nodes.Alive(h.Node)) {
 		return old, nil
 	}
 	k, err := r.fetch(ctx, name, h.Node, w, *h)

@@ -10,6 +10,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/node/archive"
+	"pelago/node/archive/archivepb"
 	"pelago/shard/pack"
 )
 
@@ -61,22 +62,12 @@ func (r *Reader) headerFrom(v version, stored io.ReaderAt, assumed bool) (*dicom
 // a copy is here, or a node has just answered. The same instance at another node
 // is as good.
 func (r *Reader) reachable(ctx context.Context, v version) (io.ReaderAt, error) {
-	rest := r.twins(ctx, v)
+	rest := r.twins(ctx, v.instance().Record, v.Node)
 	var failed error
 	for {
 		stored, err := r.tryOpen(ctx, v)
 		if err == nil {
-			return &alternatives{now: stored, next: func(cause error) (io.ReaderAt, error) {
-				for {
-					twin, ok := rest()
-					if !ok {
-						return nil, cause
-					}
-					if stored, err := r.tryOpen(ctx, twin); err == nil {
-						return stored, nil
-					}
-				}
-			}}, nil
+			return &alternatives{now: stored, next: r.nextOf(ctx, rest)}, nil
 		}
 		failed = errors.Join(failed, err)
 		if ctx.Err() != nil || !elsewhere(err) {
@@ -87,6 +78,21 @@ func (r *Reader) reachable(ctx context.Context, v version) (io.ReaderAt, error) 
 			return nil, fault.New(worst(failed), "reach: no node gives the instance: %w", failed)
 		}
 		v = twin
+	}
+}
+
+// nextOf returns the bytes of the next of some twins that gives them.
+func (r *Reader) nextOf(ctx context.Context, rest func() (version, bool)) func(error) (io.ReaderAt, error) {
+	return func(cause error) (io.ReaderAt, error) {
+		for {
+			twin, ok := rest()
+			if !ok {
+				return nil, cause
+			}
+			if stored, err := r.tryOpen(ctx, twin); err == nil {
+				return stored, nil
+			}
+		}
 	}
 }
 
@@ -191,13 +197,12 @@ func (r *Reader) neighbours(node string) []string {
 	return nodes
 }
 
-// twins yields the same instance at other nodes, bit for bit, of which the
-// manifest is asked for only when it comes to that.
-func (r *Reader) twins(ctx context.Context, v version) func() (version, bool) {
-	record := v.instance().Record
-	asked := map[string]bool{v.Node: true, r.o.Node: true}
+// twins yields the same instance at nodes other than this one and its own, bit for
+// bit, of which the manifest is asked for only when it comes to that.
+func (r *Reader) twins(ctx context.Context, record *archivepb.Instance, node string) func() (version, bool) {
+	asked := map[string]bool{node: true, r.o.Node: true}
 	return func() (version, bool) {
-		holders, err := r.holders(v.Study, v.Series)
+		holders, err := r.holders(record.Study, record.Series)
 		if err != nil {
 			return version{}, false
 		}

@@ -512,3 +512,101 @@ func TestANodeThatSendsNothingAsksNobody(t *testing.T) {
 		t.Errorf("available: %v", got)
 	}
 }
+
+func TestInstancesOfManySeriesByTheirOwnNamesAreOneQuestion(t *testing.T) {
+	n := newNetwork(t, "a", "b", "c", "d")
+	a, b, c := n.sites["a"], n.sites["b"], n.sites["c"]
+	var all []dimsetest.Instance
+	var names []string
+	for seed := range 20 {
+		one := images(uint64(seed+1), 0, 2)
+		study, series := uids(one)
+		at := []*site{a, c}[seed%2]
+		at.store(one...)
+		at.announce(study, series, "b")
+		all = append(all, one...)
+		names = append(names, one[1].SOPInstanceUID, one[0].SOPInstanceUID)
+	}
+	names = append(names, "1.2.3")
+	read := func(sop string) error {
+		ctx := archive.WithHint(t.Context(), archive.Hint{Named: names})
+		for ref, err := range b.reader.Select(ctx, "", "", sop) {
+			if err != nil {
+				return err
+			}
+			got, err := b.open(ref)
+			i := slices.IndexFunc(all, func(in dimsetest.Instance) bool { return in.SOPInstanceUID == sop })
+			if err != nil || ref.SOP != sop || !slices.Equal(got, all[i].Dataset()) {
+				t.Errorf("%s as %s: %d bytes, %v", sop, ref.SOP, len(got), err)
+			}
+		}
+		return nil
+	}
+	for _, sop := range names[:40] {
+		if err := read(sop); err != nil {
+			t.Errorf("%s: %v", sop, err)
+		}
+	}
+	if err := read("1.2.3"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("what nobody has: %v", err)
+	}
+	if got := n.located.Load(); got != 3 {
+		t.Errorf("%d questions where they are, to three nodes", got)
+	}
+	if got := n.asked.Load(); got > 20 {
+		t.Errorf("%d manifests of 20 series were asked for", got)
+	}
+	n.cut("d", true)
+	names = []string{"1.2.4", "1.2.5"}
+	var missing *archive.Missing
+	if err := read("1.2.4"); !errors.As(err, &missing) || missing.SOP != "1.2.4" || !fault.Is(err, fault.Unavailable) {
+		t.Errorf("what may be where nobody answers: %v", err)
+	}
+}
+
+func TestWhatASilentNodeToldIsRecalled(t *testing.T) {
+	n := newNetwork(t, "a", "b", "c")
+	all := images(1, 0, 6)
+	study, series := uids(all)
+	a, b, c := n.sites["a"], n.sites["b"], n.sites["c"]
+	a.store(all...)
+	a.pack()
+	a.announce(study, series, "b", "c")
+	b.same(study, "", "", all...)
+	b.settle(study, series, "a")
+	n.cut("a", true)
+	for _, test := range []struct {
+		name string
+		at   *site
+		how  query.Availability
+	}{
+		{"where it was opened", b, query.Online},
+		{"at another node, which asks it", c, query.Unavailable},
+	} {
+		got, whole := test.at.reader.Recall(t.Context(), study, series, []string{"a"})
+		if len(got) != len(all) || !whole {
+			t.Fatalf("%s: %d instances, whole %t", test.name, len(got), whole)
+		}
+		for i, one := range got {
+			h, err := one.Header(t.Context())
+			if err != nil || h.Dataset.String(dict.SOPInstanceUID) != one.SOP || one.Origin != "a" || one.Availability != test.how {
+				t.Errorf("%s: instance %d: %+v, %v", test.name, i, one.Instance, err)
+			}
+		}
+		// Metadata of a study (WADO-RS) is what is selected, and its headers.
+		for ref, err := range test.at.reader.Select(t.Context(), study, "", "") {
+			if err != nil {
+				t.Errorf("%s: %v", test.name, err)
+			} else if h, err := test.at.reader.Headers(t.Context(), ref); err != nil || h.Dataset.String(dict.SOPInstanceUID) != ref.SOP {
+				t.Errorf("%s: header: %v", test.name, err)
+			}
+		}
+	}
+	b.delete(study, series, all[0].SOPInstanceUID)
+	if got, _ := b.reader.Recall(t.Context(), study, series, []string{"a"}); len(got) != len(all)-1 {
+		t.Errorf("%d instances of %d of which one is deleted", len(got), len(all))
+	}
+	if got, whole := b.reader.Recall(t.Context(), "1.2", "1.2.3", []string{"a"}); len(got) > 0 || whole {
+		t.Errorf("of what nobody knows: %d, %t", len(got), whole)
+	}
+}

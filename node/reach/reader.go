@@ -14,6 +14,7 @@ import (
 	"pelago/node/cached"
 	"pelago/node/far"
 	"pelago/node/recent"
+	"pelago/query"
 	"pelago/replication/catalog"
 )
 
@@ -44,7 +45,10 @@ type Options struct {
 	// Sends says why this node opens nothing, with an [archive.Closed]; nil, or an
 	// error of nil: it does.
 	Sends func() error
-	Log   *slog.Logger // nil is silent
+	// Locate asks a node where it has instances, of at most query.MaxCandidates SOP
+	// Instance UIDs; nil: each is asked for alone.
+	Locate func(ctx context.Context, node string, sops []string) ([]query.Instance, error)
+	Log    *slog.Logger // nil is silent
 }
 
 // Reader reads all that the network stores. It is an [archive.Reads].
@@ -57,6 +61,9 @@ type Reader struct {
 	firsts  recent.Values[instanceAt, *known] // whose manifests may still be coming
 	contact contacts
 	sought  sought
+	places  recent.Values[string, *place] // by SOP Instance UID
+	lost    lostInstances
+	stats   Stats
 
 	work     sync.WaitGroup // of openings
 	mu       sync.Mutex     // guards what follows
@@ -84,7 +91,8 @@ func New(o Options) *Reader {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &Reader{o: o, log: o.Log, catalog: o.Archive.Catalog(), openings: map[openingOf]*opening{}}
-	r.known.Limit, r.firsts.Limit = knownBytes, firstBytes
+	r.known.Limit, r.firsts.Limit, r.places.Limit = knownBytes, firstBytes, placesBytes
+	r.lost.numbers, r.lost.met = map[uint64]bool{}, make(chan struct{}, 1)
 	return r
 }
 
@@ -114,7 +122,7 @@ func (r *Reader) Select(ctx context.Context, study, series, instance string) ite
 // instance, or keeps a copy of it, answers.
 func (r *Reader) Open(ctx context.Context, ref archive.Ref) (archive.Instance, error) {
 	if ref.Origin == "" {
-		return r.o.Archive.Open(ctx, ref)
+		return r.openHere(ctx, ref)
 	}
 	return r.open(ctx, ref)
 }
@@ -122,7 +130,7 @@ func (r *Reader) Open(ctx context.Context, ref archive.Ref) (archive.Instance, e
 // Headers implements [archive.Reads].
 func (r *Reader) Headers(ctx context.Context, ref archive.Ref) (*dicom.Header, error) {
 	if ref.Origin == "" {
-		return r.o.Archive.Headers(ctx, ref)
+		return r.headersHere(ctx, ref)
 	}
 	at, err := r.find(ctx, ref)
 	if err != nil {

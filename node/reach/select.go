@@ -301,6 +301,9 @@ func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (ver
 				return v, err
 			}
 		}
+		if v, err, ok := r.placed(ctx, study, series, sop); ok {
+			return v, err
+		}
 		nodes, err := r.candidates(study, series)
 		if err != nil {
 			return version{}, err
@@ -411,8 +414,7 @@ func (r *Reader) seek(ctx context.Context, nodes []string, study, series, sop st
 	}
 	for _, err := range failed {
 		if err != nil && !fault.Is(err, fault.NotFound) {
-			missing := &archive.Missing{Study: study, Series: series, SOP: sop, Instances: 1}
-			return version{}, fault.New(fault.Unavailable, "reach: no node that answers has it: %w: %w", missing, err)
+			return version{}, errSought(study, series, sop, err)
 		}
 	}
 	return version{}, errNothing()

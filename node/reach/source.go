@@ -23,8 +23,11 @@ var _ far.Source = Source{}
 // Ciphertext implements [far.Source].
 func (s Source) Ciphertext(id pack.ID) (*archivepb.Pack, io.ReaderAt, error) {
 	p, ciphertext, err := s.Archive.Ciphertext(id)
-	if fault.Is(err, fault.NotFound) {
-		return s.Copies.Ciphertext(id)
+	if !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Corrupt) {
+		return p, ciphertext, err
 	}
-	return p, ciphertext, err
+	if p, copied, failed := s.Copies.Ciphertext(id); failed == nil { // of one that was lost here, too
+		return p, copied, nil
+	}
+	return nil, nil, err
 }

@@ -10,14 +10,22 @@ import (
 // dropEvery is how often copies are looked through for what was deleted.
 const dropEvery = 10 * time.Minute
 
-// Tasks is the background work: keeping copies, and dropping those of what was
-// deleted.
+// mendEvery is how often packs that are known to be lost here are looked for
+// elsewhere. What readers meet is fetched back at once.
+const mendEvery = time.Hour
+
+// Tasks is the background work: keeping copies, dropping those of what was
+// deleted, and fetching back what was lost here.
 func (r *Reader) Tasks() []work.Task {
 	again := &work.Restart{}
 	return []work.Task{
 		{Name: "cache", Run: r.o.Copies.Run, Restart: again},
 		{Name: "cache_deleted", Restart: again, Run: work.Every(dropEvery, func(ctx context.Context, _ *work.Progress) error {
 			return r.DropDeleted(ctx)
+		})},
+		{Name: "mend_met", Restart: again, Run: r.mendMet},
+		{Name: "mend_lost", Restart: again, Run: work.Every(mendEvery, func(ctx context.Context, _ *work.Progress) error {
+			return r.MendLost(ctx)
 		})},
 	}
 }

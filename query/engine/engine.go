@@ -27,6 +27,8 @@ type Options struct {
 	// Node is this node's id, and Peers are the others. nil: nobody is ever asked.
 	Node  string
 	Peers query.Peers
+	// Memory is what they told before; nil: nothing.
+	Memory query.Memory
 	// Alone reports whether nobody but this node holds, or ever held, anything: then
 	// nobody is asked either. nil: it is not.
 	Alone func() bool
@@ -57,6 +59,7 @@ type Engine struct {
 	issuer    string
 	node      string
 	peers     query.Peers
+	memory    query.Memory
 	alone     func() bool
 	ids       Identities
 	staleness func() (time.Duration, bool)
@@ -88,7 +91,8 @@ func New(o Options) *Engine {
 		o.Alone = func() bool { return false }
 	}
 	return &Engine{
-		node: o.Node, peers: o.Peers, alone: o.Alone, ids: o.Identities, staleness: o.Staleness, unheard: o.Unheard,
+		node: o.Node, peers: o.Peers, memory: o.Memory, alone: o.Alone, ids: o.Identities,
+		staleness: o.Staleness, unheard: o.Unheard,
 		catalog: o.Catalog, instances: o.Instances, issuer: o.Issuer, started: time.Now(),
 		gate: semaphore.NewWeighted(int64(max(2, runtime.NumCPU()))),
 	}

@@ -616,3 +616,26 @@ func TestProbesGiveNoMoreThanWasAskedFor(t *testing.T) {
 		}
 	}
 }
+
+func TestAKeyFindsValuesTooLongForTheCatalogue(t *testing.T) {
+	long := strings.Repeat("Head^and ", 200)
+	a := newArchive(t)
+	for i, tag := range []dict.Tag{dict.StudyDescription, dict.PatientName, dict.AccessionNumber, dict.StudyID, dict.ReferringPhysicianName} {
+		study := fmt.Sprintf("1.%d", i+1)
+		a.store(t, "NORTH", dataset(attribute{dict.SOPClassUID, ctClass}, attribute{dict.SOPInstanceUID, study + ".1.1"},
+			attribute{dict.StudyInstanceUID, study}, attribute{dict.SeriesInstanceUID, study + ".1"}, attribute{tag, long + "neck"}))
+		a.store(t, "NORTH", dataset(attribute{dict.SOPClassUID, ctClass}, attribute{dict.SOPInstanceUID, study + "9.1.1"},
+			attribute{dict.StudyInstanceUID, study + "9"}, attribute{dict.SeriesInstanceUID, study + "9.1"}, attribute{tag, "Head^and foot"}))
+		for _, test := range []struct {
+			key  string
+			want int
+		}{
+			{"*neck", 1}, {"Head*", 2}, {"*and Head*", 1}, {"*foot", 1}, {"*arm", 0}, {long[:1000], 0}, {long[:1000] + "*", 1},
+		} {
+			got := find(t, a, query.Query{Level: query.Study, Keys: dataset(attribute{tag, test.key})})
+			if len(got) != test.want {
+				t.Errorf("%v: %.20s… of %d characters finds %d studies, want %d", tag, test.key, len(test.key), len(got), test.want)
+			}
+		}
+	}
+}

@@ -104,11 +104,12 @@ func (q *probe) series(c query.Candidate) iter.Seq2[query.Found, error] {
 				continue
 			}
 			f := query.Found{Instance: i}
-			ok, err := q.instance(&f, c)
+			ok, err := q.instance(&f, c, func(ctx context.Context) (*dicom.Header, error) { return q.engine.header(ctx, i.Number) })
 			if err != nil {
 				yield(query.Found{}, err)
 				return
 			}
+			f.Availability = q.engine.instances.Availability(q.ctx, i.Study, i.Series, i.Number)
 			if ok && (!yield(f, nil) || c.First) {
 				return
 			}
@@ -117,7 +118,7 @@ func (q *probe) series(c query.Candidate) iter.Seq2[query.Found, error] {
 }
 
 // instance matches one instance and adds to it what is to be answered.
-func (q *probe) instance(f *query.Found, c query.Candidate) (bool, error) {
+func (q *probe) instance(f *query.Found, c query.Candidate, header func(context.Context) (*dicom.Header, error)) (bool, error) {
 	i := &f.Instance
 	if q.sops != nil && !q.sops[i.SOP] {
 		return false, nil
@@ -129,7 +130,7 @@ func (q *probe) instance(f *query.Found, c query.Candidate) (bool, error) {
 		return false, nil
 	}
 	if q.All || len(q.header)+len(q.Return)+len(c.Return) > 0 {
-		h, err := q.engine.header(q.ctx, i.Number)
+		h, err := header(q.ctx)
 		if fault.Is(err, fault.NotFound) {
 			return false, nil // deleted meanwhile
 		}
@@ -143,7 +144,6 @@ func (q *probe) instance(f *query.Found, c query.Candidate) (bool, error) {
 			return false, err
 		}
 	}
-	f.Availability = q.engine.instances.Availability(q.ctx, i.Study, i.Series, i.Number)
 	return true, nil
 }
 

@@ -158,8 +158,8 @@ func (t *scan) remoteList(m *matched, groups [][]catalog.Holder, here bool) iter
 }
 
 // ofGroup yields the instances of a series as one of several nodes that all have
-// them tells; if it breaks off, the next goes on. If nobody answers, their sites
-// are silent.
+// them tells; if it breaks off, the next goes on. If nobody answers, it yields what
+// they told before; unless that is all, their sites are silent.
 func (t *scan) ofGroup(m *matched, group []catalog.Holder) iter.Seq2[query.Found, error] {
 	return func(yield func(query.Found, error) bool) {
 		after := ""
@@ -181,6 +181,10 @@ func (t *scan) ofGroup(m *matched, group []catalog.Holder) iter.Seq2[query.Found
 			}
 			t.asks.fail(node)
 		}
+		whole, err := t.recall(m, group, after, yield)
+		if whole || errors.Is(err, errStopped) {
+			return
+		}
 		var sites []string
 		for _, h := range group {
 			sites = append(sites, h.Site)
@@ -189,6 +193,45 @@ func (t *scan) ofGroup(m *matched, group []catalog.Holder) iter.Seq2[query.Found
 			yield(query.Found{}, err)
 		}
 	}
+}
+
+// recall passes on what nodes that do not answer told before of a series, and
+// reports whether that is all of it.
+func (t *scan) recall(m *matched, group []catalog.Holder, after string, yield func(query.Found, error) bool) (whole bool, err error) {
+	if t.engine.memory == nil {
+		return false, nil
+	}
+	nodes := make([]string, len(group))
+	for i, h := range group {
+		nodes[i] = h.Node
+	}
+	all, whole := t.engine.memory.Recall(t.ctx, m.study.UID(), m.series.UID(), nodes)
+	if len(all) == 0 {
+		return false, nil
+	}
+	p, err := t.engine.newProbe(t.ctx, t.asks.probe)
+	if err != nil {
+		return false, err
+	}
+	c := t.candidate(m)
+	for _, one := range all {
+		if one.SOP <= after {
+			continue
+		}
+		f := query.Found{Instance: one.Instance, Availability: one.Availability}
+		ok, err := p.instance(&f, c, one.Header)
+		if err != nil {
+			whole = false // its header is not at hand
+			continue
+		}
+		if ok && !yield(f, nil) {
+			return whole, errStopped
+		}
+		if ok && c.First {
+			break
+		}
+	}
+	return whole, nil
 }
 
 // ofNode passes on what a node has found of a series: by the window's inquiry,

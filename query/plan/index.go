@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"strings"
 	"unicode/utf8"
 
@@ -21,10 +22,11 @@ const (
 	modalities     = 'm' // dictionary
 	descriptions   = 's' // dictionary, without case
 	referrers      = 'h' // dictionary, folded names
+	leftOut        = 'o' // attributes whose values are too long for the catalogue
 )
 
 // indexVersion rises whenever terms change for the same study.
-const indexVersion = 5
+const indexVersion = 6
 
 // Lengths of grams, in characters: names repeat a lot, identifiers do not.
 const (
@@ -54,8 +56,24 @@ var _ catalog.Indexer = Indexer{}
 // Version is as in [catalog.Indexer].
 func (Indexer) Version() uint32 { return indexVersion }
 
+// indexed are the attributes of studies and patients that have an index of values.
+var indexed = [...]dict.Tag{
+	dict.PatientName, dict.PatientID, dict.AccessionNumber, dict.StudyID, dict.StudyDescription, dict.ReferringPhysicianName,
+}
+
+// leftOutTerm is the term of an attribute under which the studies are filed whose
+// records leave its value out: what it is, their owners know.
+func leftOutTerm(t dict.Tag) string { return fmt.Sprintf("%08X", uint32(t)) }
+
 // Terms is as in [catalog.Indexer].
 func (Indexer) Terms(s catalog.StudyRow, add func(index byte, term string)) {
+	for _, t := range indexed {
+		for i := range s.Patients() {
+			if s.Omits(i, t) {
+				add(leftOut, leftOutTerm(t))
+			}
+		}
+	}
 	for i := range s.Patients() {
 		if !s.Omits(i, dict.PatientName) {
 			addText(dict.PatientName, s.PatientText(i, dict.PatientName), add)

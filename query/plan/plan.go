@@ -96,10 +96,19 @@ func For(keys []match.Key, o Options) Plan {
 			}
 		}
 		if s := forKey(k, o); s != nil {
-			p.Sets = append(p.Sets, s)
+			p.Sets = append(p.Sets, orLeftOut(k.Tag, s))
 		}
 	}
 	return p
+}
+
+// orLeftOut adds to a set of values those studies whose records leave the value
+// out. There are hardly ever any.
+func orLeftOut(t dict.Tag, s Set) Set {
+	if !slices.Contains(indexed[:], t) {
+		return s
+	}
+	return Any{s, Term{leftOut, leftOutTerm(t)}}
 }
 
 // timeline is a patient's studies under all ids.

@@ -145,11 +145,22 @@ func TestPlanOfEachShape(t *testing.T) {
 	} {
 		t.Run(test.rule, func(t *testing.T) {
 			got := planOf(t, test.tag, test.value, match.Options{})
-			if len(got.Sets) != len(test.want) || len(got.Sets) > 0 && !equalSets(got.Sets[0], test.want[0]) {
-				t.Errorf("%v, want %v", got.Sets, test.want)
+			want := slices.Clone(test.want)
+			if _, exact := first(want).(Patient); !exact && len(want) > 0 {
+				want[0] = orLeftOut(test.tag, want[0])
+			}
+			if len(got.Sets) != len(want) || len(got.Sets) > 0 && !equalSets(got.Sets[0], want[0]) {
+				t.Errorf("%v, want %v", got.Sets, want)
 			}
 		})
 	}
+}
+
+func first(sets []Set) Set {
+	if len(sets) == 0 {
+		return nil
+	}
+	return sets[0]
 }
 
 func equalSets(a, b Set) bool {
