@@ -57,6 +57,8 @@ type network struct {
 	meta   func() gossip.Meta            // what this node says of itself
 	// replaced is told that the catalogue is a copy of another node's now.
 	replaced func()
+	// led is told that somebody leads who did not before.
+	led func()
 }
 
 // openPort opens the port between nodes. Nobody is answered yet.
@@ -106,7 +108,7 @@ func (w *network) open(c config.Config) (err error) {
 	}
 	w.group, err = group.Open(group.Options{
 		ID: id, Address: address, FS: vfs.Default, Dir: c.Data, Catalogue: w.catalog, Signer: w.self,
-		Peers: calls, Port: w.port, Locate: w.registry.Locate, Replaced: w.replaced, Log: w.log,
+		Peers: calls, Port: w.port, Locate: w.registry.Locate, Replaced: w.replaced, Led: w.led, Log: w.log,
 		Newcomer: newcomer(c.Data, w.catalog),
 	})
 	if err != nil {

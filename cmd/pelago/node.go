@@ -170,7 +170,9 @@ func (n *node) openStores() (err error) {
 		return err
 	}
 	n.network.catalog, n.network.meta = n.catalog, n.meta
-	n.network.replaced = func() { n.archive.Journal().Replaced() } // by a task, and they start later
+	// By tasks, and they start later.
+	n.network.replaced = func() { n.archive.Journal().Replaced() }
+	n.network.led = func() { n.archive.Journal().Retry() }
 	if err = n.network.open(n.config); err != nil {
 		return err
 	}

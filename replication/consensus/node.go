@@ -217,6 +217,20 @@ func (n *Node) CommitIndex(ctx context.Context) (uint64, error) {
 	return index, nil
 }
 
+// Ready returns once everything is applied here that the leaders before this one had
+// committed. It is for leaders.
+func (n *Node) Ready(ctx context.Context) error {
+	r, err := n.running()
+	if err != nil {
+		return err
+	}
+	term := r.CurrentTerm()
+	if r.State() != raft.Leader {
+		return fault.New(fault.Unavailable, "consensus: %w", raft.ErrNotLeader)
+	}
+	return n.ready(ctx, r, term)
+}
+
 // ready returns once this leader has committed an entry of its own term: before
 // that it does not know what its predecessors committed.
 func (n *Node) ready(ctx context.Context, r *raft.Raft, term uint64) error {

@@ -16,8 +16,10 @@
 //   - the log in raft/, copies that are being made in copy/, and checkpoints that
 //     others copy in checkpoints/ of the data directory;
 //   - admission: who leads asks the catalogue before it puts an entry into the
-//     order, because what is in the log stays, and one entry that nodes cannot read
-//     stops them all;
+//     order, because what is in the log stays: whether its node is a member and has
+//     signed it, whether it is the next of its journal, and whether all nodes can read
+//     it, for one that they cannot stops them. What a member may put into the order at
+//     most, and in vain, is bounded ([shares]);
 //   - the membership: while it leads, it makes Raft's members those of the
 //     catalogue, and chooses who votes. What is due next is decided by [plan], which
 //     is pure;
@@ -39,8 +41,8 @@
 // # Goroutines
 //
 // [Group.Run] owns consensus, and one goroutine each for confirming leadership, for
-// polling the commit index, for the membership, for comparing, and for expiring
-// checkpoints. [Open] starts those of the transport, which end with [Group.Close]:
+// polling the commit index, for the membership, for comparing, for telling that
+// somebody leads, and for expiring checkpoints. [Open] starts those of the transport, which end with [Group.Close]:
 // one that accepts, one for each node that talks to this one, and the library's. A
 // proposal that is forwarded has one while it waits.
 package group

@@ -41,6 +41,9 @@ type Options struct {
 	// Replaced is called when the catalogue has been replaced by a copy of another
 	// node's: what this node had said ahead of the log is not in it. May be nil.
 	Replaced func()
+	// Led is called when another node than before leads, this one or not, and again
+	// when one does after none did. It must not block. May be nil.
+	Led func()
 	// Observe hears of the log's operations, for metrics; may be nil.
 	Observe func(op raftlog.Operation, took time.Duration, err error)
 }
@@ -48,10 +51,12 @@ type Options struct {
 // Catalogue is the state machine, its results and its registry.
 type Catalogue interface {
 	consensus.StateMachine
-	// Admit reports why a node may not put an entry into the order: fault.Unsupported
-	// for one of a newer version, at which every node that has it committed would
-	// stand still, fault.Denied for one of another node.
-	Admit(from string, entry []byte) error
+	// Admit reports why a node may not put an entry into the order, as of what is
+	// applied here: fault.Unsupported for one of a newer version, at which every node
+	// that has it committed would stand still, fault.Denied for one of another node,
+	// or that no member has signed, fault.Mismatch and fault.Conflict for a batch that
+	// is not the next of its journal. again: it was taken before and changes nothing.
+	Admit(from string, entry []byte) (again bool, err error)
 	// Results returns what became of a recently applied entry.
 	Results(index uint64) (results []error, ok bool)
 	// StateHash returns the hash of all that was committed up to an index.
@@ -118,6 +123,7 @@ type Group struct {
 	node      *consensus.Node
 	tracker   freshness.Tracker
 	rounds    rounds
+	shares    shares
 
 	copying sync.Mutex // held by Bootstrap, over all of it
 
@@ -198,7 +204,7 @@ func (g *Group) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer cancel()
-	for _, do := range []func(context.Context){g.rounds.run, g.poll, g.lead, g.compare, g.copies.run} {
+	for _, do := range []func(context.Context){g.rounds.run, g.poll, g.lead, g.compare, g.follow, g.copies.run} {
 		work.Go(func() { do(ctx) })
 	}
 	err := g.node.Run(ctx)
@@ -206,6 +212,23 @@ func (g *Group) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// follow tells who wants to know that somebody leads, until ctx ends.
+func (g *Group) follow(ctx context.Context) {
+	changes, cancel := g.node.Subscribe()
+	defer cancel()
+	for leader := ""; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-changes:
+			if s.Leader != leader && s.Leader != "" && g.o.Led != nil {
+				g.o.Led()
+			}
+			leader = s.Leader
+		}
+	}
 }
 
 // Leader returns the id of the node that leads, empty when none is known.
