@@ -140,15 +140,17 @@ func newcomer(data string, c *catalog.Catalog) bool {
 
 // found begins a log where there is none: the founder's first, and that of a node
 // alone whose data directory was restored from a backup, which has the catalogue
-// and not the log. Nobody else has a say in it, and who might have had one copies
+// and not the log, or an older one. Nobody else has a say in it, and who might have had one copies
 // its catalogue. Any other node whose log is lost asks the network to take it back.
 func (w *network) found(newcomer bool) error {
 	w.fresh = w.group.Fresh()
 	switch {
-	case !w.fresh:
+	case !w.fresh && !w.group.Older():
 		return nil
 	case w.alone():
 		return w.group.Recover()
+	case !w.fresh:
+		return nil
 	case !w.membership.Founder():
 		return nil
 	case newcomer:

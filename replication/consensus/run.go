@@ -29,6 +29,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := n.comeBack(ctx); err != nil {
 		return err
 	}
+	received.Go(func() { n.mark(receiving) })
 	for {
 		want, err := n.prepare(ctx)
 		if err == nil && want == nil {
@@ -41,6 +42,17 @@ func (n *Node) Run(ctx context.Context) error {
 			if err := n.copy(ctx, *want); err != nil {
 				return err
 			}
+		}
+	}
+}
+
+// mark marks from time to time how far the log is, so that an earlier copy of it is
+// known for one. It stands beside the watch over the log, which a disk that hangs must
+// not hold up.
+func (n *Node) mark(ctx context.Context) {
+	for sleep(ctx, markEvery) == nil {
+		if err := n.o.Log.Mark(); err != nil {
+			n.log.Error("raft log: how far it is cannot be marked", "error", err)
 		}
 	}
 }

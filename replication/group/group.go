@@ -150,7 +150,7 @@ func Open(o Options) (*Group, error) {
 	g.copies = copies{fs: o.FS, dir: o.FS.PathJoin(o.Dir, "checkpoints"), pins: map[string]*pin{}, turn: make(chan struct{}, 1)}
 	g.rounds.pace = g.settings.Pace
 	var err error
-	if g.raftlog, err = raftlog.Open(raftlog.Options{FS: o.FS, Dir: o.FS.PathJoin(o.Dir, "raft"), Observe: o.Observe}); err != nil {
+	if g.raftlog, err = raftlog.Open(raftlog.Options{FS: o.FS, Dir: o.FS.PathJoin(o.Dir, "raft"), Mark: o.FS.PathJoin(o.Dir, "raft.mark"), Observe: o.Observe}); err != nil {
 		return nil, err
 	}
 	err = o.FS.RemoveAll(g.copies.dir)
@@ -189,6 +189,10 @@ func (g *Group) Found() error { return g.node.Found() }
 
 // Fresh reports whether the log has no past: not an entry, not a term.
 func (g *Group) Fresh() bool { return g.raftlog.Fresh() }
+
+// Older reports whether the log is an earlier one than it was: put back from a copy, or
+// lost. Run has the network take this node's vote then, before anything else.
+func (g *Group) Older() bool { return g.raftlog.Older() }
 
 // Recover makes this node the only voter of a new generation of the network,
 // before Run: see consensus.Node.Recover.
