@@ -38,6 +38,7 @@ type Node struct {
 	log      *slog.Logger
 	applier  *applier
 	wanted   chan replication.Position // capacity 1: a copy of the state machine is needed
+	resumed  chan struct{}             // capacity 1: the state machine is another one
 	waiting  chan struct{}             // capacity maxWaiting
 
 	mu          sync.Mutex
@@ -62,6 +63,7 @@ func New(o Options) (*Node, error) {
 		o: o, settings: o.Settings.withDefaults(), log: o.Logger,
 		trans:  newTransport(o.Transport),
 		wanted: make(chan replication.Position, 1), waiting: make(chan struct{}, maxWaiting),
+		resumed:     make(chan struct{}, 1),
 		subscribers: map[chan Status]struct{}{},
 	}
 	if n.log == nil {
@@ -255,6 +257,15 @@ func (n *Node) ready(ctx context.Context, r *raft.Raft, term uint64) error {
 // Halt stops applying, as a state machine's failure does: for who finds out that
 // what it holds is wrong. Raft goes on, and leadership goes elsewhere.
 func (n *Node) Halt(why error) { n.applier.halt(why) }
+
+// Resume goes on applying from where the state machine stands, which was replaced
+// while nothing was applied (see Halt). Raft is started again for that.
+func (n *Node) Resume() {
+	select {
+	case n.resumed <- struct{}{}:
+	default:
+	}
+}
 
 // Halted returns why nothing is applied any more, nil while it is.
 func (n *Node) Halted() error {

@@ -26,8 +26,9 @@
 //   - freshness: the leader is asked for its commit index, which it confirms with
 //     a majority, once for all who ask at the same time;
 //   - comparing: nodes compare the hashes of their states at equal indexes. One that
-//     differs from most is fenced: it applies and proposes nothing more, does not
-//     lead, and says so.
+//     differs from most is fenced, over restarts too: it applies and proposes nothing
+//     more, does not lead, and says so, until it has taken the catalogue anew from a
+//     node that agrees with most. It does so by itself once.
 //
 // # Failure
 //
@@ -41,8 +42,8 @@
 // # Goroutines
 //
 // [Group.Run] owns consensus, and one goroutine each for confirming leadership, for
-// polling the commit index, for the membership, for comparing, for telling that
-// somebody leads, and for expiring checkpoints. [Open] starts those of the transport, which end with [Group.Close]:
+// polling the commit index, for the membership, for comparing, for taking a fenced
+// catalogue anew, for telling that somebody leads, and for expiring checkpoints. [Open] starts those of the transport, which end with [Group.Close]:
 // one that accepts, one for each node that talks to this one, and the library's. A
 // proposal that is forwarded has one while it waits.
 package group

@@ -124,6 +124,7 @@ type Group struct {
 	tracker   freshness.Tracker
 	rounds    rounds
 	shares    shares
+	fence     *fence
 
 	copying sync.Mutex // held by Bootstrap, over all of it
 
@@ -153,6 +154,9 @@ func Open(o Options) (*Group, error) {
 	if g.raftlog, err = raftlog.Open(raftlog.Options{FS: o.FS, Dir: o.FS.PathJoin(o.Dir, "raft"), Mark: o.FS.PathJoin(o.Dir, "raft.mark"), Observe: o.Observe}); err != nil {
 		return nil, err
 	}
+	if g.fence, err = openFence(o.FS, o.Dir); err != nil {
+		return nil, errors.Join(err, g.raftlog.Close())
+	}
 	err = o.FS.RemoveAll(g.copies.dir)
 	if err == nil {
 		err = g.wire()
@@ -171,6 +175,9 @@ func (g *Group) wire() (err error) {
 		ID: g.o.ID, Address: g.o.Address, Transport: g.transport, Log: g.raftlog, Machine: g.machine, Peers: g,
 		Settings: g.settings.Raft, Logger: g.o.Log, Newcomer: g.o.Newcomer,
 	})
+	if is := g.fence.read(); err == nil && is.stands {
+		g.node.Halt(is.err())
+	}
 	return err
 }
 
@@ -208,7 +215,7 @@ func (g *Group) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer cancel()
-	for _, do := range []func(context.Context){g.rounds.run, g.poll, g.lead, g.compare, g.follow, g.copies.run} {
+	for _, do := range []func(context.Context){g.rounds.run, g.poll, g.lead, g.compare, g.repair, g.follow, g.copies.run} {
 		work.Go(func() { do(ctx) })
 	}
 	err := g.node.Run(ctx)
