@@ -49,11 +49,19 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 }
 
-// mark marks from time to time how far the log is, so that an earlier copy of it is
+// mark marks, soon after the log has grown, how far it is, so that an earlier copy of it is
 // known for one. It stands beside the watch over the log, which a disk that hangs must
 // not hold up.
 func (n *Node) mark(ctx context.Context) {
-	for sleep(ctx, markEvery) == nil {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.o.Log.Appended():
+		}
+		if sleep(ctx, markEvery) != nil {
+			return
+		}
 		if err := n.o.Log.Mark(); err != nil {
 			n.log.Error("raft log: how far it is cannot be marked", "error", err)
 		}

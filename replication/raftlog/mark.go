@@ -113,6 +113,10 @@ func (s *Store) renew(starts uint64) error {
 	return nil
 }
 
+// Appended returns a channel that holds a token once there are entries that Mark has
+// not been called for.
+func (s *Store) Appended() <-chan struct{} { return s.appended }
+
 // Mark brings the mark to where the log is.
 func (s *Store) Mark() error {
 	s.marking.Lock()

@@ -46,6 +46,8 @@ type Store struct {
 	marked  mark       // as it is on disk
 	older   bool
 
+	appended chan struct{} // capacity 1: there may be entries that are not marked
+
 	writing sync.Mutex // held over a commit: bounds and rows change together
 
 	mu          sync.Mutex
@@ -74,7 +76,7 @@ func Open(o Options) (*Store, error) {
 		if err != nil {
 			return nil, fmt.Errorf("raftlog: open: %w", kinded(err))
 		}
-		s := &Store{db: db, watch: watch{observe: o.Observe, running: map[*running]struct{}{}}, fs: o.FS}
+		s := &Store{db: db, watch: watch{observe: o.Observe, running: map[*running]struct{}{}}, fs: o.FS, appended: make(chan struct{}, 1)}
 		if o.Mark != "" {
 			s.markDir, s.markName = o.FS.PathDir(o.Mark), o.FS.PathBase(o.Mark)
 		}
@@ -284,6 +286,10 @@ func (s *Store) StoreLogs(logs []*raft.Log) (err error) {
 		return fmt.Errorf("raftlog: append: %w", err)
 	}
 	s.setBounds(first, next-1)
+	select {
+	case s.appended <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
