@@ -41,7 +41,7 @@ func (n *Node) Told(ctx context.Context, leader string, term, index uint64) {
 	rpc := raft.RPC{
 		Command: &raft.AppendEntriesRequest{
 			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader), Addr: from},
-			Term:      term, Leader: from, PrevLogEntry: index, PrevLogTerm: term, LeaderCommitIndex: index,
+			Term:      term, PrevLogEntry: index, PrevLogTerm: term, LeaderCommitIndex: index,
 		},
 		RespChan: make(chan raft.RPCResponse, 1),
 	}
