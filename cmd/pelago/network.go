@@ -59,6 +59,8 @@ type network struct {
 	replaced func()
 	// kept is how long the journal has kept what the network lacks.
 	kept func() time.Duration
+	// led is told that somebody leads who did not before.
+	led func()
 }
 
 // openPort opens the port between nodes. Nobody is answered yet.
@@ -111,7 +113,7 @@ func (w *network) open(c config.Config) (err error) {
 	}
 	w.group, err = group.Open(group.Options{
 		ID: id, Address: address, FS: vfs.Default, Dir: c.Data, Catalogue: w.catalog, Signer: w.self,
-		Peers: calls, Port: w.port, Locate: w.registry.Locate, Replaced: w.replaced, Kept: w.kept, Log: w.log,
+		Peers: calls, Port: w.port, Locate: w.registry.Locate, Replaced: w.replaced, Led: w.led, Kept: w.kept, Log: w.log,
 		Newcomer: newcomer(c.Data, w.catalog),
 	})
 	if err != nil {
@@ -143,15 +145,17 @@ func newcomer(data string, c *catalog.Catalog) bool {
 
 // found begins a log where there is none: the founder's first, and that of a node
 // alone whose data directory was restored from a backup, which has the catalogue
-// and not the log. Nobody else has a say in it, and who might have had one copies
+// and not the log, or an older one. Nobody else has a say in it, and who might have had one copies
 // its catalogue. Any other node whose log is lost asks the network to take it back.
 func (w *network) found(newcomer bool) error {
 	w.fresh = w.group.Fresh()
 	switch {
-	case !w.fresh:
+	case !w.fresh && !w.group.Older():
 		return nil
 	case w.alone():
 		return w.group.Recover()
+	case !w.fresh:
+		return nil
 	case !w.membership.Founder():
 		return nil
 	case newcomer:

@@ -173,6 +173,7 @@ func (n *node) openStores() (err error) {
 	// By tasks, and they start later.
 	n.network.replaced = func() { n.archive.Journal().Replaced() }
 	n.network.kept = func() time.Duration { return n.archive.Journal().Kept() }
+	n.network.led = func() { n.archive.Journal().Retry() }
 	if err = n.network.open(n.config); err != nil {
 		return err
 	}

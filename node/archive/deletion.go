@@ -95,7 +95,14 @@ func (a *Archive) changeTombstone(ctx context.Context, command catalog.Command, 
 	if err := batch.Commit(pebble.Sync); err != nil {
 		return fmtStore(err)
 	}
+	before := a.catalog.TombstonesChanged()
 	results, err := a.o.Decide.Decide(ctx, nil, command)
+	if err != nil && len(changed) > 0 {
+		select { // it may be taken yet
+		case a.undecided <- before:
+		default: // one is waited for
+		}
+	}
 	if err := errors.Join(append(results, err)...); err != nil {
 		return err
 	}
@@ -140,7 +147,7 @@ func (a *Archive) again(ctx context.Context, changed []seriesName) error {
 		a.journal.Again(name.study, name.series)
 	}
 	if err := a.journal.Settle(ctx); err != nil {
-		return err // done again at the next start
+		return err // done again later, or at the next start
 	}
 	batch := a.store.NewBatch()
 	defer batch.Close()
@@ -153,7 +160,33 @@ func (a *Archive) again(ctx context.Context, changed []seriesName) error {
 	return fmtStore(batch.Commit(pebble.NoSync))
 }
 
-// againLeft has those facts made anew that the end of the last process left.
+// decideTime is how long a decision that failed may yet be taken, for all that this
+// node can tell: it was proposed twice, for up to 30 s. One that is taken still later
+// is found by followTombstones.
+const decideTime = time.Minute
+
+// awaitDecision returns once tombstones have changed since a decision was proposed, or
+// after decideTime; false when ctx ends.
+func (a *Archive) awaitDecision(ctx context.Context, before uint64) bool {
+	limit := time.NewTimer(decideTime)
+	defer limit.Stop()
+	for {
+		changed := a.catalog.Changed()
+		if a.catalog.TombstonesChanged() != before {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-limit.C:
+			return true
+		case <-changed:
+		}
+	}
+}
+
+// againLeft has those facts made anew that the end of the last process left, or a
+// decision that failed.
 func (a *Archive) againLeft(ctx context.Context) error {
 	for {
 		var left []seriesName

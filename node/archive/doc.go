@@ -32,7 +32,7 @@
 //	goroutine    owned by            what it does, what feeds it
 //	disk_watch   Tasks, work.Group   ends the node when staging or Pebble cannot write
 //	journal      Tasks               facts of series, named by Store, Decide and Delete
-//	finish_left  Tasks, ends itself  what the last process left: facts, comparisons
+//	finish_left  Tasks               what the last process left, and decisions that failed: facts, comparisons
 //	mend         Tasks               header rows where store/ was found rotten
 //	pack         Tasks               staging to packs: the queue every 5 s, and Pack
 //	purge        Tasks, hourly       what is past its grace; keys of what is gone

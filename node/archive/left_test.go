@@ -1,11 +1,14 @@
 package archive
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"pelago/cluster/fault"
 	"pelago/replication/catalog"
 )
 
@@ -72,4 +75,60 @@ func TestVerifyKnowsWhatIsLeftToBeTold(t *testing.T) {
 			t.Errorf("left to be told %v: findings %v", left, r.Findings)
 		}
 	}
+}
+
+// unheard is a network whose answers are lost: what it is asked for is decided a while
+// later.
+type unheard struct {
+	Decider
+	after time.Duration
+	done  chan error
+}
+
+func (u *unheard) Decide(_ context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
+	go func() {
+		time.Sleep(u.after)
+		results, err := u.Decider.Decide(context.Background(), conditions, commands...)
+		u.done <- errors.Join(append(results, err)...)
+	}()
+	return nil, fault.New(fault.Unavailable, "the outcome is not known")
+}
+
+// A deletion of which nobody was told whether it was decided leaves nothing behind
+// that waits for the next start.
+func TestADecisionWithoutAnOutcomeLeavesNothingToTheNextStart(t *testing.T) {
+	b := open(t, testOptions(vfs.NewMem(), newRing()))
+	defer b.close()
+	for n := range 8 {
+		b.store(serial(n))
+	}
+	one := serial(2)
+	b.await(one.study, 8)
+	u := &unheard{Decider: b.o.Decide, after: 50 * time.Millisecond, done: make(chan error, 1)}
+	b.Archive.o.Decide = u
+	if err := b.Delete(t.Context(), one.study, one.series, one.sop, "test"); !fault.Is(err, fault.Unavailable) {
+		t.Fatal(err)
+	}
+	if n := b.toBeTold(); n != 1 {
+		t.Fatalf("%d series are noted to be told", n)
+	}
+	if err := <-u.done; err != nil {
+		t.Fatal(err)
+	}
+	b.await(one.study, 7)
+	for end := time.Now().Add(20 * time.Second); b.toBeTold() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("a series waits for the next start to be told")
+		}
+	}
+	b.sound()
+}
+
+// toBeTold counts the series that are noted to be told anew.
+func (b *bench) toBeTold() (n int) {
+	b.t.Helper()
+	if err := b.each([]byte{rowAgain}, func(_, _ []byte) error { n++; return nil }); err != nil {
+		b.t.Fatal(err)
+	}
+	return n
 }

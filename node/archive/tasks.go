@@ -57,9 +57,25 @@ func (a *Archive) watch(ctx context.Context, _ *work.Progress) error {
 	return a.fatalErr
 }
 
-// finishLeft finishes what the end of the last process cut short.
+// finishLeft finishes what the end of the last process cut short, and from then on
+// what decisions left whose outcome nobody was told.
 func (a *Archive) finishLeft(ctx context.Context, _ *work.Progress) error {
-	return errors.Join(a.againLeft(ctx), a.settleLeft(ctx))
+	if err := errors.Join(a.againLeft(ctx), a.settleLeft(ctx)); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case before := <-a.undecided:
+			if !a.awaitDecision(ctx, before) {
+				return nil
+			}
+			if err := a.againLeft(ctx); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // reclaim rewrites tables of which much is dead. It needs no lock: bulk keeps

@@ -101,7 +101,7 @@ func newNetwork(t tester, names ...string) *network {
 
 func (m *member) open(t tester) {
 	t.Helper()
-	c, err := catalog.Open(catalog.Options{FS: m.fs, Dir: "catalog", CacheBytes: 1 << 20, Indexer: wordIndexer{}})
+	c, err := catalogtest.Open(catalog.Options{FS: m.fs, Dir: "catalog", CacheBytes: 1 << 20, Indexer: wordIndexer{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,7 +307,7 @@ func TestAdoptedCopyHasWhatIsCommitted(t *testing.T) {
 		if err := catalog.Adopt(donor.fs, "copy", self); err != nil {
 			rt.Fatal(err)
 		}
-		c, err := catalog.Open(catalog.Options{FS: donor.fs, Dir: "copy", CacheBytes: 1 << 20, Indexer: wordIndexer{}})
+		c, err := catalogtest.Open(catalog.Options{FS: donor.fs, Dir: "copy", CacheBytes: 1 << 20, Indexer: wordIndexer{}})
 		if err != nil {
 			rt.Fatal(err)
 		}

@@ -86,7 +86,8 @@ func (c *Catalog) commit(t *txn, at replication.Position, done []applied) error 
 		c.tombstoneChanges.Add(1)
 	}
 	t.publish()
-	c.next, c.founded = t.next, t.founded
+	c.next = t.next
+	c.founded.Store(t.founded)
 	c.totals.Store(&t.totals)
 	c.state.Store(&state{at, t.hash})
 	c.told.notify(done)
@@ -111,7 +112,7 @@ func (t *txn) entry(e replication.Entry) ([]error, error) {
 // batch applies the facts of a batch, if it is the next of its journal.
 func (t *txn) batch(e *Entry, index uint64) ([]error, error) {
 	facts := e.Batch.Facts
-	next, isNew, result, err := t.follows(e, index)
+	next, isNew, result, err := records(t.read).follows(e, index)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"sync"
@@ -43,23 +44,24 @@ type Catalog struct {
 
 	db      *pebble.DB
 	indexer Indexer
-	utf8    func() *dicom.Charset // of all attributes
+	named   func(node string, key ed25519.PublicKey) bool // see Rename
+	utf8    func() *dicom.Charset                         // of all attributes
 
 	totals                            atomic.Pointer[Totals]
 	state                             atomic.Pointer[state]
 	registryChanges, tombstoneChanges atomic.Uint64
 
-	stones atomic.Bool // there is, or was, any tombstone
-	names  atomic.Pointer[[]name]
-	told   told
+	stones  atomic.Bool // there is, or was, any tombstone
+	founded atomic.Bool // there is, or was, any member
+	names   atomic.Pointer[[]name]
+	told    told
 
 	entries, entryBytes atomic.Uint64 // applied since it was opened
 
-	mu      sync.Mutex // held by Apply and Ahead throughout: one writer
-	next    uint32     // dense number of the next study
-	founded bool       // there was a member
-	nameOf  map[name]int
-	rows    rows // of the Apply under way; kept for its room
+	mu     sync.Mutex // held by Apply and Ahead throughout: one writer
+	next   uint32     // dense number of the next study
+	nameOf map[name]int
+	rows   rows // of the Apply under way; kept for its room
 
 	vocabulary remembered // word rows that are written
 	patients   remembered // prefixes of patients that have a posting
@@ -99,7 +101,7 @@ func Open(o Options) (*Catalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("catalog: open: %w", err)
 	}
-	c := &Catalog{fs: o.FS, writing: po.MakeWriterOptions(6, db.TableFormat()), db: db, told: newTold(), indexer: o.Indexer, vocabulary: remembered{}, patients: remembered{}, utf8: sync.OnceValue(func() *dicom.Charset {
+	c := &Catalog{fs: o.FS, writing: po.MakeWriterOptions(6, db.TableFormat()), db: db, told: newTold(), indexer: o.Indexer, named: isIDOf, vocabulary: remembered{}, patients: remembered{}, utf8: sync.OnceValue(func() *dicom.Charset {
 		utf8, _ := dicom.NewCharset([]string{"ISO_IR 192"}) // a registered term
 		return utf8
 	})}
@@ -210,7 +212,8 @@ func (c *Catalog) load() error {
 		return err
 	}
 	c.state.Store(&state{position, m.hash})
-	c.next, c.founded = m.next, m.founded
+	c.next = m.next
+	c.founded.Store(m.founded)
 	c.totals.Store(&m.totals)
 	for _, err := range c.Tombstones(context.Background()) {
 		if err != nil {

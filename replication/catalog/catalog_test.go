@@ -29,7 +29,7 @@ var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 
 func openMem(t testing.TB, fs vfs.FS) *catalog.Catalog {
 	t.Helper()
-	c, err := catalog.Open(catalog.Options{FS: fs, Dir: "catalog", CacheBytes: 1 << 20, Indexer: wordIndexer{}})
+	c, err := catalogtest.Open(catalog.Options{FS: fs, Dir: "catalog", CacheBytes: 1 << 20, Indexer: wordIndexer{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -504,7 +504,7 @@ func TestAnyHistoryLeavesWholeRecords(t *testing.T) {
 
 func TestNewIndexerVersionWritesPostingsAnew(t *testing.T) {
 	fs := vfs.NewMem()
-	c, err := catalog.Open(catalog.Options{FS: fs, Dir: "catalog"})
+	c, err := catalogtest.Open(catalog.Options{FS: fs, Dir: "catalog"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,16 +78,16 @@ func (c *Catalog) Cursor(node string) (Cursor, bool, error) {
 // Its result is fault.Denied when no member of that site signed it, fault.Mismatch when one
 // before it is missing, and fault.Conflict when another batch has its number, or
 // precedes it.
-func (t *txn) follows(e *Entry, index uint64) (next cursor, isNew bool, result, err error) {
+func (read records) follows(e *Entry, index uint64) (next cursor, isNew bool, result, err error) {
 	b := e.Batch
-	member, result, err := t.member(b.Node)
+	member, result, err := read.member(b.Node)
 	if result != nil || err != nil {
 		return next, false, result, err
 	}
 	if b.Site != member.Site {
 		return next, false, fault.New(fault.Denied, "catalog: a batch of site %q, its node is of %q", b.Site, member.Site), nil
 	}
-	row, err := t.read(cursorKey(b.Node))
+	row, err := read(cursorKey(b.Node))
 	if err != nil {
 		return next, false, nil, err
 	}

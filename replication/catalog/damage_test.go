@@ -39,7 +39,7 @@ func TestARottenBlockFailsTheReadAlone(t *testing.T) {
 		for at := int64(0); at < info.Size(); at += max(1, info.Size()/4) {
 			fs := mem.CrashClone(vfs.CrashCloneCfg{})
 			bulktest.Rot(t, fs, name, at)
-			c, err := catalog.Open(catalog.Options{FS: fs, Dir: "catalog", CacheBytes: 1 << 20, Indexer: wordIndexer{}})
+			c, err := catalogtest.Open(catalog.Options{FS: fs, Dir: "catalog", CacheBytes: 1 << 20, Indexer: wordIndexer{}})
 			if err != nil {
 				continue // it says so
 			}

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"crypto/ed25519"
 	"encoding/binary"
 
 	"github.com/zeebo/blake3"
@@ -9,31 +8,19 @@ import (
 	"pelago/cluster/fault"
 )
 
-// decide applies a decision: fault.Denied when no member signed it, or a witness
-// one of more than its own address, fault.Conflict when a condition does not hold; else results are the commands'.
-// One that was taken before has the results it had and changes nothing.
+// decide applies a decision: what admits says of it, or fault.Conflict when a
+// condition does not hold; else results are the commands'. One that was taken before
+// has the results it had and changes nothing.
 func (t *txn) decide(e *Entry, index uint64) ([]error, error) {
 	d := e.Decision
-	message := decisionMessage(e.body)
-	member, result, err := t.member(d.Node)
+	result, err := t.c.admits(t.read, t.founded, e)
 	if err != nil {
 		return nil, err
-	}
-	if !t.founded {
-		if member = founder(d); member != nil {
-			result = nil
-		}
-	}
-	if result == nil && !ed25519.Verify(member.PublicKey, message, e.signature) {
-		result = fault.New(fault.Denied, "catalog: the signature of a decision is not good")
-	}
-	if result == nil && member.Witness && !member.Founder && !d.moves(member) {
-		result = fault.New(fault.Denied, "catalog: a witness decides nothing but where it is reached: ask another node")
 	}
 	if result != nil {
 		return all(len(d.Commands), result), nil
 	}
-	taken := decisionKey(blake3.Sum256(message))
+	taken := e.takenKey()
 	row, err := t.read(taken)
 	if err != nil {
 		return nil, err
@@ -47,6 +34,9 @@ func (t *txn) decide(e *Entry, index uint64) ([]error, error) {
 	}
 	return results, t.agree(taken, encodeTaken(index, results))
 }
+
+// takenKey is that of what is remembered of a decision.
+func (e *Entry) takenKey() []byte { return decisionKey(blake3.Sum256(decisionMessage(e.body))) }
 
 func (t *txn) decideNew(d *Decision) ([]error, error) {
 	for _, c := range d.Conditions {
@@ -91,7 +81,7 @@ func (t *txn) registryFact(f *RegistryFact) (result, err error) {
 		value = nil
 	}
 	if f.Kind == KindMember && value != nil {
-		if _, bad := DecodeMember(value); bad != nil {
+		if _, bad := t.c.memberRecord(f.Name, value); bad != nil {
 			return bad, nil
 		}
 		t.founded = true

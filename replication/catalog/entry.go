@@ -199,21 +199,6 @@ func DecodeEntry(b []byte) (*Entry, error) {
 	return nil, fault.New(fault.Invalid, "catalog: an empty entry")
 }
 
-// Admit says whether a node may propose an entry: errors of [DecodeEntry], and
-// fault.Denied when the entry is another's. Whoever leads asks before an entry is
-// in the order, where it stays: one for a newer version stops all nodes that
-// cannot read it, and one that nobody takes costs every site its bytes.
-func (c *Catalog) Admit(from string, entry []byte) error {
-	e, err := DecodeEntry(entry)
-	if err != nil {
-		return err
-	}
-	if e.Batch != nil && e.Batch.Node == from || e.Decision != nil && e.Decision.Node == from {
-		return nil
-	}
-	return fault.New(fault.Denied, "catalog: an entry of one node is proposed by another")
-}
-
 func (e *Entry) decodeBatch(body []byte) error {
 	if len(body) > MaxBatchBytes {
 		return fault.New(fault.Invalid, "catalog: a batch of %d bytes", len(body))

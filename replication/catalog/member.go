@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/identity"
 	"pelago/replication/catalog/catalogpb"
 )
 
@@ -28,17 +29,40 @@ func DecodeMember(value []byte) (*catalogpb.Member, error) {
 	return &m, nil
 }
 
+// isIDOf reports whether a node's id is that of a key.
+func isIDOf(node string, key ed25519.PublicKey) bool { return identity.IDOf(key) == node }
+
+// Rename has a catalogue take nodes by other names than the ids of their keys: by
+// those that named reports. It is for nodes that are made up (package alone), whose
+// catalogues no network takes for its own, and is called before the first Apply.
+func (c *Catalog) Rename(named func(node string, key ed25519.PublicKey) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.named = named
+}
+
+// memberRecord reads the record of a node that is about to be written. It is
+// fault.Invalid under an id that is not of its key: who may decide would else sign
+// in another's name.
+func (c *Catalog) memberRecord(node string, value []byte) (*catalogpb.Member, error) {
+	m, err := DecodeMember(value)
+	if err == nil && !c.named(node, m.PublicKey) {
+		return nil, fault.New(fault.Invalid, "catalog: a member record of node %s with another node's key", node)
+	}
+	return m, err
+}
+
 // member returns the record of a node: the result is fault.Denied for who is no
 // member, or none any more.
-func (t *txn) member(node string) (m *catalogpb.Member, result, err error) {
-	revoked, err := t.read(registryKey(KindRevoked, node))
+func (read records) member(node string) (m *catalogpb.Member, result, err error) {
+	revoked, err := read(registryKey(KindRevoked, node))
 	if err != nil {
 		return nil, nil, err
 	}
 	if revoked != nil {
 		return nil, fault.New(fault.Denied, "catalog: node %s is revoked", node), nil
 	}
-	row, err := t.read(registryKey(KindMember, node))
+	row, err := read(registryKey(KindMember, node))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -71,13 +95,13 @@ func (d *Decision) moves(self *catalogpb.Member) bool {
 
 // founder returns the member record that a decision makes for its own node, nil
 // for none: the first decision of all is signed by its key.
-func founder(d *Decision) *catalogpb.Member {
-	for _, c := range d.Commands {
-		f, ok := c.(*RegistryFact)
+func (c *Catalog) founder(d *Decision) *catalogpb.Member {
+	for _, command := range d.Commands {
+		f, ok := command.(*RegistryFact)
 		if !ok || f.Kind != KindMember || f.Name != d.Node {
 			continue
 		}
-		if m, err := DecodeMember(f.Value); err == nil {
+		if m, err := c.memberRecord(f.Name, f.Value); err == nil {
 			return m
 		}
 	}

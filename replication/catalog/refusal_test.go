@@ -3,6 +3,7 @@ package catalog_test
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/identity"
 	"pelago/dimse/dict"
 	"pelago/replication"
 	"pelago/replication/catalog"
@@ -373,33 +375,120 @@ func TestAFactThatLeansOnNothingIsNotFound(t *testing.T) {
 	}
 }
 
-// Whoever leads keeps out of the order what would stop the nodes of its version,
-// what is no entry, and what is another node's.
+// Whoever leads keeps out of the order what would stop the nodes of its version, what
+// is no entry, what is another node's, and what every node would refuse.
 func TestWhatMayBeProposed(t *testing.T) {
-	own := newScene(t).batch("a", "a", 1, 3, [32]byte{1}, 1, false)
-	decision := newScene(t).decision("a", "a", catalogtest.Member("c", "site-c"))
+	const taken = fault.Kind(255)
+	var zero [32]byte
 	newer, err := proto.Marshal(&catalogpb.Entry{Version: 99, MinReader: 99})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, c := range map[string]struct {
+	for name, test := range map[string]struct {
 		from  string
-		entry []byte
+		entry func(s *scene) []byte
 		want  fault.Kind
-		taken bool
+		again bool
 	}{
-		"a batch of its own":          {from: "a", entry: own, taken: true},
-		"a decision of its own":       {from: "a", entry: decision, taken: true},
-		"another's batch":             {from: "b", entry: own, want: fault.Denied},
-		"another's decision":          {from: "b", entry: decision, want: fault.Denied},
-		"of nobody":                   {from: "", entry: own, want: fault.Denied},
-		"an entry of a newer version": {from: "a", entry: newer, want: fault.Unsupported},
-		"garbage":                     {from: "a", entry: []byte("garbage"), want: fault.Invalid},
-		"nothing":                     {from: "a", want: fault.Invalid},
+		"the next batch":                    {from: "a", want: taken, entry: func(s *scene) []byte { return s.batch("a", "a", 1, 3, s.hashes[2], 1, false) }},
+		"a new incarnation":                 {from: "a", want: taken, entry: func(s *scene) []byte { return s.batch("a", "a", 2, 1, zero, 1, false) }},
+		"a decision of its own":             {from: "a", want: taken, entry: func(s *scene) []byte { return s.decision("a", "a", catalogtest.Member("c", "site-c")) }},
+		"a decision that was taken":         {from: "a", want: taken, again: true, entry: func(s *scene) []byte { return s.log[1].Data }},
+		"another's batch":                   {from: "b", want: fault.Denied, entry: func(s *scene) []byte { return s.batch("a", "a", 1, 3, s.hashes[2], 1, false) }},
+		"another's decision":                {from: "b", want: fault.Denied, entry: func(s *scene) []byte { return s.decision("a", "a", catalogtest.Member("c", "site-c")) }},
+		"of nobody":                         {from: "", want: fault.Denied, entry: func(s *scene) []byte { return s.batch("a", "a", 1, 3, s.hashes[2], 1, false) }},
+		"a batch of who is no member":       {from: "c", want: fault.Denied, entry: func(s *scene) []byte { return s.batch("c", "c", 1, 1, zero, 1, false) }},
+		"a decision of who is no member":    {from: "c", want: fault.Denied, entry: func(s *scene) []byte { return s.decision("c", "c", catalogtest.Member("c", "site-c")) }},
+		"a batch signed by another":         {from: "a", want: fault.Denied, entry: func(s *scene) []byte { return s.batch("a", "b", 1, 3, s.hashes[2], 1, false) }},
+		"a decision signed by another":      {from: "a", want: fault.Denied, entry: func(s *scene) []byte { return s.decision("a", "b", catalogtest.Member("c", "site-c")) }},
+		"a batch after another chain":       {from: "a", want: fault.Conflict, entry: func(s *scene) []byte { return s.batch("a", "a", 1, 3, s.hashes[1], 1, false) }},
+		"a batch after one that is missing": {from: "a", want: fault.Mismatch, entry: func(s *scene) []byte { return s.batch("a", "a", 1, 4, s.hashes[2], 1, false) }},
+		"a batch that is known":             {from: "a", want: fault.Conflict, entry: func(s *scene) []byte { return s.log[3].Data }},
+		"what a witness may not": {from: "w", want: fault.Denied, entry: func(s *scene) []byte {
+			s.witness()
+			return s.decision("w", "w", &catalog.TombstoneFact{Study: "1.1", Tick: 1})
+		}},
+		"an entry of a newer version": {from: "a", want: fault.Unsupported, entry: func(*scene) []byte { return newer }},
+		"garbage":                     {from: "a", want: fault.Invalid, entry: func(*scene) []byte { return []byte("garbage") }},
+		"nothing":                     {from: "a", want: fault.Invalid, entry: func(*scene) []byte { return nil }},
 	} {
-		err := new(catalog.Catalog).Admit(c.from, c.entry)
-		if c.taken != (err == nil) || err != nil && !fault.Is(err, c.want) {
-			t.Errorf("%s: %v, want %v", name, err, c.want)
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			entry := test.entry(s)
+			c := openMem(t, vfs.NewMem())
+			defer c.Close()
+			if err := c.Apply(s.log, replication.Position{Index: uint64(len(s.log))}); err != nil {
+				t.Fatal(err)
+			}
+			again, err := c.Admit(test.from, entry)
+			if (test.want == taken) != (err == nil) || err != nil && !fault.Is(err, test.want) || again != test.again {
+				t.Errorf("again %t, %v, want %v", again, err, test.want)
+			}
+		})
+	}
+}
+
+// The first entry of all makes its own node a member: there is nobody else to sign it.
+func TestWhoFoundsANetworkMayPropose(t *testing.T) {
+	s := &scene{t: t}
+	c := openMem(t, vfs.NewMem())
+	defer c.Close()
+	if _, err := c.Admit("a", s.decision("a", "a", catalogtest.Member("a", "s"))); err != nil {
+		t.Errorf("founding: %v", err)
+	}
+	if _, err := c.Admit("b", s.decision("b", "b", catalogtest.Member("a", "s"))); !fault.Is(err, fault.Denied) {
+		t.Errorf("founding by who is no member: %v", err)
+	}
+}
+
+// An id is that of a key: who may decide makes nobody sign in another's name.
+func TestAMemberRecordIsOfItsNodesKey(t *testing.T) {
+	node := func(seed string) (string, ed25519.PrivateKey) {
+		hash := sha256.Sum256([]byte(seed))
+		key := ed25519.NewKeyFromSeed(hash[:])
+		return identity.IDOf(key.Public().(ed25519.PublicKey)), key
+	}
+	member := func(id string, key ed25519.PrivateKey) *catalog.RegistryFact {
+		value, err := proto.Marshal(&catalogpb.Member{Site: "s", PublicKey: key.Public().(ed25519.PublicKey)})
+		if err != nil {
+			t.Fatal(err)
 		}
+		return &catalog.RegistryFact{Kind: catalog.KindMember, Name: id, Value: value}
+	}
+	founder, key := node("founder")
+	victim, victimKey := node("victim")
+	_, other := node("other")
+	var entries []replication.Entry
+	put := func(commands ...catalog.Command) {
+		entry, err := catalog.EncodeDecision(anonymous{key}, founder, nil, commands)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, replication.Entry{Index: uint64(len(entries) + 1), Data: entry})
+	}
+	put(member(founder, other))    // no founding
+	put(member(founder, key))      // this is one
+	put(member(victim, other))     // a stranger under another's id
+	put(member(victim, victimKey)) // the node itself
+	put(member(victim, other))     // and a stranger in its place
+	put(member("a name", other))   // nobody's id
+	want := []fault.Kind{fault.Denied, 255, fault.Invalid, 255, fault.Invalid, fault.Invalid}
+	c, err := catalog.Open(catalog.Options{FS: vfs.NewMem(), Dir: "catalog", CacheBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Apply(entries, replication.Position{Index: uint64(len(entries))}); err != nil {
+		t.Fatal(err)
+	}
+	for i, kind := range want {
+		results, ok := c.Results(uint64(i + 1))
+		if !ok || len(results) != 1 || (results[0] == nil) != (kind == 255) || results[0] != nil && !fault.Is(results[0], kind) {
+			t.Errorf("entry %d: %v, want %v", i+1, results, kind)
+		}
+	}
+	row, err := c.RegistryRecord(catalog.KindMember, victim)
+	if err != nil || !bytes.Equal(row, member(victim, victimKey).Value) {
+		t.Errorf("the record of the victim is another one: %v", err)
 	}
 }

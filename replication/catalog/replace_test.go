@@ -27,7 +27,7 @@ func behindAndAhead(t *testing.T, fs vfs.FS, dir string) (c *catalog.Catalog, ha
 	v := values{dict.PatientID: "P1", dict.PatientName: "Doe^Jane", dict.Modality: "CT", dict.StudyDate: "20240102"}
 	c = openMem(t, fs)
 	apply(t, c, fact("a", "1.0", "1.0.1", 1, 3, v))
-	other, err := catalog.Open(catalog.Options{FS: fs, Dir: "other", CacheBytes: 1 << 20, Indexer: wordIndexer{}})
+	other, err := catalogtest.Open(catalog.Options{FS: fs, Dir: "other", CacheBytes: 1 << 20, Indexer: wordIndexer{}})
 	if err != nil {
 		t.Fatal(err)
 	}

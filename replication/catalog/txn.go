@@ -69,7 +69,7 @@ func (c *Catalog) begin() *txn {
 	return &txn{
 		c: c, rows: &c.rows, studies: map[string]*studyState{}, small: map[string][]byte{},
 		patient: map[string]*patientDelta{}, next: c.next, totals: c.Totals(), stones: c.stones.Load(),
-		hash: c.state.Load().hash, founded: c.founded,
+		hash: c.state.Load().hash, founded: c.founded.Load(),
 	}
 }
 

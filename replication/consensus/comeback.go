@@ -11,7 +11,7 @@ import (
 	"pelago/replication"
 )
 
-// A member whose log was lost has forgotten what it acknowledged and whom it has
+// A member whose log was lost, or put back from an earlier copy, has forgotten what it acknowledged and whom it has
 // elected. Were it to vote, a leader could be elected that lacks what was
 // committed; were it to store for a leader of old, that one could commit what
 // another has decided otherwise. So it says nothing until the network has taken
@@ -24,7 +24,8 @@ import (
 //   - whoever asks it for its vote is refused unless it has that change, too: it is
 //     in what was copied. This holds for any number of members that lose their logs.
 
-// lost reports whether this node took part and its log does not know of it.
+// lost reports whether this node took part and its log does not know of it, or of a
+// part of it.
 func (n *Node) lost() (bool, error) {
 	if n.o.Newcomer {
 		return false, nil
@@ -34,18 +35,25 @@ func (n *Node) lost() (bool, error) {
 		return false, err
 	}
 	_, last := n.o.Log.Bounds()
-	return term == 0 && last == 0, nil
+	return term == 0 && last == 0 || n.o.Log.Older(), nil
 }
 
 // comeBack returns once this node may take part: at once if its log was not lost.
 // Peers are answered by errBehind meanwhile.
 func (n *Node) comeBack(ctx context.Context) error {
 	lost, err := n.lost()
-	if err != nil || !lost {
+	if err != nil {
 		return err
 	}
+	if !lost {
+		if n.o.Log.Older() { // than nobody has counted on
+			return n.o.Log.Renew()
+		}
+		return nil
+	}
 	n.enter(Returning, nil)
-	n.log.Warn("raft log lost: this node says nothing until the network has taken its vote")
+	first, last := n.o.Log.Bounds()
+	n.log.Warn("raft log lost, or older than it was: this node says nothing until the network has taken its vote", "first", first, "last", last)
 	want, err := n.released(ctx)
 	if err != nil {
 		return err
@@ -58,10 +66,21 @@ func (n *Node) comeBack(ctx context.Context) error {
 	} else if err := n.o.Machine.Sync(); err != nil {
 		return fmt.Errorf("consensus: sync: %w", err)
 	}
-	// The term is what says that all this is done.
 	at, _, _ = n.applier.state()
+	term, err := n.o.Log.GetUint64([]byte(currentTerm))
+	if err != nil {
+		return err
+	}
+	// What an older log has is of no use, and may be another history's.
+	if err := n.o.Log.DeleteRange(n.o.Log.Bounds()); err != nil {
+		return err
+	}
+	// The term says of a lost log that all this is done, and Renew of an older one.
+	if err := n.o.Log.Set([]byte(currentTerm), binary.BigEndian.AppendUint64(nil, max(want.Term, at.Term, term))); err != nil {
+		return err
+	}
 	n.log.Info("this node is back, without a vote", "index", at.Index)
-	return n.o.Log.Set([]byte(currentTerm), binary.BigEndian.AppendUint64(nil, max(want.Term, at.Term)))
+	return n.o.Log.Renew()
 }
 
 // released asks until the network has taken this node's vote.

@@ -3,6 +3,8 @@ package consensus_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -270,5 +272,121 @@ func (w *world) giveVotes() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		_ = l.node.AddVoter(ctx, m.ID, m.ID) // or the next time
 		cancel()
+	}
+}
+
+// aside copies a member's log, and back puts it in the place of what came after.
+func (m *member) aside() {
+	m.w.t.Helper()
+	if err := m.fs.RemoveAll("aside"); err != nil {
+		m.w.t.Fatal(err)
+	}
+	if ok, err := vfs.Clone(m.fs, m.fs, "raft", "aside", vfs.CloneSync); !ok || err != nil {
+		m.w.t.Fatal(ok, err)
+	}
+}
+
+func (m *member) back() {
+	m.w.t.Helper()
+	if err := m.fs.RemoveAll("raft"); err != nil {
+		m.w.t.Fatal(err)
+	}
+	if ok, err := vfs.Clone(m.fs, m.fs, "aside", "raft", vfs.CloneSync); !ok || err != nil {
+		m.w.t.Fatal(ok, err)
+	}
+}
+
+// A log that was put back from an earlier copy elects nobody: two of three have an
+// entry, and the one of them that is left has forgotten it.
+func TestALogThatWasPutBackElectsNobody(t *testing.T) {
+	for name, after := range map[string]func(w *world, x *member){
+		"it was stopped in order":            func(_ *world, x *member) { x.stop() },
+		"it crashed a while after the entry": func(_ *world, x *member) { time.Sleep(5 * time.Second); x.crash() },
+	} {
+		simulate(t, 54, 10*time.Millisecond, consensus.Settings{}, func(w *world) {
+			w.found(3, 0)
+			w.mustPropose(5)
+			w.converge()
+			a := w.leader()
+			b, x := w.members[1], w.members[2]
+			switch a {
+			case b:
+				b = w.members[0]
+			case x:
+				x = w.members[0]
+			}
+			// A log is copied from a node that does not run; and it must not be a start
+			// that tells.
+			x.stop()
+			x.start()
+			w.converge()
+			x.stop()
+			x.aside()
+			x.back()
+			x.start()
+			w.converge()
+			if x.releases != 0 {
+				t.Fatalf("%s: a log that is its latest passes for an older one", name)
+			}
+			w.net.split([]string{b.id}, []string{a.id, x.id})
+			if _, err := w.propose("acknowledged", 20*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			for x.machine.Position().Index < a.machine.Position().Index {
+				time.Sleep(time.Second)
+			}
+			after(w, x)
+			a.stop()
+			x.machine = &toy{batches: append([]toyBatch(nil), x.machine.batches[:3]...), durable: 3} // a synced one may be no further
+			x.back()
+			w.net.heal()
+			x.start()
+			time.Sleep(3 * time.Minute)
+			if l := w.leader(); l != nil || x.phase() != consensus.Returning {
+				t.Fatalf("%s: %v leads, whose log was put back is %v", name, l, x.phase())
+			}
+			a.start()
+			w.until("it is back", 2*time.Minute, func() bool { return x.phase() == consensus.Following })
+			w.converge()
+			if w.suffrage(x.id) == replication.Voter {
+				t.Errorf("%s: who is back votes", name)
+			}
+			for _, m := range w.members {
+				all := m.machine.entries()
+				if len(all) != len(a.machine.entries()) || !slices.ContainsFunc(all, func(e replication.Entry) bool { return string(e.Data) == "acknowledged" }) {
+					t.Errorf("%s: %s has %d entries", name, m.id, len(all))
+				}
+			}
+			before := x.releases
+			x.stop()
+			x.start()
+			w.converge()
+			if x.releases != before {
+				t.Errorf("%s: released again", name)
+			}
+		})
+	}
+}
+
+func read(fs vfs.FS, name string) ([]byte, error) {
+	f, err := fs.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+func write(t *testing.T, fs vfs.FS, name string, b []byte) {
+	t.Helper()
+	f, err := fs.Create(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

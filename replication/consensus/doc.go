@@ -34,12 +34,15 @@
 // An entry that the state machine cannot apply stops applying, never Raft: the
 // member goes on to store and vote, gives leadership away, keeps its log, and
 // starts again where it stopped. Entries that rotted in the log are fetched from
-// peers before the member takes part. A member that has lost its whole log says
-// nothing until the network has taken its vote, and comes back like a new one.
+// peers before the member takes part. A member that has lost its whole log, or
+// whose log is an earlier copy, says nothing until the network has taken its vote, and
+// comes back like a new one. A leader knows a member that has forgotten what it had
+// confirmed ([Heard]).
 //
 // # Goroutines
 //
 // [Node.Run] starts and ends the library's and owns restarts, the watch over the
-// log, and the cutting of it. Proposals and verifications that wait hold a
+// log, its mark, and the cutting of it; each pipeline to a follower has one that notes
+// answers. Proposals and verifications that wait hold a
 // goroutine each, at most [maxWaiting].
 package consensus

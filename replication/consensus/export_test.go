@@ -38,6 +38,21 @@ type Evidence = evidence
 // NewEvidence returns one that knows nothing.
 func NewEvidence() *Evidence { return newEvidence() }
 
+// Answer is what a follower answered to entries up to an index, or to what stands there.
+type Answer struct {
+	Term, Index uint64
+	Success     bool
+	LastLog     uint64 // of the follower, before
+	Sent, Told  time.Time
+}
+
+// Answered takes an answer and returns how often the follower has forgotten something.
+func (e *evidence) Answered(id string, x Answer) (forgot uint64) {
+	q := &raft.AppendEntriesRequest{Term: x.Term, PrevLogEntry: x.Index}
+	e.answered(id, q, &raft.AppendEntriesResponse{Term: x.Term, Success: x.Success, LastLog: x.LastLog}, x.Sent, x.Told)
+	return e.all(x.Term)[id].Forgot
+}
+
 // Note takes a confirmation.
 func (e *evidence) Note(id string, term uint64, sent time.Time) { e.note(id, term, Heard{Sent: sent}) }
 

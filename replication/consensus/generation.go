@@ -166,7 +166,10 @@ func (n *Node) Recover() error {
 		return fmt.Errorf("consensus: sync: %w", err)
 	}
 	n.log.Warn("this node is the only voter of a new generation", "generation", GenerationOf(next.Term), "index", next.Index)
-	return n.succeed(next)
+	if err := n.succeed(next); err != nil {
+		return err
+	}
+	return n.o.Log.Renew() // nothing of what it has forgotten is of this generation
 }
 
 // replay applies what the log has beyond the state machine, as far as it can be

@@ -188,7 +188,7 @@ func (m *member) open() error {
 		}
 		return nil
 	}))
-	log, err := raftlog.Open(raftlog.Options{FS: fs, Dir: "raft"})
+	log, err := raftlog.Open(raftlog.Options{FS: fs, Dir: "raft", Mark: "raft.mark"})
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ type Node struct {
 	log      *slog.Logger
 	applier  *applier
 	wanted   chan replication.Position // capacity 1: a copy of the state machine is needed
+	resumed  chan struct{}             // capacity 1: the state machine is another one
 	waiting  chan struct{}             // capacity maxWaiting
 
 	mu          sync.Mutex
@@ -63,6 +64,7 @@ func New(o Options) (*Node, error) {
 		o: o, settings: settings, log: o.Logger,
 		trans:  newTransport(o.Transport, settings.Commit),
 		wanted: make(chan replication.Position, 1), waiting: make(chan struct{}, maxWaiting),
+		resumed:     make(chan struct{}, 1),
 		subscribers: map[chan Status]struct{}{},
 	}
 	if n.log == nil {
@@ -218,6 +220,20 @@ func (n *Node) CommitIndex(ctx context.Context) (uint64, error) {
 	return index, nil
 }
 
+// Ready returns once everything is applied here that the leaders before this one had
+// committed. It is for leaders.
+func (n *Node) Ready(ctx context.Context) error {
+	r, err := n.running()
+	if err != nil {
+		return err
+	}
+	term := r.CurrentTerm()
+	if r.State() != raft.Leader {
+		return fault.New(fault.Unavailable, "consensus: %w", raft.ErrNotLeader)
+	}
+	return n.ready(ctx, r, term)
+}
+
 // ready returns once this leader has committed an entry of its own term: before
 // that it does not know what its predecessors committed.
 func (n *Node) ready(ctx context.Context, r *raft.Raft, term uint64) error {
@@ -242,6 +258,15 @@ func (n *Node) ready(ctx context.Context, r *raft.Raft, term uint64) error {
 // Halt stops applying, as a state machine's failure does: for who finds out that
 // what it holds is wrong. Raft goes on, and leadership goes elsewhere.
 func (n *Node) Halt(why error) { n.applier.halt(why) }
+
+// Resume goes on applying from where the state machine stands, which was replaced
+// while nothing was applied (see Halt). Raft is started again for that.
+func (n *Node) Resume() {
+	select {
+	case n.resumed <- struct{}{}:
+	default:
+	}
+}
 
 // Halted returns why nothing is applied any more, nil while it is.
 func (n *Node) Halted() error {

@@ -30,6 +30,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := n.comeBack(ctx); err != nil {
 		return err
 	}
+	received.Go(func() { n.mark(receiving) })
 	for {
 		want, err := n.prepare(ctx)
 		if err == nil && want == nil {
@@ -39,9 +40,31 @@ func (n *Node) Run(ctx context.Context) error {
 			return err
 		}
 		if want != nil {
-			if err := n.copy(ctx, *want); err != nil {
-				return err
-			}
+			err = n.copy(ctx, *want)
+		} else {
+			n.applier.reset() // resumed
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// mark marks, soon after the log has grown, how far it is, so that an earlier copy of it is
+// known for one. It stands beside the watch over the log, which a disk that hangs must
+// not hold up.
+func (n *Node) mark(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.o.Log.Appended():
+		}
+		if sleep(ctx, markEvery) != nil {
+			return
+		}
+		if err := n.o.Log.Mark(); err != nil {
+			n.log.Error("raft log: how far it is cannot be marked", "error", err)
 		}
 	}
 }
@@ -160,7 +183,8 @@ func (n *Node) copy(ctx context.Context, want replication.Position) error {
 	return n.o.Log.DeleteRange(first, last)
 }
 
-// participate runs Raft until ctx ends, or until the state machine must be copied.
+// participate runs Raft until ctx ends, until the state machine must be copied, or
+// until it was.
 func (n *Node) participate(ctx context.Context) (want *replication.Position, err error) {
 	cache, err := raft.NewLogCache(logCacheEntries, keeper{n.o.Log, n.settings.Retain})
 	if err != nil {
@@ -226,7 +250,8 @@ func (n *Node) drain() {
 	}
 }
 
-// supervise watches over Raft: its log, its state machine, who leads.
+// supervise watches over Raft: its log, its state machine, who leads. It returns when
+// Raft must end, with a position if the state machine must be copied.
 func (n *Node) supervise(ctx context.Context, r *raft.Raft, events <-chan raft.Observation) (*replication.Position, error) {
 	watch := time.NewTicker(watchEvery)
 	defer watch.Stop()
@@ -241,6 +266,9 @@ func (n *Node) supervise(ctx context.Context, r *raft.Raft, events <-chan raft.O
 			}
 			n.log.Warn("catalogue lies behind what the leader keeps", "want", want.Index)
 			return &want, nil
+		case <-n.resumed:
+			n.log.Warn("raft starts again: the catalogue was replaced", "index", n.o.Machine.Position().Index)
+			return nil, nil
 		case <-events:
 			n.publish()
 		case <-watch.C:

@@ -75,6 +75,9 @@ const (
 	enqueueTimeout = 5 * time.Second
 	// watchEvery is how often the log is looked at, and waiters that no event wakes.
 	watchEvery = 250 * time.Millisecond
+	// markEvery is how often the mark of a log that grows is brought to where the log
+	// is: what is acknowledged in between is not missed if an earlier copy is put back.
+	markEvery = time.Second
 	// followEvery wakes who waits for entries that no state machine sees.
 	followEvery = 50 * time.Millisecond
 )

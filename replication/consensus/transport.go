@@ -115,8 +115,9 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, q *ra
 		return err
 	}
 	if a.Success && a.Term == q.Term {
-		t.evidence.note(string(id), q.Term, Heard{sent, a.LastLog})
+		t.evidence.note(string(id), q.Term, Heard{Sent: sent, Last: a.LastLog})
 	}
+	t.evidence.answered(string(id), q, a, sent, t.now())
 	return nil
 }
 
@@ -126,17 +127,23 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddres
 	if err != nil {
 		return nil, err
 	}
-	return &pipeline{AppendPipeline: p, t: t}, nil
+	out := &pipeline{AppendPipeline: p, t: t, id: string(id), out: make(chan raft.AppendFuture), closed: make(chan struct{})}
+	go out.pass()
+	return out, nil
 }
 
 // pipeline is one way to a follower, which brings everything in order or ends. It
 // sends from one goroutine.
 type pipeline struct {
 	raft.AppendPipeline
-	t     *transport
-	asked time.Time // when the last request came
-	sent  time.Time // when the last one that was sent did; zero: none
-	told  uint64    // commit index that it told
+	t      *transport
+	id     string
+	out    chan raft.AppendFuture
+	closed chan struct{}
+	once   sync.Once
+	asked  time.Time // when the last request came
+	sent   time.Time // when the last one that was sent did; zero: none
+	told   uint64    // commit index that it told
 }
 
 // AppendEntries sends entries and what is committed. The library says the latter
@@ -172,6 +179,34 @@ func (u *unsent) Start() time.Time                      { return u.start }
 func (u *unsent) Request() *raft.AppendEntriesRequest   { return u.request }
 func (u *unsent) Response() *raft.AppendEntriesResponse { return u.response }
 
+// Consumer returns the answers, in order.
+func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.out }
+
+// pass notes what was confirmed by answers, until the pipeline is closed.
+func (p *pipeline) pass() {
+	for {
+		select {
+		case <-p.closed:
+			return
+		case f := <-p.AppendPipeline.Consumer():
+			if f.Error() == nil {
+				p.t.evidence.answered(p.id, f.Request(), f.Response(), f.Start(), p.t.now())
+			}
+			select {
+			case p.out <- f:
+			case <-p.closed:
+				return
+			}
+		}
+	}
+}
+
+// Close ends the pipeline.
+func (p *pipeline) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return p.AppendPipeline.Close()
+}
+
 // evidence is what a leader knows of its followers: when what they confirmed
 // was sent. A voter that answers in term T what was sent at s has voted in no
 // later term before s.
@@ -179,17 +214,28 @@ type evidence struct {
 	mu      sync.Mutex
 	term    uint64
 	heard   map[string]Heard
+	holds   map[string]holding
 	changed chan struct{}
+}
+
+// holding is up to where a follower's log is that of its leader, in a term, and when
+// the leader was told. From then on it never ends before: nobody else has entries
+// taken off it. One that does was put back from an earlier copy, or lost entries.
+type holding struct {
+	last uint64
+	told time.Time
 }
 
 // Heard is what a leader has heard of a follower.
 type Heard struct {
 	Sent time.Time // when the newest heartbeat was sent that it has confirmed
 	Last uint64    // of its log then; what it has may not all be committed
+	// Forgot is how often its log ended before what it had confirmed in this term.
+	Forgot uint64
 }
 
 func newEvidence() *evidence {
-	return &evidence{heard: map[string]Heard{}, changed: make(chan struct{})}
+	return &evidence{heard: map[string]Heard{}, holds: map[string]holding{}, changed: make(chan struct{})}
 }
 
 func (e *evidence) note(id string, term uint64, h Heard) {
@@ -198,15 +244,48 @@ func (e *evidence) note(id string, term uint64, h Heard) {
 	if term < e.term {
 		return
 	}
-	if term > e.term {
-		e.term = term
-		clear(e.heard)
-	}
+	e.beginLocked(term)
+	h.Forgot = e.heard[id].Forgot
 	if h.Sent.After(e.heard[id].Sent) {
 		e.heard[id] = h
 	}
 	close(e.changed)
 	e.changed = make(chan struct{})
+}
+
+// beginLocked forgets what was heard in an earlier term.
+func (e *evidence) beginLocked(term uint64) {
+	if term > e.term {
+		e.term = term
+		clear(e.heard)
+		clear(e.holds)
+	}
+}
+
+// answered notes what an answer to a message, sent and answered at these times, says
+// of a follower's log: up to where it is this leader's, or that it ends before.
+func (e *evidence) answered(id string, q *raft.AppendEntriesRequest, a *raft.AppendEntriesResponse, sent, told time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if a.Term != q.Term || q.Term < e.term {
+		return
+	}
+	e.beginLocked(q.Term)
+	hold := e.holds[id]
+	if a.LastLog < hold.last && sent.After(hold.told) {
+		h := e.heard[id]
+		h.Forgot++
+		e.heard[id] = h
+		hold = holding{}
+	}
+	last := q.PrevLogEntry
+	if n := len(q.Entries); n > 0 {
+		last = q.Entries[n-1].Index
+	}
+	if a.Success && last > hold.last {
+		hold = holding{last, told}
+	}
+	e.holds[id] = hold
 }
 
 // confirmed reports whether a majority of the voters, self among them if it

@@ -100,7 +100,7 @@ func (g *Group) compare(ctx context.Context) {
 		v = g.vote(ctx, others, len(others))
 		g.log.Error("catalogue differs from that of other nodes", "index", v.index, "same", v.with, "other", v.against)
 		if v.lost() {
-			g.node.Halt(fault.New(fault.Corrupt, "group: fenced: the state at %d is another one than at %d of %d nodes", v.index, v.against, v.with+v.against))
+			g.raise(v.index)
 		}
 	}
 }

@@ -93,7 +93,7 @@ func (g *Group) Bootstrap(ctx context.Context, want replication.Position) error 
 		if err := ctx.Err(); err != nil {
 			return fault.New(fault.KindOf(err), "group: copy: %w", err)
 		}
-		err := g.copyFrom(ctx, node, generation, want.Index)
+		err := g.copyFrom(ctx, node, generation, want.Index, g.confirm)
 		if err == nil {
 			return nil
 		}
@@ -112,9 +112,13 @@ func (g *Group) sweep() bool {
 	return g.o.FS.RemoveAll(g.o.FS.PathJoin(g.o.Dir, copyFolder)) == nil
 }
 
-func (g *Group) copyFrom(ctx context.Context, node string, generation, least uint64) error {
+// copyFrom copies the catalogue of a node, if others confirm its state.
+func (g *Group) copyFrom(ctx context.Context, node string, generation, least uint64, confirm func(context.Context, string, *manifest) error) error {
 	m, err := g.manifestOf(ctx, node, generation, least)
 	if err != nil {
+		return err
+	}
+	if err := confirm(ctx, node, m); err != nil { // by what they remember now
 		return err
 	}
 	g.log.Info("copying the catalogue", "from", node, "index", m.Index, "files", len(m.Files))
@@ -132,10 +136,10 @@ func (g *Group) copyFrom(ctx context.Context, node string, generation, least uin
 		err = fault.New(fault.Corrupt, "group: the copy is not what it was said to be: %w", errors.Join(err, fmt.Errorf("at %d", index)))
 		return errors.Join(err, g.o.FS.RemoveAll(dir))
 	}
-	if err := g.confirm(ctx, node, m); err != nil {
-		return errors.Join(err, g.o.FS.RemoveAll(dir))
-	}
 	if err := g.machine.replace(ctx, whole); err != nil {
+		return err
+	}
+	if err := g.takeDown(); err != nil {
 		return err
 	}
 	g.log.Info("catalogue copied", "index", m.Index)
@@ -149,9 +153,19 @@ func (g *Group) copyFrom(ctx context.Context, node string, generation, least uin
 // are so many and they still remember that index: what differs from most is not
 // taken. Later comparisons find what could not be compared.
 func (g *Group) confirm(ctx context.Context, source string, m *manifest) error {
-	same, other := 1, 0
-	for _, node := range g.sources(nil) {
-		if node == source || same+other > compareWith {
+	same, other := g.states(ctx, source, m, g.sources(nil), compareWith)
+	if other >= same {
+		return fault.New(fault.Corrupt, "group: the state of %s at %d is another one than at %d of %d nodes", source, m.Index, other, same+other)
+	}
+	return nil
+}
+
+// states asks nodes besides the source for their state where a checkpoint stands,
+// until enough know it, and counts those that have the same, the source among them.
+func (g *Group) states(ctx context.Context, source string, m *manifest, nodes []string, enough int) (same, other int) {
+	same = 1
+	for _, node := range nodes {
+		if node == source || same+other > enough {
 			continue
 		}
 		theirs, err := g.hashesOf(ctx, node, m.Generation, []uint64{m.Index})
@@ -162,10 +176,7 @@ func (g *Group) confirm(ctx context.Context, source string, m *manifest) error {
 			g.log.Error("the copied catalogue differs from that of another node", "from", source, "node", node, "index", m.Index)
 		}
 	}
-	if other >= same {
-		return fault.New(fault.Corrupt, "group: the state of %s at %d is another one than at %d of %d nodes", source, m.Index, other, same+other)
-	}
-	return nil
+	return same, other
 }
 
 func (g *Group) manifestOf(ctx context.Context, node string, generation, least uint64) (*manifest, error) {

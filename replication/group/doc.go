@@ -16,16 +16,19 @@
 //   - the log in raft/, copies that are being made in copy/, and checkpoints that
 //     others copy in checkpoints/ of the data directory;
 //   - admission: who leads asks the catalogue before it puts an entry into the
-//     order, because what is in the log stays, and one entry that nodes cannot read
-//     stops them all;
+//     order, because what is in the log stays: whether its node is a member and has
+//     signed it, whether it is the next of its journal, and whether all nodes can read
+//     it, for one that they cannot stops them. What a member may put into the order at
+//     most, and in vain, is bounded ([shares]);
 //   - the membership: while it leads, it makes Raft's members those of the
 //     catalogue, and chooses who votes. What is due next is decided by [plan], which
 //     is pure;
 //   - freshness: the leader is asked for its commit index, which it confirms with
 //     a majority, once for all who ask at the same time;
 //   - comparing: nodes compare the hashes of their states at equal indexes. One that
-//     differs from most is fenced: it applies and proposes nothing more, does not
-//     lead, and says so.
+//     differs from most is fenced, over restarts too: it applies and proposes nothing
+//     more, does not lead, and says so, until it has taken the catalogue anew from a
+//     node that agrees with most. It does so by itself once.
 //
 // # Failure
 //
@@ -39,8 +42,8 @@
 // # Goroutines
 //
 // [Group.Run] owns consensus, and one goroutine each for confirming leadership, for
-// polling the commit index, for the membership, for comparing, and for expiring
-// checkpoints. [Open] starts those of the transport, which end with [Group.Close]:
+// polling the commit index, for the membership, for comparing, for taking a fenced
+// catalogue anew, for telling that somebody leads, and for expiring checkpoints. [Open] starts those of the transport, which end with [Group.Close]:
 // one that accepts, one for each node that talks to this one, and the library's. A
 // proposal that is forwarded has one while it waits.
 package group

@@ -44,6 +44,9 @@ type Options struct {
 	// Kept is how long this node has kept the oldest of what its journal has logged
 	// and the network has not; 0: the network has all. nil: it keeps nothing.
 	Kept func() time.Duration
+	// Led is called when another node than before leads, this one or not, and again
+	// when one does after none did. It must not block. May be nil.
+	Led func()
 	// Observe hears of the log's operations, for metrics; may be nil.
 	Observe func(op raftlog.Operation, took time.Duration, err error)
 }
@@ -51,10 +54,12 @@ type Options struct {
 // Catalogue is the state machine, its results and its registry.
 type Catalogue interface {
 	consensus.StateMachine
-	// Admit reports why a node may not put an entry into the order: fault.Unsupported
-	// for one of a newer version, at which every node that has it committed would
-	// stand still, fault.Denied for one of another node.
-	Admit(from string, entry []byte) error
+	// Admit reports why a node may not put an entry into the order, as of what is
+	// applied here: fault.Unsupported for one of a newer version, at which every node
+	// that has it committed would stand still, fault.Denied for one of another node,
+	// or that no member has signed, fault.Mismatch and fault.Conflict for a batch that
+	// is not the next of its journal. again: it was taken before and changes nothing.
+	Admit(from string, entry []byte) (again bool, err error)
 	// Results returns what became of a recently applied entry.
 	Results(index uint64) (results []error, ok bool)
 	// StateHash returns the hash of all that was committed up to an index.
@@ -123,6 +128,8 @@ type Group struct {
 	heard     freshness.Heard // of the members, while this node leads
 	silence   freshness.Silence
 	rounds    rounds
+	shares    shares
+	fence     *fence
 
 	copying sync.Mutex // held by Bootstrap, over all of it
 
@@ -149,8 +156,11 @@ func Open(o Options) (*Group, error) {
 	g.copies = copies{fs: o.FS, dir: o.FS.PathJoin(o.Dir, "checkpoints"), pins: map[string]*pin{}, turn: make(chan struct{}, 1)}
 	g.rounds.pace = g.settings.Pace
 	var err error
-	if g.raftlog, err = raftlog.Open(raftlog.Options{FS: o.FS, Dir: o.FS.PathJoin(o.Dir, "raft"), Observe: o.Observe}); err != nil {
+	if g.raftlog, err = raftlog.Open(raftlog.Options{FS: o.FS, Dir: o.FS.PathJoin(o.Dir, "raft"), Mark: o.FS.PathJoin(o.Dir, "raft.mark"), Observe: o.Observe}); err != nil {
 		return nil, err
+	}
+	if g.fence, err = openFence(o.FS, o.Dir); err != nil {
+		return nil, errors.Join(err, g.raftlog.Close())
 	}
 	err = o.FS.RemoveAll(g.copies.dir)
 	if err == nil {
@@ -170,6 +180,9 @@ func (g *Group) wire() (err error) {
 		ID: g.o.ID, Address: g.o.Address, Transport: g.transport, Log: g.raftlog, Machine: g.machine, Peers: g,
 		Settings: g.settings.Raft, Logger: g.o.Log, Newcomer: g.o.Newcomer,
 	})
+	if is := g.fence.read(); err == nil && is.stands {
+		g.node.Halt(is.err())
+	}
 	return err
 }
 
@@ -189,6 +202,10 @@ func (g *Group) Found() error { return g.node.Found() }
 // Fresh reports whether the log has no past: not an entry, not a term.
 func (g *Group) Fresh() bool { return g.raftlog.Fresh() }
 
+// Older reports whether the log is an earlier one than it was: put back from a copy, or
+// lost. Run has the network take this node's vote then, before anything else.
+func (g *Group) Older() bool { return g.raftlog.Older() }
+
 // Recover makes this node the only voter of a new generation of the network,
 // before Run: see consensus.Node.Recover.
 func (g *Group) Recover() error { return g.node.Recover() }
@@ -203,7 +220,7 @@ func (g *Group) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer cancel()
-	for _, do := range []func(context.Context){g.rounds.run, g.poll, g.lead, g.compare, g.copies.run} {
+	for _, do := range []func(context.Context){g.rounds.run, g.poll, g.lead, g.compare, g.repair, g.follow, g.copies.run} {
 		work.Go(func() { do(ctx) })
 	}
 	err := g.node.Run(ctx)
@@ -211,6 +228,23 @@ func (g *Group) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// follow tells who wants to know that somebody leads, until ctx ends.
+func (g *Group) follow(ctx context.Context) {
+	changes, cancel := g.node.Subscribe()
+	defer cancel()
+	for leader := ""; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-changes:
+			if s.Leader != leader && s.Leader != "" && g.o.Led != nil {
+				g.o.Led()
+			}
+			leader = s.Leader
+		}
+	}
 }
 
 // Leader returns the id of the node that leads, empty when none is known.

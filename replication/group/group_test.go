@@ -150,3 +150,74 @@ func TestWhatIsNotAdmittedIsInNoLog(t *testing.T) {
 		}
 	})
 }
+
+// A refusal rests on what is committed, and that is applied at who is refused.
+func TestWhoIsRefusedKnowsByWhat(t *testing.T) {
+	network(t, group.Settings{}, func(w *world) {
+		w.admit = func(_ string, entry []byte) error {
+			if strings.HasPrefix(string(entry), "stranger") {
+				return fault.New(fault.Denied, "no member")
+			}
+			return nil
+		}
+		w.grow(3, 3)
+		l := w.leader()
+		f := w.other(l)
+		for i, m := range []*member{l, f} {
+			last := l.mustPropose(fmt.Sprint("before ", i)) // which f may not have applied yet
+			index, err := m.propose("stranger", time.Minute)
+			if !fault.Is(err, fault.Denied) || index < last || m.machine.Position().Index < index {
+				t.Errorf("%s: refused as of %d: %v; %d is committed, %d is applied", m.ip, index, err, last, m.machine.Position().Index)
+			}
+		}
+		w.converge()
+		if l.machine.has("stranger") {
+			t.Error("what was refused is in the order")
+		}
+	})
+}
+
+// A member that fills the log with what nobody takes is stopped by whoever leads.
+func TestAMemberCannotFillTheLogInVain(t *testing.T) {
+	network(t, group.Settings{}, func(w *world) {
+		w.grow(3, 3)
+		l := w.leader()
+		f := w.other(l)
+		again := "again " + strings.Repeat("x", 500<<10)
+		var err error
+		n := 0
+		for ; n < 100 && err == nil; n++ {
+			_, err = f.propose(again, time.Minute)
+		}
+		if !fault.Is(err, fault.Full) || n > 12 {
+			t.Errorf("after %d entries: %v", n, err)
+		}
+		if _, err := w.other(l, f).propose("another", time.Minute); err != nil {
+			t.Errorf("another member: %v", err)
+		}
+		time.Sleep(5 * time.Minute)
+		if _, err := f.propose("later", time.Minute); err != nil {
+			t.Errorf("later: %v", err)
+		}
+	})
+}
+
+// Who proposes through the leader does not wait for Raft's next message to hear that
+// its own entry is committed.
+func TestAFollowerHearsOfItsOwnEntryAtOnce(t *testing.T) {
+	network(t, group.Settings{}, func(w *world) {
+		w.grow(3, 3)
+		f := w.other(w.leader())
+		f.mustPropose("first") // connections are made
+		time.Sleep(10 * time.Second)
+		for i := range 20 {
+			start := time.Now()
+			index, err := f.propose(fmt.Sprint("entry ", i), time.Minute)
+			if took := time.Since(start); err != nil || took > 20*time.Millisecond || f.machine.Position().Index < index {
+				t.Errorf("entry %d took %v: %v", i, took, err)
+			}
+			time.Sleep(time.Second)
+		}
+		w.converge()
+	})
+}

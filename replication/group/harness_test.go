@@ -82,16 +82,16 @@ func (m *toy) Sync() error { return nil }
 
 // Admit refuses what begins with "newer", unless the machine is, and what the
 // test does.
-func (m *toy) Admit(from string, entry []byte) error {
+func (m *toy) Admit(from string, entry []byte) (bool, error) {
 	if m.admit != nil {
 		if err := m.admit(from, entry); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if !m.newer && strings.HasPrefix(string(entry), "newer") {
-		return fault.New(fault.Unsupported, "an entry of a newer version")
+		return false, fault.New(fault.Unsupported, "an entry of a newer version")
 	}
-	return nil
+	return strings.HasPrefix(string(entry), "again"), nil
 }
 
 func (m *toy) Results(index uint64) ([]error, bool) {

@@ -75,7 +75,7 @@ func (g *Group) leadStep(ctx context.Context, h *health, status consensus.Status
 	}
 	members := g.node.Members()
 	g.examine(h, members, status)
-	s, ok := plan(g.o.ID, list, members, h.healthy)
+	s, ok := plan(g.o.ID, list, members, h.healthy, h.barred)
 	if !ok {
 		return false, nil
 	}
@@ -96,6 +96,9 @@ func (g *Group) examine(h *health, members []replication.Member, status consensu
 	for _, m := range members {
 		of := heard[m.ID]
 		well := now.Sub(of.Sent) <= 2*g.settings.Raft.Election && lag(status.Last, of.Last) <= maxLag
+		if h.remember(m, of, status.Last) {
+			g.log.Error("a member's log ends before what it had confirmed: it was put back from an earlier copy, or lost entries; it may not vote until it has been caught up", "member", m.ID)
+		}
 		if m.ID == g.o.ID {
 			well = status.Halted == nil && !status.Silent
 		}

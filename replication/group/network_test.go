@@ -359,7 +359,7 @@ func TestANodeWithAnotherStateIsFenced(t *testing.T) {
 			}
 			at := odd.machine.Position().Index
 			w.other(odd).mustPropose("without it")
-			time.Sleep(time.Minute)
+			time.Sleep(30 * time.Second)
 			if odd.machine.Position().Index > at || odd.group.Leader() == odd.id() {
 				t.Error("a fenced node applies, or leads")
 			}
@@ -369,6 +369,81 @@ func TestANodeWithAnotherStateIsFenced(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// A fenced node does not come out of its fence by a restart, but by taking the
+// catalogue anew, which it does by itself once.
+func TestAFencedNodeTakesTheCatalogueAnewOnce(t *testing.T) {
+	network(t, group.Settings{}, func(w *world) {
+		w.grow(3, 3)
+		w.members[0].mustPropose("x")
+		w.converge()
+		odd := w.other(w.leader())
+		rot := func(is bool) {
+			odd.machine.mu.Lock()
+			defer odd.machine.mu.Unlock()
+			odd.machine.rot = is
+		}
+		rot(true)
+		odd.mustPropose("applied as something else")
+		w.until("the fence", time.Minute, func() bool { return odd.group.Fenced() != nil })
+		rot(false)
+		odd.stop()
+		w.other(odd).mustPropose("meanwhile")
+		odd.start()
+		if !fault.Is(odd.group.Fenced(), fault.Corrupt) {
+			t.Fatalf("after a restart: %v", odd.group.Fenced())
+		}
+		at := odd.machine.Position().Index
+		w.other(odd).mustPropose("and later")
+		time.Sleep(30 * time.Second)
+		if odd.machine.Position().Index > at {
+			t.Error("a fenced node applies after a restart")
+		}
+		w.until("the repair", 10*time.Minute, func() bool { return odd.group.Fenced() == nil })
+		odd.mustPropose("as everybody")
+		w.converge()
+		hash, index := odd.machine.StateHash()
+		if other, i := w.other(odd).machine.StateHash(); hash != other || index != i || odd.machine.copied() != 1 {
+			t.Errorf("at %d and %d, equal: %t, copied %d times", index, i, hash == other, odd.machine.copied())
+		}
+		odd.stop()
+		odd.start()
+		if odd.group.Fenced() != nil {
+			t.Errorf("fenced after the repair: %v", odd.group.Fenced())
+		}
+
+		rot(true)
+		w.until("a proposal", time.Minute, func() bool { _, err := odd.propose("something else again", time.Minute); return err == nil })
+		w.until("the fence", time.Minute, func() bool { return odd.group.Fenced() != nil })
+		rot(false)
+		time.Sleep(10 * time.Minute)
+		if odd.group.Fenced() == nil || odd.machine.copied() != 1 {
+			t.Errorf("it repairs itself again: copied %d times", odd.machine.copied())
+		}
+	})
+}
+
+// Who cannot find out what most nodes have keeps what it has.
+func TestAFencedNodeTakesNothingFromWhomNobodyConfirms(t *testing.T) {
+	network(t, group.Settings{}, func(w *world) {
+		w.grow(3, 3)
+		w.converge()
+		odd := w.other(w.leader())
+		odd.machine.mu.Lock()
+		odd.machine.rot = true
+		odd.machine.mu.Unlock()
+		odd.mustPropose("applied as something else")
+		w.until("the fence", time.Minute, func() bool { return odd.group.Fenced() != nil })
+		third := w.other(odd)
+		third.stop()
+		time.Sleep(5 * time.Minute)
+		if odd.group.Fenced() == nil || odd.machine.copied() != 0 {
+			t.Fatalf("the word of one was enough: copied %d times", odd.machine.copied())
+		}
+		third.start()
+		w.until("the repair", time.Hour, func() bool { return odd.machine.copied() == 1 })
 	})
 }
 

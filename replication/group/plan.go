@@ -56,11 +56,12 @@ func tolerance(sites int) int {
 }
 
 // plan returns the next change that brings the membership to what the catalogue
-// says, false when there is none: who is revoked goes before anything else, then
+// says, false when there is none: healthy and barred are the leader's opinions, barred
+// of who must not vote for now. Who is revoked goes before anything else, then
 // who is not in the catalogue; who is missing comes in; then votes are moved, and
 // who was drained goes once it has none. A leader that must lose its own vote, or
 // its place, gives leadership away first.
-func plan(self string, records []Record, members []replication.Member, healthy func(id string) bool) (step, bool) {
+func plan(self string, records []Record, members []replication.Member, healthy, barred func(id string) bool) (step, bool) {
 	known := map[string]Record{}
 	for _, r := range records {
 		known[r.ID] = r
@@ -79,7 +80,7 @@ func plan(self string, records []Record, members []replication.Member, healthy f
 	if s, ok := planComing(known, present); ok {
 		return s, true
 	}
-	if s, ok := planVotes(self, known, present, others, healthy); ok {
+	if s, ok := planVotes(self, known, present, others, healthy, barred); ok {
 		return s, true
 	}
 	for _, m := range members {
@@ -124,7 +125,7 @@ func planComing(known map[string]Record, present map[string]replication.Member) 
 	return step{}, false
 }
 
-func planVotes(self string, known map[string]Record, present map[string]replication.Member, others int, healthy func(string) bool) (step, bool) {
+func planVotes(self string, known map[string]Record, present map[string]replication.Member, others int, healthy, barred func(string) bool) (step, bool) {
 	sites := map[string]*consensus.Site{}
 	for _, id := range slices.Sorted(maps.Keys(known)) {
 		r := known[id]
@@ -140,7 +141,7 @@ func planVotes(self string, known map[string]Record, present map[string]replicat
 		s.Founder = s.Founder || r.Founder
 		s.Witness = s.Witness && r.Witness
 		s.Nodes = append(s.Nodes, consensus.Eligible{
-			ID: id, Voter: m.Suffrage == replication.Voter, Barred: r.Barred, Healthy: !r.Drained && healthy(id),
+			ID: id, Voter: m.Suffrage == replication.Voter, Barred: r.Barred || barred(id), Healthy: !r.Drained && healthy(id),
 		})
 	}
 	var all []consensus.Site
@@ -173,7 +174,39 @@ type health struct {
 	doubt  time.Duration // and how long unwell not to be
 
 	opinions map[string]*opinion
+	bars     map[string]bar
 }
+
+// bar keeps a member from voting that has forgotten what it had confirmed, until it
+// has lost its vote, and then stands where the leader stood when that was found out:
+// then it is as good as a new one (consensus, comeBack).
+type bar struct {
+	forgot uint64 // how often
+	until  uint64 // index; 0: it is none any more
+}
+
+// remember bars a member that has forgotten something since the last look, which it
+// reports, and lets one go that was caught up.
+func (h *health) remember(m replication.Member, of consensus.Heard, last uint64) bool {
+	b := h.bars[m.ID]
+	forgot := of.Forgot > b.forgot
+	switch {
+	case forgot:
+		b = bar{of.Forgot, last}
+		h.doubted([]string{m.ID})
+	case b.until > 0 && m.Suffrage != replication.Voter && of.Last >= b.until:
+		b.until = 0
+	default:
+		return false
+	}
+	if h.bars == nil {
+		h.bars = map[string]bar{}
+	}
+	h.bars[m.ID] = b
+	return forgot
+}
+
+func (h *health) barred(id string) bool { return h.bars[id].until > 0 }
 
 type opinion struct {
 	healthy bool
@@ -219,8 +252,11 @@ func (h *health) doubted(ids []string) {
 
 func (h *health) healthy(id string) bool { return h.opinions[id] != nil && h.opinions[id].healthy }
 
-// keep forgets who is not among ids.
+// keep forgets who is not among the members.
 func (h *health) keep(members []replication.Member) {
+	maps.DeleteFunc(h.bars, func(id string, _ bar) bool {
+		return !slices.ContainsFunc(members, func(m replication.Member) bool { return m.ID == id })
+	})
 	maps.DeleteFunc(h.opinions, func(id string, _ *opinion) bool {
 		return !slices.ContainsFunc(members, func(m replication.Member) bool { return m.ID == id })
 	})

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pelago/replication"
+	"pelago/replication/consensus"
 )
 
 // at reads records: "id site flags", flags being letters of witness, barred,
@@ -80,7 +81,7 @@ func TestTheNextChangeOfTheMembership(t *testing.T) {
 		"six sites have five":                                 {[]string{"a A f", "b B", "c C", "d D", "e E", "g G"}, "a* b* c* d* e* g", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, ok := plan("a", recordsOf(c.records...), membersOf(c.members), func(id string) bool { return !strings.Contains(c.sick, id) })
+			s, ok := plan("a", recordsOf(c.records...), membersOf(c.members), func(id string) bool { return !strings.Contains(c.sick, id) }, nobody)
 			got := ""
 			if ok {
 				got = strings.TrimSpace(fmt.Sprintf("%v %s", s.do, s.id))
@@ -92,11 +93,11 @@ func TestTheNextChangeOfTheMembership(t *testing.T) {
 	}
 	all := recordsOf("a A f", "b B")
 	all[1].Address = "elsewhere"
-	if s, ok := plan("a", all, membersOf("a* b"), func(string) bool { return true }); !ok || s != (step{admit, "b", "elsewhere"}) {
+	if s, ok := plan("a", all, membersOf("a* b"), func(string) bool { return true }, nobody); !ok || s != (step{admit, "b", "elsewhere"}) {
 		t.Errorf("who has moved: %v, %t", s, ok)
 	}
 	all[0].Address = "elsewhere"
-	if s, ok := plan("a", all[:1], membersOf("a*"), func(string) bool { return true }); !ok || s != (step{promote, "a", "elsewhere"}) {
+	if s, ok := plan("a", all[:1], membersOf("a*"), func(string) bool { return true }, nobody); !ok || s != (step{promote, "a", "elsewhere"}) {
 		t.Errorf("a voter that has moved: %v, %t", s, ok)
 	}
 }
@@ -126,7 +127,7 @@ func TestEveryPlanEnds(t *testing.T) {
 		now := membersOf(members)
 		healthy := func(id string) bool { return (uint64(id[0])*31+uint64(seed))%4 > 0 }
 		for steps := 0; ; steps++ {
-			s, ok := plan("a", recordsOf(lines...), now, healthy)
+			s, ok := plan("a", recordsOf(lines...), now, healthy, nobody)
 			if !ok || s.do == abdicate {
 				break
 			}
@@ -199,5 +200,51 @@ func TestHealthChangesSlowly(t *testing.T) {
 	h.keep(membersOf("n"))
 	if h.healthy("v") || !h.healthy("n") {
 		t.Error("who is no member is kept, or who is one is not")
+	}
+}
+
+func nobody(string) bool { return false }
+
+// Who has forgotten what it confirmed loses its vote at once, and is barred until it
+// has been caught up.
+func TestWhoForgetsIsBarredUntilItIsCaughtUp(t *testing.T) {
+	all := recordsOf("a A f", "b B", "c C")
+	now := time.Now()
+	h := &health{steady: 10 * time.Second, doubt: time.Minute}
+	look := func(members []replication.Member, of consensus.Heard, last uint64) (bool, step) {
+		forgot := false
+		for _, m := range members {
+			x := consensus.Heard{Last: last}
+			if m.ID == "b" {
+				x = of
+			}
+			forgot = h.remember(m, x, last) || forgot
+			h.see(m.ID, m.Suffrage == replication.Voter, true, now)
+		}
+		s, _ := plan("a", all, members, h.healthy, h.barred)
+		now = now.Add(time.Minute)
+		return forgot, s
+	}
+	voters, without := membersOf("a* b* c*"), membersOf("a* b c*")
+	if forgot, s := look(voters, consensus.Heard{Last: 100}, 100); forgot || s != (step{}) {
+		t.Errorf("at first: %t, %v", forgot, s)
+	}
+	if forgot, s := look(voters, consensus.Heard{Last: 40, Forgot: 1}, 110); !forgot || s != (step{do: demote, id: "b"}) {
+		t.Errorf("it forgot: %t, %v", forgot, s)
+	}
+	if forgot, s := look(voters, consensus.Heard{Last: 120, Forgot: 1}, 120); forgot || s != (step{do: demote, id: "b"}) {
+		t.Errorf("it was caught up and still votes: %t, %v", forgot, s)
+	}
+	if _, s := look(without, consensus.Heard{Last: 90, Forgot: 1}, 120); s.id == "b" {
+		t.Errorf("it is behind: %v", s)
+	}
+	for range 2 {
+		look(without, consensus.Heard{Last: 130, Forgot: 1}, 130)
+	}
+	if _, s := look(without, consensus.Heard{Last: 130, Forgot: 1}, 130); s.do != promote || s.id != "b" {
+		t.Errorf("caught up: %v", s)
+	}
+	if forgot, s := look(voters, consensus.Heard{Last: 50, Forgot: 2}, 140); !forgot || s != (step{do: demote, id: "b"}) {
+		t.Errorf("it forgot again: %t, %v", forgot, s)
 	}
 }

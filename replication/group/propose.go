@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -26,12 +28,16 @@ const maxAnswer = 64 << 10
 
 // Propose puts an entry into the order, through the leader wherever it is, and
 // returns its index once it is committed and applied here. The error is
-// fault.Unavailable when there is no leader or no majority, and what the catalogue's
-// Admit says of one that nobody could apply; an error that wraps
-// consensus.ErrUnknownOutcome is of an entry that may be committed yet. An entry
-// that is refused for sure because the leader has moved is proposed once more.
+// fault.Unavailable when there is no leader or no majority, fault.Full when this node
+// has proposed more than its share, and what the catalogue's Admit says of an entry
+// that every node would refuse; an error that wraps consensus.ErrUnknownOutcome is of
+// an entry that may be committed yet. An entry that is refused for sure because the
+// leader has moved is proposed once more.
+//
+// An index beside an error says that the entry was refused by what is committed up to
+// there, which is applied here: to ask again is of no use before something changes.
 func (g *Group) Propose(ctx context.Context, entry []byte) (index uint64, err error) {
-	if err := g.acceptable(g.o.ID, entry); err != nil {
+	if err := g.proposable(entry); err != nil {
 		return 0, err
 	}
 	refused := ""
@@ -41,13 +47,19 @@ func (g *Group) Propose(ctx context.Context, entry []byte) (index uint64, err er
 			return 0, err
 		}
 		index, err = g.proposeTo(ctx, leader, entry)
-		if err == nil || errors.Is(err, consensus.ErrUnknownOutcome) || !fault.Is(err, fault.Unavailable) {
+		if err == nil || index > 0 || errors.Is(err, consensus.ErrUnknownOutcome) || !fault.Is(err, fault.Unavailable) {
 			break
 		}
 		refused = leader
 	}
-	if err != nil {
+	switch {
+	case index == 0:
 		return 0, err
+	case err != nil:
+		if late := g.node.AwaitApplied(ctx, index); late != nil {
+			return 0, fmt.Errorf("%w; %w", err, late)
+		}
+		return index, err
 	}
 	if err := g.node.AwaitApplied(ctx, index); err != nil {
 		return 0, fmt.Errorf("group: entry %d is committed and not applied here: %w: %w", index, consensus.ErrUnknownOutcome, err)
@@ -55,19 +67,54 @@ func (g *Group) Propose(ctx context.Context, entry []byte) (index uint64, err er
 	return index, nil
 }
 
-// acceptable refuses what must not get into the order. What is committed is
-// applied by every node: the leader looks at what others send as at its own.
-func (g *Group) acceptable(from string, entry []byte) error {
+// proposable refuses what need not be sent to the leader.
+func (g *Group) proposable(entry []byte) error {
 	if len(entry) == 0 || len(entry) > raftlog.MaxEntryBytes {
 		return fault.New(fault.Invalid, "group: an entry of %d bytes", len(entry))
 	}
 	if err := g.Fenced(); err != nil {
 		return fault.New(fault.Unavailable, "group: no proposal: %w", err)
 	}
-	if err := g.o.Catalogue.Admit(from, entry); err != nil {
-		return fmt.Errorf("group: no proposal: %w", err)
-	}
 	return nil
+}
+
+// order puts an entry of a node into the order, this node being the leader. What is
+// committed is in every node's log, whatever they make of it: so each entry is judged
+// before, at the leader's own as at others'. An index beside an error is one up to
+// which what is committed refuses the entry.
+func (g *Group) order(ctx context.Context, from string, entry []byte) (uint64, error) {
+	if err := g.proposable(entry); err != nil {
+		return 0, err
+	}
+	// What its predecessors have committed tells whose entry is the next.
+	if err := g.node.Ready(ctx); err != nil {
+		return 0, err
+	}
+	again, err := g.o.Catalogue.Admit(from, entry)
+	if err != nil {
+		index := uint64(0)
+		switch fault.KindOf(err) {
+		case fault.Denied, fault.Mismatch, fault.Conflict:
+			index = g.o.Catalogue.Position().Index
+		}
+		return index, fmt.Errorf("group: no proposal: %w", err)
+	}
+	if err := g.shares.take(ctx, from, len(entry)); err != nil {
+		return 0, err
+	}
+	index, err := g.node.Propose(ctx, entry)
+	if err != nil {
+		return 0, err
+	}
+	if results, ok := g.o.Catalogue.Results(index); again || ok && inVain(results) {
+		g.shares.charge(from, len(entry))
+	}
+	return index, nil
+}
+
+// inVain reports whether nothing of an entry was taken.
+func inVain(results []error) bool {
+	return len(results) > 0 && !slices.Contains(results, nil)
 }
 
 // awaitLeader returns who leads. It waits, for as long as an election takes, for
@@ -100,7 +147,7 @@ func (g *Group) proposeTo(ctx context.Context, leader string, entry []byte) (uin
 	ctx, cancel := context.WithTimeout(ctx, g.settings.Propose)
 	defer cancel()
 	if leader == g.o.ID {
-		return g.node.Propose(ctx, entry)
+		return g.order(ctx, leader, entry)
 	}
 	generation, _ := g.node.Generation()
 	// What no connection was found for has not been sent, and what was answered
@@ -122,10 +169,17 @@ func (g *Group) proposeTo(ctx context.Context, leader string, entry []byte) (uin
 	}
 	var a proposed
 	err = readAnswer(response, &a)
-	if err != nil || a.Index == 0 {
-		return 0, fault.New(fault.Unavailable, "group: proposal at the leader: %w", errors.Join(consensus.ErrUnknownOutcome, err))
+	if err == nil {
+		err = a.check()
 	}
-	return a.Index, nil
+	switch {
+	case err != nil || a.Index == 0:
+		return 0, fault.New(fault.Unavailable, "group: proposal at the leader: %w", errors.Join(consensus.ErrUnknownOutcome, err))
+	case a.Refused == nil:
+		g.node.Told(ctx, leader, a.Term, a.Index)
+		return a.Index, nil
+	}
+	return a.Index, fault.New(fault.Kind(a.Refused.Kind), "leader: %s", strings.ToValidUTF8(a.Refused.Text, "\uFFFD"))
 }
 
 // whileLeader ends a context soon after another node leads than the one that is
@@ -160,6 +214,25 @@ func (g *Group) whileLeader(ctx context.Context, leader string) (context.Context
 // proposed answers a proposal. Index 0: the outcome is not known.
 type proposed struct {
 	Index uint64 `json:"index"`
+	// Term is that of the entry there, which is committed: the leader's. 0: not told.
+	Term uint64 `json:"term,omitempty"`
+	// Refused is why the entry is not in the order; by what is committed up to Index.
+	Refused *refusal `json:"refused,omitempty"`
+}
+
+type refusal struct {
+	Kind uint8  `json:"kind"` // a fault.Kind
+	Text string `json:"text"`
+}
+
+// maxReason bounds the text of a refusal, in bytes.
+const maxReason = 512
+
+func (p proposed) check() error {
+	if p.Refused != nil && (p.Index == 0 || int(p.Refused.Kind) >= len(fault.Kinds()) || len(p.Refused.Text) > maxReason) {
+		return fault.New(fault.Protocol, "group: a refusal at %d", p.Index)
+	}
+	return nil
 }
 
 func (g *Group) servePropose(w http.ResponseWriter, r *http.Request) {
@@ -172,26 +245,26 @@ func (g *Group) servePropose(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		from, err = callerOf(r)
 	}
-	if err == nil {
-		err = g.acceptable(from, entry)
-	}
 	if err != nil {
 		call.Refuse(w, err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), g.settings.Propose)
 	defer cancel()
-	index, err := g.node.Propose(ctx, entry)
-	if errors.Is(err, consensus.ErrUnknownOutcome) {
+	index, err := g.order(ctx, from, entry)
+	switch {
+	case errors.Is(err, consensus.ErrUnknownOutcome):
 		g.log.Warn("outcome of a peer's proposal is not known", "error", err)
 		writeAnswer(w, proposed{})
-		return
-	}
-	if err != nil {
+	case err != nil && index > 0:
+		g.log.Warn("a peer's proposal is refused", "peer", from, "error", err)
+		text := err.Error()
+		writeAnswer(w, proposed{Index: index, Refused: &refusal{uint8(fault.KindOf(err)), text[:min(len(text), maxReason)]}})
+	case err != nil:
 		call.Refuse(w, err)
-		return
+	default:
+		writeAnswer(w, proposed{Index: index, Term: g.node.TermAt(index)})
 	}
-	writeAnswer(w, proposed{Index: index})
 }
 
 // callerOf is the node that calls, by its certificate.

@@ -46,7 +46,8 @@
 // batches are logged. What comes then is told here and left out: only the lowest
 // local number is remembered, before which the durable cursor stays. Once the
 // network takes batches again, the Source is walked from there, and each series is
-// logged as it is by then, once.
+// logged as it is by then, once. Pauses after failed proposals grow to 10 s, and end
+// when the network seems to be there again ([Journal.Retry]).
 //
 // # Rows
 //

@@ -149,6 +149,9 @@ type order struct {
 	proposals int
 	bytes     int // of proposals that were not refused
 
+	judge  func(from string, entry []byte) (bool, error) // a leader's admission; nil: none
+	judged int                                           // refused by it
+
 	// seen is what the order was last, for who cannot wait for mu.
 	seen atomic.Pointer[agreed]
 }
@@ -225,6 +228,15 @@ func (l line) Propose(ctx context.Context, entry []byte) (uint64, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.judge != nil {
+		if err := l.bringTo(l.c, len(l.entries)); err != nil {
+			return 0, err
+		}
+		if _, err := l.judge("n", entry); err != nil {
+			l.judged++
+			return l.c.Applied(), err
+		}
+	}
 	switch f {
 	case refused:
 		return 0, errCut
@@ -260,7 +272,7 @@ func tryOpen(fs vfs.FS, o *order) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := catalog.Open(catalog.Options{FS: fs, Dir: "catalog", CacheBytes: 1 << 20})
+	c, err := catalogtest.Open(catalog.Options{FS: fs, Dir: "catalog", CacheBytes: 1 << 20})
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -323,7 +335,7 @@ func (n *node) announced() bool {
 // observe returns the catalogue of another node, which knows what is committed.
 func (o *order) observe(t testing.TB) *catalog.Catalog {
 	t.Helper()
-	c, err := catalog.Open(catalog.Options{FS: vfs.NewMem(), Dir: "catalog", CacheBytes: 1 << 20})
+	c, err := catalogtest.Open(catalog.Options{FS: vfs.NewMem(), Dir: "catalog", CacheBytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

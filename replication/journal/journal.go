@@ -26,7 +26,8 @@ type Source interface {
 // Proposer puts entries into the order that all nodes agree on.
 type Proposer interface {
 	// Propose returns once the entry is committed and applied at this node. After
-	// an error it may be committed, or be committed yet.
+	// an error it may be committed, or be committed yet. An index beside an error is
+	// one up to which what is committed refuses the entry, and is applied here.
 	Propose(ctx context.Context, entry []byte) (index uint64, err error)
 }
 
@@ -45,6 +46,7 @@ type Journal struct {
 
 	wake chan struct{} // to Run; capacity 1
 	more chan struct{} // to the sender; capacity 1
+	back chan struct{} // to the sender when it pauses; capacity 1
 
 	// mu is held over no I/O. state and rows are changed by Run alone.
 	mu        sync.Mutex
@@ -84,7 +86,7 @@ func Open(db *pebble.DB, c *catalog.Catalog, o Options) (*Journal, error) {
 		return nil, fault.New(fault.Invalid, "journal: a journal needs a node and its key")
 	}
 	j := &Journal{
-		o: o, db: db, catalog: c, wake: make(chan struct{}, 1), more: make(chan struct{}, 1),
+		o: o, db: db, catalog: c, wake: make(chan struct{}, 1), more: make(chan struct{}, 1), back: make(chan struct{}, 1),
 		series: newCoalescer(), changed: make(chan struct{}), state: newState(), lacking: time.Now(),
 	}
 	value, closer, err := db.Get(stateKey)
@@ -320,6 +322,10 @@ func (j *Journal) Replaced() {
 	j.retell = true
 	poke(j.wake)
 }
+
+// Retry says that the network may take batches again, somebody having come to lead
+// it: who pauses after a failed proposal does not wait for longer. It never blocks.
+func (j *Journal) Retry() { poke(j.back) }
 
 // Behind yields the series that Run would announce first: those of instances
 // that the Source holds beyond the durable cursor. It is for archives that are

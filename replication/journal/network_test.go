@@ -59,7 +59,7 @@ func TestEveryBatchIsCommittedOnce(t *testing.T) {
 // moved the cursor by one.
 func (o *order) taken(t testing.TB) (taken uint64) {
 	t.Helper()
-	c, err := catalog.Open(catalog.Options{FS: vfs.NewMem(), Dir: "catalog", CacheBytes: 1 << 20})
+	c, err := catalogtest.Open(catalog.Options{FS: vfs.NewMem(), Dir: "catalog", CacheBytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -380,7 +380,7 @@ func TestACopiedCatalogueIsToldAgain(t *testing.T) {
 			if err := fs.RemoveAll("catalog"); err != nil {
 				t.Fatal(err)
 			}
-			c, err := catalog.Open(catalog.Options{FS: fs, Dir: "catalog", CacheBytes: 1 << 20})
+			c, err := catalogtest.Open(catalog.Options{FS: fs, Dir: "catalog", CacheBytes: 1 << 20})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -443,4 +443,107 @@ func TestAStudyCostsTheNetworkLittle(t *testing.T) {
 			})
 		})
 	}
+}
+
+// When the network is there again, what was cut off does not wait for the end of its
+// longest pause.
+func TestAfterACutTheJournalGoesOnAtOnce(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		sign func(t *testing.T, n *node) // of the network's being there again
+		soon bool
+	}{
+		{"somebody leads", func(_ *testing.T, n *node) { n.j.Retry() }, true},
+		{"others' entries are applied", func(t *testing.T, n *node) {
+			n.o.decide(t, catalogtest.Member("another", "s"))
+			if err := n.o.bring(n.c); err != nil {
+				t.Error(err)
+			}
+		}, true},
+		{"nothing tells", func(*testing.T, *node) {}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrder(t)
+				cut := false
+				o.fortune = func() fortune {
+					if cut {
+						return refused
+					}
+					return committed
+				}
+				n, s := openNode(t, vfs.NewMem(), o), newSource()
+				defer n.close(t)
+				defer n.run(t, s)()
+				n.told(t, s, "1", 1)
+				o.mu.Lock()
+				cut = true
+				o.mu.Unlock()
+				n.j.Dirty(s.store("2", "2.1"), "2", "2.1")
+				time.Sleep(10 * time.Minute) // no short pause is left
+				o.mu.Lock()
+				before := o.proposals
+				for { // a pause has just begun
+					o.mu.Unlock()
+					time.Sleep(time.Millisecond)
+					o.mu.Lock()
+					if o.proposals > before {
+						break
+					}
+				}
+				cut = false
+				o.mu.Unlock()
+				healed := time.Now()
+				c.sign(t, n)
+				for n.j.Pending() > 0 {
+					time.Sleep(time.Millisecond)
+				}
+				took := time.Since(healed)
+				if c.soon && took > 2*minPause || !c.soon && took < maxPause/2-time.Second {
+					t.Errorf("it took %v", took)
+				}
+			})
+		})
+	}
+}
+
+// What the leader refuses before it is in the order is as good as what was committed
+// and refused: this node's catalogue stands where the leader's stood.
+func TestWhatIsRefusedBeforeTheOrderIsLearntLikeWhatIsRefusedInIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrder(t)
+		n, s := openNode(t, vfs.NewMem(), o), newSource()
+		defer n.close(t)
+		o.judge = n.c.Admit
+		defer n.run(t, s)()
+		n.told(t, s, "1", 3)
+		// Answers are lost: what is proposed again is known by then.
+		once := true
+		o.fortune = func() fortune {
+			if once {
+				once = false
+				return unheard
+			}
+			return committed
+		}
+		n.told(t, s, "2", 3)
+		if st := n.j.Status(); st.Incarnation != 1 || st.Failing != nil || o.judged == 0 {
+			t.Errorf("after lost answers: %+v, %d refused", st, o.judged)
+		}
+		o.agree(t, s, "known batches refused")
+
+		o.decide(t, &catalog.RegistryFact{Kind: catalog.KindRevoked, Name: "n", Value: []byte("yes")})
+		if err := o.bring(n.c); err != nil {
+			t.Fatal(err)
+		}
+		before := o.proposals
+		for i := range 10 {
+			study := fmt.Sprint("3.", i)
+			n.j.Dirty(s.store(study, study+".1"), study, study+".1")
+			time.Sleep(time.Minute)
+		}
+		if st := n.j.Status(); o.proposals != before+1 || !fault.Is(st.Refused, fault.Denied) {
+			t.Errorf("revoked, %d proposals: %+v", o.proposals-before, st)
+		}
+	})
 }

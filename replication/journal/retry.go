@@ -13,6 +13,9 @@ const (
 	// gives one back. Without any left every pause is the longest: a network that
 	// takes one batch of many is not to be burdened with attempts.
 	retryBudget = 10
+	// stillTime is for how long nothing must have been applied for the next entry to
+	// mean that the network is there again.
+	stillTime = maxPause / 2
 )
 
 // retry says how long to wait after a failed proposal. It is pure but for the
@@ -20,6 +23,9 @@ const (
 type retry struct {
 	spent  int // of the budget
 	failed int // proposals since the last one that was committed
+
+	applied uint64    // what the catalogue stood at when it was seen to move last
+	moved   time.Time // when that was
 }
 
 func (r *retry) succeeded() {
@@ -37,4 +43,14 @@ func (r *retry) pause() time.Duration {
 	}
 	r.failed++
 	return long/2 + rand.N(long/2)
+}
+
+// stirs reports whether a catalogue at an index moves after it has stood still.
+func (r *retry) stirs(applied uint64, now time.Time) bool {
+	if applied == r.applied {
+		return false
+	}
+	still := !r.moved.IsZero() && now.Sub(r.moved) >= stillTime
+	r.applied, r.moved = applied, now
+	return still
 }

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"pelago/cluster/fault"
-	"pelago/cluster/pause"
 	"pelago/replication/catalog"
 )
 
@@ -30,15 +30,19 @@ func (j *Journal) send(ctx context.Context, p Proposer) error {
 		if err != nil {
 			return err
 		}
+		select { // of before this attempt
+		case <-j.back:
+		default:
+		}
 		index, failure := j.propose(ctx, p, entry)
 		select {
 		case <-ctx.Done():
 			return nil
 		default:
 		}
-		agreed := failure == nil // it was committed, and so is what became of it
+		agreed := failure == nil || index > 0 // what became of it is committed
 		if agreed {
-			if failure, err = j.learn(number, index); err != nil {
+			if failure, err = j.learn(number, index, failure); err != nil {
 				return err
 			}
 		}
@@ -52,7 +56,39 @@ func (j *Journal) send(ctx context.Context, p Proposer) error {
 				return err
 			}
 		default:
-			pause.For(ctx, r.pause())
+			j.pause(ctx, &r)
+		}
+	}
+}
+
+// pause waits after a failed proposal: as long as r says, or until the network seems
+// to be there again.
+func (j *Journal) pause(ctx context.Context, r *retry) {
+	ctx, cancel := context.WithTimeout(ctx, r.pause())
+	defer cancel()
+	least := time.NewTimer(minPause/2 + rand.N(minPause/2)) // not all nodes at the same moment
+	defer least.Stop()
+	j.awaitNetwork(ctx, r)
+	select {
+	case <-ctx.Done():
+	case <-least.C:
+	}
+}
+
+// awaitNetwork returns when somebody has come to lead the network, when entries are
+// applied after none were, or when ctx ends.
+func (j *Journal) awaitNetwork(ctx context.Context, r *retry) {
+	for {
+		changed := j.catalog.Changed()
+		if r.stirs(j.catalog.Applied(), time.Now()) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-j.back:
+			return
+		case <-changed:
 		}
 	}
 }
@@ -143,15 +179,19 @@ func (j *Journal) propose(ctx context.Context, p Proposer, entry []byte) (uint64
 	return p.Propose(ctx, entry)
 }
 
-// learn finds out what became of a batch whose entry is applied here: failure is
-// nil when the network has it, or when a new incarnation begins.
-func (j *Journal) learn(number, index uint64) (failure, err error) {
-	results, _ := j.catalog.Results(index)
+// learn finds out what became of a batch whose entry is applied here, or that was
+// refused by what is: failure is nil when the network has it, or when a new
+// incarnation begins.
+func (j *Journal) learn(number, index uint64, refusal error) (failure, err error) {
+	var results []error
+	if refusal == nil {
+		results, _ = j.catalog.Results(index)
+	}
 	cursor, known, err := j.catalog.Cursor(j.o.Node)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	var refusal error // of the whole batch each fact has the same
+	// Of the whole batch each fact has the same.
 	if i := slices.IndexFunc(results, func(err error) bool { return err != nil }); i >= 0 {
 		refusal = results[i]
 	}

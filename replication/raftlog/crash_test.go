@@ -55,6 +55,9 @@ func (h *history) check(t *testing.T, fs vfs.FS) {
 	t.Helper()
 	s := open(t, fs)
 	defer s.Close()
+	if s.Older() {
+		t.Fatal("what a crash left passes for an older log")
+	}
 	first, last := s.Bounds()
 	got := map[uint64]uint64{}
 	for i := first; i <= last && last > 0; i++ {
@@ -179,6 +182,9 @@ func workload(t *testing.T, s *raftlog.Store, h *history, random *rand.Rand, aft
 			h.tryingVote = [2]uint64{term, random.Uint64N(5)}
 			err = errors.Join(s.SetUint64([]byte("LastVoteTerm"), term),
 				s.Set([]byte("LastVoteCand"), strconv.AppendUint(nil, h.tryingVote[1], 10)))
+		}
+		if random.IntN(4) == 0 {
+			err = errors.Join(err, s.Mark())
 		}
 		if err != nil {
 			t.Fatal(err)

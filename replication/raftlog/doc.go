@@ -21,6 +21,9 @@
 // [Store.Check] finds all such ranges and [Store.Replace] puts in what a peer
 // has.
 //
+// A file outside the folder, the mark, tells whether the log is the latest one or an
+// earlier copy that was put back ([Store.Older]).
+//
 // # Watching
 //
 // Every operation is timed. [Store.Stalled] tells for how long the oldest one

@@ -48,9 +48,9 @@ func (s *Store) castVote(candidate []byte) error {
 		return fmt.Errorf("raftlog: vote: %w", err)
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.vote = v
-	return nil
+	s.mu.Unlock()
+	return s.Mark()
 }
 
 // Get returns a value, nil when there is none.

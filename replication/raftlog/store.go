@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,6 +19,9 @@ import (
 type Options struct {
 	FS  vfs.FS // nil: the operating system's
 	Dir string
+	// Mark is a file outside Dir that tells whether the log was put back from an
+	// earlier copy of it, see Store.Older; "": none is kept.
+	Mark string
 	// Observe hears of every operation that has ended: for metrics. It is
 	// called by whoever asked for the operation and must not block. May be nil.
 	Observe func(op Operation, took time.Duration, err error)
@@ -33,8 +37,16 @@ const (
 
 // Store is the log and the votes.
 type Store struct {
-	db    *pebble.DB
-	watch watch
+	db                *pebble.DB
+	watch             watch
+	fs                vfs.FS
+	markDir, markName string
+
+	marking sync.Mutex // held over writing the mark, and over what must not come between
+	marked  mark       // as it is on disk
+	older   bool
+
+	appended chan struct{} // capacity 1: there may be entries that are not marked
 
 	writing sync.Mutex // held over a commit: bounds and rows change together
 
@@ -64,11 +76,17 @@ func Open(o Options) (*Store, error) {
 		if err != nil {
 			return nil, fmt.Errorf("raftlog: open: %w", kinded(err))
 		}
-		s := &Store{db: db, watch: watch{observe: o.Observe, running: map[*running]struct{}{}}}
+		s := &Store{db: db, watch: watch{observe: o.Observe, running: map[*running]struct{}{}}, fs: o.FS, appended: make(chan struct{}, 1)}
+		if o.Mark != "" {
+			s.markDir, s.markName = o.FS.PathDir(o.Mark), o.FS.PathBase(o.Mark)
+		}
 		if err := s.load(); err != nil {
 			return nil, errors.Join(err, db.Close())
 		}
 		if !s.fresh || reopened {
+			if err := s.compare(); err != nil {
+				return nil, errors.Join(fmt.Errorf("raftlog: mark: %w", err), db.Close())
+			}
 			return s, nil
 		}
 		// A new Pebble begins its write-ahead log before it takes up the format in
@@ -146,15 +164,19 @@ func (s *Store) load() error {
 		return fmt.Errorf("raftlog: read: %w", kinded(err))
 	}
 	defer whole.Close()
-	s.fresh = !whole.First()
+	s.fresh = true // opening it is no past
+	for ok := whole.First(); ok && s.fresh; ok = whole.Next() {
+		s.fresh = bytes.Equal(whole.Key(), stableKey([]byte(startsName)))
+	}
 	return kinded(whole.Error())
 }
 
 // Close makes everything durable and closes it.
 func (s *Store) Close() error {
+	marked := s.Mark()
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	if err := errors.Join(s.db.Flush(), s.db.Close()); err != nil {
+	if err := errors.Join(marked, s.db.Flush(), s.db.Close()); err != nil {
 		return fmt.Errorf("raftlog: close: %w", err)
 	}
 	return nil
@@ -264,6 +286,10 @@ func (s *Store) StoreLogs(logs []*raft.Log) (err error) {
 		return fmt.Errorf("raftlog: append: %w", err)
 	}
 	s.setBounds(first, next-1)
+	select {
+	case s.appended <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
@@ -308,6 +334,13 @@ func (s *Store) DeleteRange(low, high uint64) (err error) {
 		newLast = low - 1
 	default:
 		return fault.New(fault.Invalid, "raftlog: deleting %d to %d would leave a hole in %d to %d", low, high, first, last)
+	}
+	if newLast < last {
+		s.marking.Lock() // over the deletion, which Mark must not see half of
+		defer s.marking.Unlock()
+		if err := s.lowerLocked(newLast); err != nil {
+			return fmt.Errorf("raftlog: truncate: %w", err)
+		}
 	}
 	// Readers must not take what goes for corrupt: the bounds shrink first. If the
 	// commit fails the process ends.

@@ -24,7 +24,7 @@ const dir = "raft"
 
 func open(t testing.TB, fs vfs.FS) *raftlog.Store {
 	t.Helper()
-	s, err := raftlog.Open(raftlog.Options{FS: fs, Dir: dir})
+	s, err := raftlog.Open(raftlog.Options{FS: fs, Dir: dir, Mark: dir + ".mark"})
 	if err != nil {
 		t.Fatal(err)
 	}

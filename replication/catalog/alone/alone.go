@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/identity"
 	"pelago/replication"
 	"pelago/replication/catalog"
 	"pelago/replication/catalog/catalogpb"
@@ -43,6 +44,12 @@ func Member(node, site string) *catalog.RegistryFact {
 	return &catalog.RegistryFact{Kind: catalog.KindMember, Name: node, Value: value}
 }
 
+// Named reports whether a key is that of a node: one that is made up, by its name,
+// or a real one, by its id.
+func Named(node string, key ed25519.PublicKey) bool {
+	return SignerOf(node).Public().Equal(key) || identity.IDOf(key) == node
+}
+
 // decider is the node that decisions of a [Solo] are of.
 const decider = "decider"
 
@@ -62,7 +69,10 @@ type Solo struct {
 
 // New returns the proposer and decider of a catalogue that nobody else applies
 // to. Nodes become members as they are first heard of.
-func New(c *catalog.Catalog) *Solo { return &Solo{c: c} }
+func New(c *catalog.Catalog) *Solo {
+	c.Rename(Named)
+	return &Solo{c: c}
+}
 
 // Propose applies an entry and returns its index.
 func (a *Solo) Propose(_ context.Context, entry []byte) (uint64, error) {

@@ -15,3 +15,12 @@ func SignerOf(node string) alone.Signer { return alone.SignerOf(node) }
 
 // Member returns the command that makes a node a member, under [SignerOf] it.
 func Member(node, site string) *catalog.RegistryFact { return alone.Member(node, site) }
+
+// Open opens a catalogue that takes nodes by the names that [SignerOf] has keys of.
+func Open(o catalog.Options) (*catalog.Catalog, error) {
+	c, err := catalog.Open(o)
+	if err == nil {
+		c.Rename(alone.Named)
+	}
+	return c, err
+}
