@@ -45,6 +45,7 @@ type Client struct {
 	objects  map[objectKey]*object
 	mem      blocks
 	keeping  []*object // packs that wait to be kept, the first in hand
+	read     time.Time // by anybody, the last time
 	ahead    int       // fetches under way that nobody waited for when they began
 	fetched  int64     // bytes
 	hedged   int64     // bytes that were asked for twice
