@@ -326,12 +326,13 @@ func (t *telling) runs(one Holding, runs []dicom.Extent) error {
 }
 
 // wantedRuns returns the bytes of an instance that are wanted with it. Of a frame
-// that it does not have there are none: the asker finds out from the header.
+// that it does not have there are none: the asker finds out from the header. Of a
+// series only what is staged comes so; packs follow the manifest.
 func wantedRuns(one Holding, asked *farpb.Open) (runs []dicom.Extent) {
 	if asked.Frame > 0 {
 		runs, _ = frameRuns(one, int(asked.Frame))
 	}
-	if n := min(asked.Bytes, maxPrefix, uint64(max(0, one.Record.Bytes))); n > 0 && asked.Sop != "" {
+	if n := min(asked.Bytes, maxPrefix, uint64(max(0, one.Record.Bytes))); n > 0 && (asked.Sop != "" || len(one.Location.Pack) == 0) {
 		runs = append(runs, dicom.Extent{Length: int64(n)})
 	}
 	return runs
