@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -60,7 +62,7 @@ func place(ctx context.Context, f *fleet.Fleet, files folder) (int64, error) {
 
 // opened returns the seconds that a client took to read an answer whole.
 func opened(ctx context.Context, url, accept string, least int64) (float64, error) {
-	client := newClient()
+	client := newDistantClient()
 	defer client.close()
 	began := time.Now()
 	err := client.fetch(ctx, url, accept, least)
@@ -146,15 +148,20 @@ func netSeries(ctx context.Context, b *bench, s *sheet) error {
 					return err
 				}
 				var seconds float64
+				var cpu []float64
 				err = b.profiled(ctx, server(f.Nodes[1]), fmt.Sprintf("net-series-%d-%d", r.rate/world.Mbps, round), func() (err error) {
-					seconds, err = opened(ctx, seriesURL(f.Nodes[1], files.images[0]), acceptSeries, files.images[0].Bytes()*int64(files.files))
+					cpu, err = processorTime(f, func() (err error) {
+						seconds, err = opened(ctx, seriesURL(f.Nodes[1], files.images[0]), acceptSeries, files.images[0].Bytes()*int64(files.files))
+						return err
+					})
 					return err
 				})
 				if err != nil {
 					return err
 				}
 				s.add("series "+r.name, "", pelago, r.rate.Time(rests).Seconds()/seconds)
-				b.say("  round %d, %s: %s MB at rest in %s s", round+1, r.name, number(float64(rests)/1e6), number(seconds))
+				b.say("  round %d, %s: %s MB at rest in %s s; processor time: origin %s s, asked %s s, relay and client %s s",
+					round+1, r.name, number(float64(rests)/1e6), number(seconds), number(cpu[0]), number(cpu[1]), number(cpu[2]))
 				if err := b.inputs.drop(files); err != nil {
 					return err
 				}
@@ -162,6 +169,24 @@ func netSeries(ctx context.Context, b *bench, s *sheet) error {
 		}
 		return nil
 	}, sites(2)...)
+}
+
+// processorTime returns the seconds of processor time that something takes: of the
+// first two nodes, and of this process, in which relay and client are.
+func processorTime(f *fleet.Fleet, run func() error) (took []float64, err error) {
+	pids := []int{f.Nodes[0].PID(), f.Nodes[1].PID(), os.Getpid()}
+	for _, pid := range pids {
+		began, failed := peer.CPU(pid)
+		err = errors.Join(err, failed)
+		took = append(took, -began.Seconds())
+	}
+	err = errors.Join(err, run())
+	for i, pid := range pids {
+		ended, failed := peer.CPU(pid)
+		err = errors.Join(err, failed)
+		took[i] += ended.Seconds()
+	}
+	return took, err
 }
 
 // remote stores a series at the first site, packs it, and returns how much of it

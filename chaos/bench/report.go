@@ -137,7 +137,8 @@ func (r *report) markdown() []byte {
 const prefaceNetwork = `
 Every figure is a ratio, or stands beside the limit that it is held to, within one run on one machine. All nodes are processes of their own
 and talk to each other through a relay that delays, narrows and cuts what lies between their sites (` + "`chaos/world`" + `), which runs in the
-measuring process. Clients talk to a node's own ports, as in the same building. All of them, nodes, relay and clients, share the cores below.
+measuring process. Clients talk to a node's own ports, as in the same building. All of them, nodes, relay and clients, share the cores below;
+clients that read series and frames stand for other machines, which would have cores of their own: they count what they get, and leave it in the kernel.
 
 ## Machine
 

@@ -22,8 +22,6 @@ import (
 type Archive interface {
 	archive.Reads
 	archive.Writes
-	// Prefetch readies an instance that is to be sent soon. It is a hint.
-	Prefetch(ctx context.Context, ref archive.Ref)
 }
 
 // Arrivals is told of which studies an association has stored that has ended.

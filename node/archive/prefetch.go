@@ -3,7 +3,43 @@ package archive
 import (
 	"context"
 	"io"
+	"iter"
+	"sync"
 )
+
+// aheadBy is how many instances are decoded before their turn to be sent comes:
+// while one travels, the processor has time for the next.
+const aheadBy = 2
+
+// Ahead yields references, with their places, as instances are sent one after the
+// other, and has the next ones readied meanwhile. Its goroutine ends with the
+// iteration.
+func Ahead(ctx context.Context, refs []Ref, reads Reads) iter.Seq2[int, Ref] {
+	return func(yield func(int, Ref) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		var worker sync.WaitGroup
+		defer worker.Wait()
+		defer cancel()
+		turns := make(chan Ref, aheadBy)
+		worker.Go(func() {
+			for ref := range turns {
+				reads.Prefetch(ctx, ref)
+			}
+		})
+		defer close(turns)
+		for i, ref := range refs {
+			if next := i + aheadBy; next < len(refs) {
+				select {
+				case turns <- refs[next]:
+				default: // the sending is faster than the decoding
+				}
+			}
+			if !yield(i, ref) {
+				return
+			}
+		}
+	}
+}
 
 // maxPrefetch is the largest instance that is read ahead: what is larger is
 // streamed, and would push everything else out of the cache.

@@ -132,6 +132,8 @@ type Reads interface {
 	Open(ctx context.Context, ref Ref) (Instance, error)
 	// Headers opens only the header record, which costs no pixel data read.
 	Headers(ctx context.Context, ref Ref) (*dicom.Header, error)
+	// Prefetch readies an instance that is to be opened soon. It is a hint. See [Ahead].
+	Prefetch(ctx context.Context, ref Ref)
 }
 
 // Writes is what storing faces use of the archive. Implemented by *Archive.

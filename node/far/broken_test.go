@@ -408,3 +408,43 @@ func (s slow) StudyKey(id [16]byte) (seal.Key, error) {
 	<-s.hold
 	return s.shelf.StudyKey(id)
 }
+
+// Hashing and writing a pack takes the cores and the disk of those who read: it
+// waits for them, unless what waits takes half of the memory.
+func TestWhatIsKeptWaitsForReaders(t *testing.T) {
+	s := newShelf(t, 20, 512, 64<<20) // one pack of 10 MB
+	for name, test := range map[string]struct {
+		memory int64
+		waits  bool
+	}{"plenty of memory": {256 << 20, true}, "little memory": {1, false}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				net := newNetwork()
+				origin, asker := net.plain(t, "A", s), net.plain(t, "B", nil)
+				k := kept{came: make(chan struct{}, 1)}
+				c := asker.client(func(o *far.Options) { o.Keep, o.Memory = &k, test.memory })
+				m, err := c.Find(t.Context(), origin.self.ID(), s.holdings[0].Record.Sop)
+				if err != nil {
+					t.Fatal(err)
+				}
+				series := c.Read(m)
+				if err := readAll(t.Context(), series, m); err != nil {
+					t.Fatal(err)
+				}
+				for range 20 {
+					time.Sleep(100 * time.Millisecond)
+					if _, err := series.Pack(0).ReadAt(t.Context(), make([]byte, 1), 0); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if was := len(k.came) > 0; was == test.waits {
+					t.Errorf("kept while it is read: %v", was)
+				}
+				time.Sleep(2 * time.Second)
+				if len(k.came) == 0 {
+					t.Error("not kept when nobody reads")
+				}
+			})
+		})
+	}
+}

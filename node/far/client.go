@@ -46,6 +46,7 @@ type Client struct {
 	mem       blocks
 	keeping   []*object // packs that wait to be kept, the first in hand
 	following bool      // a large pack is being kept while it is read
+	read      time.Time // by anybody, the last time
 	ahead     int       // fetches under way that nobody waited for when they began
 	fetched   int64     // bytes
 	hedged    int64     // bytes that were asked for twice

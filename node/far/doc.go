@@ -2,7 +2,7 @@
 // sides of it (DESIGN §7, Reads). It stands between node/archive, whose rows and
 // packs it serves and whose remote instances it fetches, and cluster/call.
 //
-//	asker  Client.Open → POST /archive/open → manifest, what is read first
+//	asker  Client.Open → POST /archive/open → manifest, what is read first before or behind it
 //	       Reader.ReadAt → segments here? → fetches, several MiB in flight
 //	                     → GET /archive/pack, /archive/staged → authenticated → blocks
 //	holder Handler → Source (*archive.Archive) → rows, ciphertext, staged bytes

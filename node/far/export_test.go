@@ -21,6 +21,7 @@ const (
 	MessagePack   = messagePack
 	MessageEnd    = messageEnd
 	MessageFrame  = messageFrame
+	MessageAhead  = messageAhead
 	MessageStaged = messageStaged
 	MinMemory     = minMemory
 )

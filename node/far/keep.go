@@ -2,6 +2,7 @@ package far
 
 import (
 	"io"
+	"time"
 
 	"github.com/zeebo/blake3"
 
@@ -43,6 +44,23 @@ func (c *Client) offerLocked(o *object) {
 	}
 }
 
+// keepAfter is how long nobody must have read for packs to be kept: hashing and
+// writing them takes the cores and the disk from those who wait.
+const keepAfter = time.Second
+
+// restLocked says how long packs should still wait to be kept. Those that are half
+// of the memory do not, lest they go before.
+func (c *Client) restLocked() time.Duration {
+	var waiting int64
+	for _, o := range c.keeping {
+		waiting += o.size
+	}
+	if c.closed || waiting > c.mem.limit/2 {
+		return 0
+	}
+	return keepAfter - time.Since(c.read)
+}
+
 // keep offers packs, one after the other, until there is none left.
 func (c *Client) keep() {
 	for {
@@ -50,6 +68,14 @@ func (c *Client) keep() {
 		if len(c.keeping) == 0 {
 			c.mu.Unlock()
 			return
+		}
+		if rest := c.restLocked(); rest > 0 {
+			c.mu.Unlock()
+			select {
+			case <-time.After(rest):
+			case <-c.ctx.Done():
+			}
+			continue
 		}
 		o := c.keeping[0]
 		whole := o.here == o.units && !c.closed && c.takeLocked(o, 0, o.units, true)

@@ -15,14 +15,20 @@ type Want struct {
 	Study, Series string
 	SOP           string // with Study and Series: the instance that should come first
 	Frame         int    // from 1: its bytes come with the manifest; 0: none
-	Bytes         int64  // so many from the instance's beginning come with the manifest; 16 MiB at most
+	// Bytes is how many from the instance's beginning come with the manifest; without
+	// SOP, how many of the series' first packed instances, as they rest, come after
+	// it. 16 MiB at most.
+	Bytes int64
 	// Origin: not what the node that is asked holds of the series, but what this
 	// one told it. With Study and Series.
 	Origin string
 }
 
 // bytes reports whether bytes of an instance are wanted.
-func (w *Want) bytes() bool { return w.Frame > 0 || w.Bytes > 0 }
+func (w *Want) bytes() bool { return w.Frame > 0 || w.Bytes > 0 && w.SOP != "" }
+
+// ahead reports whether bytes of a series are.
+func (w *Want) ahead() bool { return w.Bytes > 0 && w.SOP == "" }
 
 // Manifest is what a node holds of one series. It is immutable.
 type Manifest struct {

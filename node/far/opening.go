@@ -92,6 +92,7 @@ type Opening struct {
 	early     chan struct{} // closed when first is set, or nothing comes
 	done      chan struct{} // closed when manifest or err is set
 
+	ahead    []aheadRun  // follows the end
 	came     atomic.Bool // bytes
 	first    *Manifest
 	manifest *Manifest
@@ -118,14 +119,23 @@ func (o *Opening) Manifest(ctx context.Context) (*Manifest, error) {
 
 // run reads the answer to its end.
 func (o *Opening) run(ctx context.Context, cancel context.CancelFunc, body []byte) {
-	o.manifest, o.err = o.read(ctx, cancel, body)
-	if o.err != nil {
-		o.err = fmt.Errorf("far: node %s: %w", o.gathering.node, o.err)
+	if err := o.read(ctx, cancel, body); err != nil {
+		o.settle(nil, fmt.Errorf("far: node %s: %w", o.gathering.node, err))
 	}
 	c := o.client
 	c.mu.Lock()
 	c.openings--
 	c.mu.Unlock()
+}
+
+// settle shows the manifest, or why there is none, unless it was shown.
+func (o *Opening) settle(m *Manifest, err error) {
+	select {
+	case <-o.done:
+		return
+	default:
+	}
+	o.manifest, o.err = m, err
 	close(o.done)
 	o.showFirst()
 }
@@ -143,17 +153,19 @@ func (o *Opening) showFirst() {
 	close(o.early)
 }
 
-func (o *Opening) read(ctx context.Context, cancel context.CancelFunc, body []byte) (*Manifest, error) {
+// read settles the opening at the end of the manifest; what follows that serves
+// readers.
+func (o *Opening) read(ctx context.Context, cancel context.CancelFunc, body []byte) error {
 	c, g := o.client, o.gathering
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+g.node+pathOpen, bytes.NewReader(body))
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "%w", err)
+		return fault.New(fault.Invalid, "%w", err)
 	}
 	stall := time.AfterFunc(answerWithin, cancel)
 	defer stall.Stop()
 	response, err := c.o.Calls.Send(request)
 	if err != nil {
-		return nil, o.late(err)
+		return o.late(err)
 	}
 	defer response.Body.Close()
 	stream := &messages{r: response.Body}
@@ -161,42 +173,50 @@ func (o *Opening) read(ctx context.Context, cancel context.CancelFunc, body []by
 	for {
 		kind, body, err := stream.next()
 		if err != nil {
-			return nil, o.late(err)
+			return o.late(err)
 		}
 		stall.Reset(stallAfter)
 		switch kind {
 		case messagePart:
 			raw, err := stream.inflate(body)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			if err := g.part(raw, c.o.Self); err != nil {
-				return nil, err
+				return err
 			}
 			if !g.want.bytes() {
 				o.showFirst()
 			}
 		case messagePack, messageStaged:
 			if err := o.bytes(kind, body); err != nil {
-				return nil, err
+				return err
 			}
 			o.came.Store(true)
 		case messageFrame:
 			if !g.complete() {
-				return nil, errManifest("a frame of nothing")
+				return errManifest("a frame of nothing")
 			}
 			o.showFirst()
+		case messageAhead:
+			if err := o.coming(body); err != nil {
+				return err
+			}
 		case messageEnd:
-			return g.end(body)
+			m, err := g.end(body)
+			if err != nil {
+				return err
+			}
+			return o.follow(m, stream, stall)
 		case messageFailure:
 			var f farpb.Failure
 			if err := parse(body, &f); err != nil {
-				return nil, err
+				return err
 			}
 			if f.Kind >= uint32(len(fault.Kinds())) {
 				f.Kind = uint32(fault.Other)
 			}
-			return nil, fault.New(fault.Kind(f.Kind), "peer: %s", strings.ToValidUTF8(f.Text, "\uFFFD"))
+			return fault.New(fault.Kind(f.Kind), "peer: %s", strings.ToValidUTF8(f.Text, "\uFFFD"))
 		}
 	}
 }
@@ -274,13 +294,18 @@ func (c *Client) put(key objectKey, makeObject func() (*object, error), first in
 	})
 	c.forgetLocked(o)
 	c.mu.Unlock()
+	return c.deliver(fetches, first, body)
+}
+
+// deliver ends fetches with the units that came for them, from first on.
+func (c *Client) deliver(fetches []*fetch, first int64, body []byte) (err error) {
 	for _, f := range fetches {
-		part := body[int64(f.from)*o.unit-first*o.unit : min(int64(f.to)*o.unit, o.size)-first*o.unit]
-		err := c.take(f, &answered{body: bytes.NewReader(part), cancel: func() {}})
-		c.end(f, err)
-		if err != nil {
-			return err
+		if err == nil {
+			from, to := int64(f.from)-first, int64(f.to)-first
+			part := body[from*f.o.unit : min(to*f.o.unit, int64(len(body)))]
+			err = c.take(f, &answered{body: bytes.NewReader(part), cancel: func() {}})
 		}
+		c.end(f, err)
 	}
-	return nil
+	return err
 }

@@ -3,6 +3,7 @@ package far
 import (
 	"context"
 	"io"
+	"time"
 
 	"pelago/cluster/fault"
 	"pelago/shard/seal"
@@ -56,8 +57,10 @@ func (r *Reader) some(ctx context.Context, p []byte, off int64) (int, error) {
 	c := r.series.client
 	unit := int(off / r.unit)
 	to := int((off + int64(len(p)) + r.unit - 1) / r.unit)
+	now := time.Now()
 	for tried := false; ; {
 		c.mu.Lock()
+		c.read = now
 		o, err := r.series.objectLocked(r.index)
 		if err != nil {
 			c.mu.Unlock()

@@ -20,6 +20,8 @@ type Series struct {
 	paces  [orders]pace
 	last   int   // piece that was read last
 	flying int64 // bytes that were asked for ahead and are not here yet
+	order  int   // that was read ahead in last
+	calm   int64 // bytes that may be read in it before there is anything to ask for
 }
 
 // Read returns the readers of a manifest's packs and staged instances. nodes are
@@ -143,8 +145,15 @@ func (s *Series) readLocked(index, unit int) {
 	for o := range s.paces {
 		s.paces[o].step(s.pieces.rank[o][i])
 	}
+	if rank := s.pieces.rank[s.order]; s.last < 0 || rank[i] != rank[s.last]+1 {
+		s.calm = 0
+	}
+	one := &s.pieces.all[i]
+	s.calm -= int64(one.next-one.from) * segmentBytes
 	s.last = i
-	s.aheadLocked()
+	if s.calm < 0 {
+		s.aheadLocked()
+	}
 }
 
 // aheadLocked keeps a window of bytes on their way, of those that come after the
@@ -173,7 +182,9 @@ func (s *Series) aheadLocked() {
 	for _, r := range runs {
 		missing += int64(r.to-r.from) * r.o.unit
 	}
-	if missing >= min(window/4, maxFetch) || end {
+	s.order, s.calm = order, min(window/4, maxFetch)-missing
+	if missing > 0 && (s.calm <= 0 || end) {
+		s.calm = 0
 		for _, r := range runs {
 			r.o.gaps(r.from, r.to, func(a, b int) bool { // again: runs may share units
 				return s.startLocked(r.o, a, b)
@@ -206,6 +217,8 @@ func (s *Series) nextLocked(order int, reach, room int64) (runs []run, touched [
 	p := s.pieces
 	rank := p.rank[order][s.last]
 	from := p.all[s.last].to // what is left between the piece and the next, then the others
+	var o *object
+	index := -1 // of o
 	for seen := int64(0); rank < len(p.all); rank++ {
 		if seen >= reach || room <= 0 {
 			return runs, touched, false
@@ -215,11 +228,13 @@ func (s *Series) nextLocked(order int, reach, room int64) (runs []run, touched [
 		if i != s.last {
 			from = one.from
 		}
-		o, err := s.objectLocked(one.object)
-		if err != nil {
-			return nil, touched, false
+		if one.object != index { // most follow one another in a pack
+			var err error
+			if o, err = s.objectLocked(one.object); err != nil {
+				return nil, touched, false
+			}
+			index, touched = one.object, append(touched, o)
 		}
-		touched = append(touched, o)
 		to := min(one.next, o.units, from+int((reach-seen+o.unit-1)/o.unit))
 		o.gaps(from, to, func(a, b int) bool {
 			b = min(b, a+int((room+o.unit-1)/o.unit))

@@ -51,6 +51,7 @@ func (h *Handler) open(w *reply) (err error) {
 	access.Study, access.Series = first.Record.Study, first.Record.Series
 	t := telling{
 		handler: h, source: source, w: w, keys: map[[16]byte]bool{}, packs: map[pack.ID]uint32{},
+		ahead:   newAhead(&asked),
 		encoder: h.encoders.Get().(*zstd.Encoder),
 	}
 	defer h.encoders.Put(t.encoder)
@@ -96,6 +97,7 @@ type telling struct {
 	part      farpb.Part
 	bytes     int   // of the part, about
 	raw       int64 // of the parts sent
+	ahead     ahead
 }
 
 // tell tells of the wanted instance, of its bytes those that are wanted, and of
@@ -116,7 +118,7 @@ func (t *telling) tell(first Holding, asked *farpb.Open) error {
 			return err
 		}
 	}
-	if asked.Frame > 0 || asked.Bytes > 0 {
+	if asked.Frame > 0 || asked.Bytes > 0 && asked.Sop != "" {
 		if err := t.write(appendMessage(nil, messageFrame)); err != nil {
 			return err
 		}
@@ -131,7 +133,10 @@ func (t *telling) tell(first Holding, asked *farpb.Open) error {
 	if err != nil {
 		return err
 	}
-	return t.write(appendMessage(nil, messageEnd, end))
+	if err := t.write(appendMessage(t.ahead.announce(nil), messageEnd, end)); err != nil {
+		return err
+	}
+	return t.sendAhead()
 }
 
 // rest tells of all others.
@@ -202,6 +207,7 @@ func (t *telling) add(one Holding) error {
 		switch {
 		case err == nil:
 			in.Pack, in.Chunks = place, one.Location.Chunks
+			t.ahead.add(pack.ID(one.Location.Pack), one.Location.Chunks)
 		case !fault.Is(err, fault.Corrupt):
 			return err
 		}
@@ -219,9 +225,12 @@ func (t *telling) packOf(id pack.ID) (uint32, error) {
 	if place, ok := t.packs[id]; ok {
 		return place, nil
 	}
-	p, _, err := t.source.Ciphertext(id)
+	p, bytes, err := t.source.Ciphertext(id)
 	if err != nil {
 		return 0, err
+	}
+	if h := t.handler; bytes != nil && len(h.spread.holders(id, p.BlobBytes, t.w.peer, h.slots.busy())) == 0 {
+		t.ahead.packs[id] = bytes
 	}
 	if len(p.Key) != len([16]byte{}) {
 		return 0, fault.New(fault.Corrupt, "far: a key's id of %d bytes", len(p.Key))
@@ -317,12 +326,13 @@ func (t *telling) runs(one Holding, runs []dicom.Extent) error {
 }
 
 // wantedRuns returns the bytes of an instance that are wanted with it. Of a frame
-// that it does not have there are none: the asker finds out from the header.
+// that it does not have there are none: the asker finds out from the header. Of a
+// series only what is staged comes so; packs follow the manifest.
 func wantedRuns(one Holding, asked *farpb.Open) (runs []dicom.Extent) {
 	if asked.Frame > 0 {
 		runs, _ = frameRuns(one, int(asked.Frame))
 	}
-	if n := min(asked.Bytes, maxPrefix, uint64(max(0, one.Record.Bytes))); n > 0 {
+	if n := min(asked.Bytes, maxPrefix, uint64(max(0, one.Record.Bytes))); n > 0 && (asked.Sop != "" || len(one.Location.Pack) == 0) {
 		runs = append(runs, dicom.Extent{Length: int64(n)})
 	}
 	return runs

@@ -34,6 +34,7 @@ const (
 	messageEnd                // farpb.End
 	messageFailure            // farpb.Failure
 	messageFrame              // nothing: the frame's bytes have come, or do not
+	messageAhead              // what follows the end: pack id (16), number of the first unit (8), of units (4), each time
 )
 
 // Limits of what travels.
@@ -47,7 +48,7 @@ const (
 	maxPacks     = 1 << 16
 	maxChunks    = 1 << 22
 	maxFrame     = 32 << 20 // bytes sent for a frame: what is longer is read by ranges
-	maxPrefix    = 16 << 20 // bytes sent of an instance's beginning
+	maxPrefix    = 16 << 20 // bytes sent of the beginning of an instance, or of a series
 	maxRange     = 16 << 20 // bytes of one range
 	maxText      = 512      // of a failure
 	maxObject    = 1 << 50  // bytes of a pack or an instance
@@ -55,6 +56,9 @@ const (
 	segmentBytes = seal.LeafBytes    // a unit of a pack
 	stagedBytes  = seal.SegmentBytes // a unit of a staged instance
 	unitsAtOnce  = 16                // units of a block, and of a message
+
+	aheadHead     = 16 + 8 + 4
+	maxAheadUnits = maxPrefix / segmentBytes
 )
 
 // keyInfo is what a study key is sealed as, and to whom.
@@ -110,6 +114,8 @@ func most(kind byte) (uint32, bool) {
 		return 2 << 10, true
 	case messageFrame:
 		return 0, true
+	case messageAhead:
+		return maxAheadUnits * aheadHead, true
 	}
 	return 0, false
 }

@@ -121,6 +121,9 @@ func (r *Reader) ask(ctx context.Context, h *catalog.Holder, w wanted) (*known, 
 	if old != nil && old.fits(h) && (old.fresh() || !r.o.Nodes.Alive(h.Node)) {
 		return old, nil
 	}
+	if old != nil && len(old.Packs) > 0 && r.o.Copies.Has(old.Packs[0].ID) {
+		w.ahead = 0 // a copy is here
+	}
 	k, err := r.fetch(ctx, name, h.Node, w, *h)
 	if err == nil {
 		return k, nil
@@ -181,7 +184,7 @@ func (r *Reader) find(ctx context.Context, ref archive.Ref) (version, error) {
 	}
 	if k == nil {
 		var err error
-		if k, err = r.fetch(ctx, name, ref.Origin, wanted{ref.SOP, archive.HintOf(ctx)}, catalog.Holder{}); err != nil {
+		if k, err = r.fetch(ctx, name, ref.Origin, wanted{sop: ref.SOP, Hint: archive.HintOf(ctx)}, catalog.Holder{}); err != nil {
 			return version{}, err
 		}
 	}

@@ -250,8 +250,8 @@ func (r *Reader) Prefetch(ctx context.Context, ref archive.Ref) {
 	if in.Pack < 0 {
 		return // its bytes go to their reader only
 	}
-	stored := r.stored(ctx, v)
 	k.readWhole() // who is read ahead is read whole
+	stored := r.stored(ctx, v)
 	touch(ctx, stored, in.Chunks)
 }
 

@@ -20,7 +20,11 @@ import (
 func (r *Reader) SelectAt(ctx context.Context, node, study, series string) iter.Seq2[archive.Ref, error] {
 	return func(yield func(archive.Ref, error) bool) {
 		hint := archive.HintOf(ctx)
-		k, err := r.fetch(ctx, seriesAt{study, series, node}, node, wanted{Hint: hint}, catalog.Holder{})
+		w := wanted{Hint: hint}
+		if hint.Whole {
+			w.ahead = aheadBytes
+		}
+		k, err := r.fetch(ctx, seriesAt{study, series, node}, node, w, catalog.Holder{})
 		if err != nil {
 			yield(archive.Ref{}, err)
 			return
@@ -140,7 +144,7 @@ func (r *Reader) merge(ctx context.Context, p *parts) iter.Seq2[archive.Ref, err
 			var group errgroup.Group
 			for i, one := range some {
 				group.Go(func() error {
-					others[i] = r.others(ctx, one)
+					others[i] = r.others(ctx, one, one == p.all[0])
 					return nil
 				})
 			}
@@ -193,11 +197,17 @@ type told struct {
 
 // others asks the other nodes that hold a series, unless it is whole here. Of
 // those that hold the same set of instances one is asked, and another if that one
-// does not answer.
-func (r *Reader) others(ctx context.Context, one *part) told {
+// does not answer. next says that the series is what is read first.
+func (r *Reader) others(ctx context.Context, one *part, next bool) told {
 	var t told
 	hint := archive.HintOf(ctx)
-	first := wanted{Hint: archive.Hint{Whole: hint.Whole && len(one.here) == 0}}
+	var first wanted
+	if hint.Whole && len(one.here) == 0 {
+		first = wanted{Hint: archive.Hint{Whole: true}, ahead: laterBytes}
+		if next {
+			first.ahead = aheadBytes
+		}
+	}
 	done := map[[16]byte]bool{setOf(one.here): true}
 	for i := range one.holders {
 		h := &one.holders[i]
@@ -328,7 +338,7 @@ func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (ver
 			continue
 		}
 		done[h.UIDHash] = true
-		k, err := r.askAny(ctx, holders[i:], h.UIDHash, wanted{sop, archive.HintOf(ctx)})
+		k, err := r.askAny(ctx, holders[i:], h.UIDHash, wanted{sop: sop, Hint: archive.HintOf(ctx)})
 		if k != nil {
 			if i, ok := k.index(sop); ok && !r.deleted(study, series, k.Instances[i].Record) {
 				return version{k, i}, nil
@@ -427,7 +437,7 @@ func (r *Reader) findAt(ctx context.Context, node, sop string) (*far.Manifest, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	m, err := r.manifest(ctx, node, wanted{sop, archive.HintOf(ctx)}.of(seriesAt{node: node}, node))
+	m, err := r.manifest(ctx, node, wanted{sop: sop, Hint: archive.HintOf(ctx)}.of(seriesAt{node: node}, node))
 	if ctx.Err() == nil || err == nil {
 		r.contact.note(node, err == nil || answered(err))
 	}

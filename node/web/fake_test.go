@@ -150,6 +150,9 @@ func (m *memory) Open(ctx context.Context, ref archive.Ref) (archive.Instance, e
 	return &openKept{memory: m, kept: k}, nil
 }
 
+// Prefetch has nothing to ready.
+func (m *memory) Prefetch(context.Context, archive.Ref) {}
+
 // Headers parses the record each time, which is what the archive pays at worst.
 func (m *memory) Headers(ctx context.Context, ref archive.Ref) (*dicom.Header, error) {
 	k, err := m.kept(ref)

@@ -160,7 +160,11 @@ func (c *call) sendMultipart(out []outgoing, status int) error {
 	if c.r.Method == http.MethodHead {
 		return nil
 	}
+	refs := make([]archive.Ref, len(out))
 	for i := range out {
+		refs[i] = out[i].ref
+	}
+	for i := range archive.Ahead(c.r.Context(), refs, c.reads) {
 		o := &out[i]
 		if err := c.prepare(o); err != nil {
 			return err

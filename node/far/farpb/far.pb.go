@@ -32,7 +32,7 @@ type Open struct {
 	Series        string                 `protobuf:"bytes,2,opt,name=series,proto3" json:"series,omitempty"`
 	Sop           string                 `protobuf:"bytes,3,opt,name=sop,proto3" json:"sop,omitempty"`       // alone; or the instance that is to come first
 	Frame         uint32                 `protobuf:"varint,4,opt,name=frame,proto3" json:"frame,omitempty"`  // of that, from 1: its bytes are wanted too; 0: none
-	Bytes         uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`  // of that, so many from its beginning are wanted too
+	Bytes         uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`  // of that, so many from its beginning are wanted too; of a series, behind the manifest
 	Origin        string                 `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"` // what this node told of the series, if another is asked; with study and series
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,0 +1,161 @@
+package far_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"pelago/chaos/world"
+	"pelago/cluster/fault"
+	"pelago/node/far"
+)
+
+// behindTheEnd has what follows a manifest go wrong, from so many bytes of the
+// answer on.
+func behindTheEnd(n int, change func([]byte)) func(*http.Request, http.Handler) http.Handler {
+	return func(r *http.Request, h http.Handler) http.Handler {
+		if r.URL.Path != "/archive/open" {
+			return h
+		}
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			t := &through{ResponseWriter: w, left: n, after: func() { panic(http.ErrAbortHandler) }}
+			if change != nil {
+				t.after, t.change = nil, func(b []byte) {
+					if t.left < 0 {
+						change(b)
+					}
+				}
+			}
+			h.ServeHTTP(t, r)
+		})
+	}
+}
+
+func TestWhatFollowsAManifestIsNotAskedFor(t *testing.T) {
+	const ahead = 4 << 20
+	s := newShelf(t, 40, 512, 8<<20) // 21 MB in 3 packs
+	for _, test := range []struct {
+		name    string
+		trouble func(*http.Request, http.Handler) http.Handler
+		least   int64 // that comes ahead, and need not be asked for
+	}{
+		{"all of it", nil, ahead * 9 / 10},
+		{"breaks off", behindTheEnd(2<<20, nil), 1 << 20},
+		{"breaks off at once", behindTheEnd(200<<10, nil), 0},
+		{"other bytes", behindTheEnd(2<<20, func(b []byte) { b[len(b)/2] ^= 1 }), 1 << 20},
+		{"other places", behindTheEnd(2<<20, func(b []byte) { b[10] ^= 1 }), 1 << 20},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			net := newNetwork()
+			origin, other, asker := net.plain(t, "A", s), net.plain(t, "B", s), net.plain(t, "C", nil)
+			net.between(origin.self.ID(), test.trouble)
+			c := asker.client(nil)
+			r := s.holdings[0].Record
+			o, err := c.Open(t.Context(), origin.self.ID(), far.Want{Study: r.Study, Series: r.Series, Bytes: ahead})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := o.Manifest(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			series := c.Read(m, other.self.ID())
+			series.Whole()
+			if err := readAll(t.Context(), series, m); err != nil {
+				t.Fatal(err)
+			}
+			asked := origin.sentOf("pack") + other.sentOf("pack")
+			if most := s.bytes() - test.least; asked > most || asked < s.bytes()-ahead {
+				t.Errorf("%d bytes of %d asked for, want %d at most", asked, s.bytes(), most)
+			}
+			if opened := origin.sentOf("open"); opened > ahead+1<<20 {
+				t.Errorf("%d bytes came with the manifest", opened)
+			}
+		})
+	}
+}
+
+// Its first bytes are here a round trip after a series was asked for, and all of it
+// when the link has carried it.
+func TestAWholeSeriesTakesOneRoundTripMore(t *testing.T) {
+	s := newShelf(t, 100, 512, 64<<20)
+	overLink(t, s, world.Link{Delay: delay, Rate: world.Gbps}, func(t *testing.T, l *linked) {
+		if _, err := l.client.Find(t.Context(), l.origin, "1.2.3"); !fault.Is(err, fault.NotFound) { // warms the connection
+			t.Fatal(err)
+		}
+		r := s.holdings[0].Record
+		started := time.Now()
+		o, err := l.client.Open(t.Context(), l.origin, far.Want{Study: r.Study, Series: r.Series, Bytes: 8 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := o.Manifest(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		series := l.client.Read(m)
+		series.Whole()
+		series.Begin(0)
+		if err := readAll(t.Context(), series, m); err != nil {
+			t.Fatal(err)
+		}
+		took, least := time.Since(started), 2*delay+world.Gbps.Time(s.bytes())
+		t.Logf("%d bytes in %v, at least %v", s.bytes(), took, least)
+		if took > least+delay {
+			t.Errorf("%v, at best %v", took, least)
+		}
+	})
+}
+
+func TestWhatFollowsIsBoundedAndOfThePack(t *testing.T) {
+	whole := honest().encode(t)
+	tail := endOf(t)
+	begun := whole[:len(whole)-len(tail)]
+	run := func(id byte, first uint64, units uint32) []byte {
+		b := slices.Repeat([]byte{id}, 16)
+		return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(b, first), units)
+	}
+	for _, test := range []struct {
+		name  string
+		want  far.Want
+		ahead []byte
+		bad   bool
+	}{
+		{"honest", far.Want{Bytes: 1 << 20}, run(1, 0, 1), false},
+		{"not asked for", far.Want{}, run(1, 0, 1), true},
+		{"another pack", far.Want{Bytes: 1 << 20}, run(2, 0, 1), true},
+		{"behind the pack", far.Want{Bytes: 1 << 20}, run(1, 1, 1), true},
+		{"longer than the pack", far.Want{Bytes: 1 << 20}, run(1, 0, 2), true},
+		{"far behind the pack", far.Want{Bytes: 1 << 20}, run(1, 1<<63, 1), true},
+		{"nothing", far.Want{Bytes: 1 << 20}, run(1, 0, 0), true},
+		{"half a run", far.Want{Bytes: 1 << 20}, run(1, 0, 1)[:20], true},
+		{"too many", far.Want{Bytes: 1 << 20}, slices.Repeat(run(1, 0, 1), 2000), true},
+	} {
+		test.want.Study, test.want.Series = "1.2", "1.2.3"
+		stream := append(far.AppendMessage(slices.Clone(begun), far.MessageAhead, test.ahead), tail...)
+		_, err := hear(t.Context(), stream, test.want) // nothing follows: readers would ask
+		if bad := fault.Is(err, fault.Invalid); bad != test.bad || !bad && err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
+// endOf is the message that ends an honest manifest.
+func endOf(t *testing.T) []byte {
+	t.Helper()
+	whole := honest().encode(t)
+	for at := len(far.StreamMagic); ; {
+		next := at + 5 + int(binary.BigEndian.Uint32(whole[at+1:]))
+		if whole[at] == far.MessageEnd {
+			return whole[at:]
+		}
+		if next >= len(whole) {
+			t.Fatal(fmt.Errorf("no end: %w", io.ErrUnexpectedEOF))
+		}
+		at = next
+	}
+}
