@@ -312,6 +312,7 @@ func TestThePageComesBackAfterAnOutage(t *testing.T) {
 		}
 		s := manySites()
 		s.Sites, s.Tasks, s.Transfers, s.Quarantined, s.Repair = s.Sites[:2], []admin.Task{}, []admin.Transfer{}, 0, admin.Repair{}
+		s.Refuses = ""
 		return s, nil
 	}))
 	shows(ctx, t, p, "#health", "All is well.")

@@ -144,6 +144,10 @@ type counted struct {
 	sent int
 }
 
+func (*counted) Consumer() <-chan raft.AppendFuture { return nil }
+
+func (*counted) Close() error { return nil }
+
 func (c *counted) AppendEntries(*raft.AppendEntriesRequest, *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	c.sent++
 	return nil, nil //nolint:nilnil // nobody looks at it
@@ -174,6 +178,7 @@ func TestOnlyNewsGoesToAFollower(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				defer p.Close()
 				for i, r := range all {
 					time.Sleep(r.after)
 					l.to.sent = 0

@@ -29,25 +29,16 @@ const readyTime = 5 * time.Minute
 
 // Start implements [Starter]. The node is as it comes, but for its addresses.
 func (p Pelago) Start(ctx context.Context, dir string) (*Server, error) {
-	dicom, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	web, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{
-		Dir: dir, AE: "PELAGO", DICOM: fmt.Sprintf("127.0.0.1:%d", dicom),
-		Web: fmt.Sprintf("http://127.0.0.1:%d/dicom-web", web),
-	}
+	s := &Server{Dir: dir, AE: "PELAGO"}
 	env := append([]string{"PELAGO_ADMIN_PROFILES=true", "PELAGO_LOG_LEVEL=warn"}, p.Env...)
+	// It takes ports of its own choice, which nobody else can have taken, and says so.
+	var err error
 	s.Process, err = launch("pelago", dir, env, p.Binary, "serve",
-		"--data", dir, "--dicom", s.DICOM, "--http", fmt.Sprintf("127.0.0.1:%d", web), "--peer", "127.0.0.1:0")
+		"--data", dir, "--dicom", "127.0.0.1:0", "--http", "127.0.0.1:0", "--peer", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	if err := s.await(ctx, readyTime, answers(Node{s}.base()+"/readyz")); err != nil {
+	if err := s.await(ctx, readyTime, s.announced); err != nil {
 		s.Kill()
 		return nil, err
 	}
@@ -72,6 +63,20 @@ func (p Pelago) Start(ctx context.Context, dir string) (*Server, error) {
 
 // Node is a server that is a node, for what only nodes can do.
 type Node struct{ *Server }
+
+// announced reports whether the node is ready, and takes its addresses. A node that
+// was killed has left others behind.
+func (s *Server) announced(ctx context.Context) error {
+	at, err := datadir.Find(s.Dir)
+	if err != nil {
+		return err
+	}
+	if at.PID != s.PID() {
+		return errors.New("it has not announced itself")
+	}
+	s.DICOM, s.Web = at.DICOM, at.HTTP+"/dicom-web"
+	return answers(at.HTTP + "/readyz")(ctx)
+}
 
 func (n Node) base() string { return strings.TrimSuffix(n.Web, "/dicom-web") }
 
