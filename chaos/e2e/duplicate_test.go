@@ -132,7 +132,9 @@ func TestOtherContentIsQuarantinedUntilAnOperatorDecides(t *testing.T) {
 	three := one
 	three.StudyDescription = "another"
 	first, second, third := made(one), made(two), made(three)
-	n.cstore([]instance{first, second, third})
+	for _, in := range []instance{first, second, third} { // cstore sends several at once
+		n.cstore([]instance{in})
+	}
 	n.cget([]instance{first}).same(t, "C-GET", []instance{first})
 
 	var listed []admin.Conflict
