@@ -108,13 +108,21 @@ type verified struct {
 	next int64 // what is hashed; -1: some was passed over
 }
 
+func verify(stored io.ReaderAt, size int64, want [32]byte) io.ReaderAt {
+	return wrapped(&verified{ReaderAt: stored, size: size, want: want}, stored)
+}
+
 // ReadAt implements io.ReaderAt.
 func (v *verified) ReadAt(p []byte, off int64) (int, error) {
 	n, err := v.ReaderAt.ReadAt(p, off)
 	if n > 0 && !v.add(p[:n], off) {
-		return 0, fault.New(fault.Corrupt, "reach: an instance that came is not the one that was stored")
+		return 0, errNotStored()
 	}
 	return n, err
+}
+
+func errNotStored() error {
+	return fault.New(fault.Corrupt, "reach: an instance that came is not the one that was stored")
 }
 
 // add reports whether bytes may be those that were stored.
@@ -144,6 +152,10 @@ type alternatives struct {
 
 	mu  sync.Mutex // guards from
 	now io.ReaderAt
+}
+
+func anyOf(now io.ReaderAt, next func(failed error) (io.ReaderAt, error)) io.ReaderAt {
+	return wrapped(&alternatives{now: now, next: next}, now)
 }
 
 // ReadAt implements io.ReaderAt.

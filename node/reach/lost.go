@@ -73,7 +73,7 @@ func (r *Reader) orElsewhere(ctx context.Context, in archive.Instance) archive.I
 	ref := in.Ref()
 	return r.o.Archive.ReadThrough(in, func(stored io.ReaderAt) io.ReaderAt {
 		tried := false
-		return &alternatives{now: stored, next: func(cause error) (io.ReaderAt, error) {
+		return anyOf(stored, func(cause error) (io.ReaderAt, error) {
 			if tried {
 				return nil, cause // the substitute has alternatives of its own
 			}
@@ -86,7 +86,7 @@ func (r *Reader) orElsewhere(ctx context.Context, in archive.Instance) archive.I
 				return nil, errors.Join(cause, err)
 			}
 			return stored, nil
-		}}
+		})
 	})
 }
 
@@ -108,7 +108,7 @@ func (r *Reader) substitute(ctx context.Context, record *archivepb.Instance, cau
 	r.log.Warn("an instance that is lost here is read from another node",
 		"series", record.Series, "number", record.Number, "node", v.Node, "cause", cause)
 	r.lost.note(record.Number)
-	return &verified{ReaderAt: stored, size: record.Bytes, want: [32]byte(record.Hash)}, header, nil
+	return verify(stored, record.Bytes, [32]byte(record.Hash)), header, nil
 }
 
 // another returns an instance of this node as others have it: those that store it
@@ -126,7 +126,7 @@ func (r *Reader) another(ctx context.Context, record *archivepb.Instance) (versi
 		}
 		stored, err := r.tryOpen(ctx, v)
 		if err == nil {
-			return v, &alternatives{now: stored, next: r.nextOf(ctx, rest)}, nil
+			return v, anyOf(stored, r.nextOf(ctx, rest)), nil
 		}
 		failed = errors.Join(failed, err)
 	}
@@ -310,7 +310,7 @@ func (r *Reader) mend(ctx context.Context, number uint64) error {
 	if err != nil {
 		return err
 	}
-	body := &verified{ReaderAt: stored, size: record.Bytes, want: [32]byte(record.Hash)}
+	body := verify(stored, record.Bytes, [32]byte(record.Hash))
 	got, err := r.o.Archive.Store(ctx, archive.Incoming{
 		Sender: archive.Sender{
 			CallingAE: record.CallingAe, Remote: record.Remote, User: record.User, Issuer: record.Issuer, Charset: record.Charset,

@@ -29,7 +29,7 @@ func (r *Reader) open(ctx context.Context, ref archive.Ref) (archive.Instance, e
 	if err != nil {
 		return nil, err
 	}
-	whole := &verified{ReaderAt: stored, size: in.Record.Bytes, want: [32]byte(in.Record.Hash)}
+	whole := verify(stored, in.Record.Bytes, [32]byte(in.Record.Hash))
 	return r.o.Archive.Assemble(v.Node, in.Record, header, whole, func() error { return nil })
 }
 
@@ -67,7 +67,7 @@ func (r *Reader) reachable(ctx context.Context, v version) (io.ReaderAt, error) 
 	for {
 		stored, err := r.tryOpen(ctx, v)
 		if err == nil {
-			return &alternatives{now: stored, next: r.nextOf(ctx, rest)}, nil
+			return anyOf(stored, r.nextOf(ctx, rest)), nil
 		}
 		failed = errors.Join(failed, err)
 		if ctx.Err() != nil || !elsewhere(err) {

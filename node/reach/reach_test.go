@@ -1,10 +1,13 @@
 package reach
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -458,6 +461,84 @@ func TestReadersAtOnceShareManifests(t *testing.T) {
 	}
 }
 
+// pieces is a reader that writes ranges from its own memory, a few bytes at a time,
+// until it breaks.
+type pieces struct {
+	content []byte
+	breaks  int64 // from here on
+}
+
+func (p pieces) ReadAt(b []byte, off int64) (int, error) { return readerAt(p.content).ReadAt(b, off) }
+
+func (p pieces) WriteRange(w io.Writer, off, length int64) error {
+	for length > 0 {
+		if off >= p.breaks {
+			return fault.New(fault.Unavailable, "it broke")
+		}
+		n := min(7, length, p.breaks-off)
+		if _, err := w.Write(p.content[off : off+n]); err != nil {
+			return err
+		}
+		off, length = off+n, length-n
+	}
+	return nil
+}
+
+// takesNothing is a writer that fails.
+type takesNothing struct{ err error }
+
+func (t takesNothing) Write([]byte) (int, error) { return 0, t.err }
+
+// What writes from memory does so through all that is wrapped around it; another
+// source goes on where one breaks, and what is not what was stored is not sent to
+// its end.
+func TestRangesAreWrittenFromWhereTheyRest(t *testing.T) {
+	content := []byte("an instance that is somewhat longer than a word")
+	size := int64(len(content))
+	whole := &pieces{content, size}
+	reads := func(v io.ReaderAt, off, length int64) (string, error) {
+		ranges, ok := v.(ranger)
+		if !ok {
+			t.Fatal("it copies")
+		}
+		var b bytes.Buffer
+		err := ranges.WriteRange(&b, off, length)
+		return b.String(), err
+	}
+	none := func(failed error) (io.ReaderAt, error) { return nil, failed }
+	for _, test := range []struct {
+		name        string
+		stored      io.ReaderAt
+		off, length int64
+		want        string
+		kind        fault.Kind
+	}{
+		{"whole", anyOf(whole, none), 0, size, string(content), 0},
+		{"a range", anyOf(whole, none), 3, 20, string(content[3:23]), 0},
+		{"the next one goes on", anyOf(&pieces{content, 12}, func(error) (io.ReaderAt, error) { return whole, nil }), 2, 30, string(content[2:32]), 0},
+		{"so does one that only reads", anyOf(&pieces{content, 12}, func(error) (io.ReaderAt, error) { return readerAt(content), nil }), 0, size, string(content), 0},
+		{"there is none", anyOf(&pieces{content, 12}, none), 0, size, string(content[:12]), fault.Unavailable},
+		{"other bytes", anyOf(&pieces{append([]byte("X"), content[1:]...), size}, none), 0, size, "Xn instance that is somewhat longer than a ", fault.Corrupt},
+	} {
+		got, err := reads(verify(test.stored, size, hashOf(content)), test.off, test.length)
+		if !strings.HasPrefix(test.want, got) || len(got) < len(test.want)-6 || fault.KindOf(err) != test.kind && (err != nil || test.kind != 0) {
+			t.Errorf("%s: %q, %v", test.name, got, err)
+		}
+		if err == nil && got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
+	full := errors.New("full")
+	asked := false
+	v := anyOf(whole, func(failed error) (io.ReaderAt, error) { asked = true; return nil, failed })
+	if err := v.(ranger).WriteRange(takesNothing{full}, 0, size); !errors.Is(err, full) || asked {
+		t.Errorf("who takes nothing: %v, another asked %t", err, asked)
+	}
+	if _, ok := anyOf(readerAt(content), none).(ranger); ok {
+		t.Error("what only reads writes ranges")
+	}
+}
+
 func TestWhatIsReadWholeIsHashed(t *testing.T) {
 	content := []byte("an instance that is somewhat longer than a word")
 	want := hashOf(content)
@@ -469,7 +550,7 @@ func TestWhatIsReadWholeIsHashed(t *testing.T) {
 		{"what was stored", content, true},
 		{"other bytes", append([]byte("X"), content[1:]...), false},
 	} {
-		v := &verified{ReaderAt: readerAt(test.sent), size: int64(len(content)), want: want}
+		v := verify(readerAt(test.sent), int64(len(content)), want)
 		b := make([]byte, 10)
 		var err error
 		for off := 0; off < len(content) && err == nil; off += len(b) {
