@@ -1,6 +1,9 @@
 package reach
 
-import "io"
+import (
+	"errors"
+	"io"
+)
 
 // ranger is a reader that writes its bytes from where they rest in memory, as
 // those of packs do (shard/pack): without a copy for who only sends them on.
@@ -78,7 +81,7 @@ func (a *alternatives) writeRange(w io.Writer, off, length int64) error {
 	out := &taken{w: w}
 	for {
 		err := writeRange(from, out, off+out.n, length-out.n)
-		if err == nil || out.err != nil || err == io.ErrUnexpectedEOF || !elsewhere(err) {
+		if err == nil || out.err != nil || errors.Is(err, io.ErrUnexpectedEOF) || !elsewhere(err) {
 			return err
 		}
 		if from, err = a.replace(from, err); err != nil {
