@@ -20,6 +20,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/cluster/identity"
 	"pelago/cluster/port"
+	"pelago/cluster/port/porttest"
 	"pelago/dimse/dicom"
 	"pelago/dimse/dict"
 	"pelago/dimse/dimsetest"
@@ -257,22 +258,7 @@ func TestACertificateOfAnotherNetworkIsNone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := authority.NewRequest(self, a.status().Network, "Mercy")
-	if err != nil {
-		t.Fatal(err)
-	}
-	request, err := authority.ParseRequest(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := authorities.Issue(request, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	creds, err := authority.NewCredentials(authorities.Root(), self, certificate)
-	if err != nil {
-		t.Fatal(err)
-	}
+	creds := porttest.Credentials(t, authorities, self, "Mercy")
 	p := port.New(port.Config{Credentials: creds, Revoked: func(string) bool { return false }, Log: slog.New(slog.DiscardHandler)})
 	if conn, err := p.Dial(t.Context(), a.id(), a.Peer(), port.Peer); !fault.Is(err, fault.Denied) {
 		t.Errorf("it takes the node for one of its network: %v, %v", conn, err)

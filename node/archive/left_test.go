@@ -77,17 +77,16 @@ func TestVerifyKnowsWhatIsLeftToBeTold(t *testing.T) {
 	}
 }
 
-// unheard is a network whose answers are lost: what it is asked for is decided a while
-// later.
+// unheard is a network whose answers are lost: what it is asked for is decided later.
 type unheard struct {
 	Decider
-	after time.Duration
+	later chan struct{} // closed when it is
 	done  chan error
 }
 
 func (u *unheard) Decide(_ context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
 	go func() {
-		time.Sleep(u.after)
+		<-u.later
 		results, err := u.Decider.Decide(context.Background(), conditions, commands...)
 		u.done <- errors.Join(append(results, err)...)
 	}()
@@ -104,7 +103,7 @@ func TestADecisionWithoutAnOutcomeLeavesNothingToTheNextStart(t *testing.T) {
 	}
 	one := serial(2)
 	b.await(one.study, 8)
-	u := &unheard{Decider: b.o.Decide, after: 50 * time.Millisecond, done: make(chan error, 1)}
+	u := &unheard{Decider: b.o.Decide, later: make(chan struct{}), done: make(chan error, 1)}
 	b.Archive.o.Decide = u
 	if err := b.Delete(t.Context(), one.study, one.series, one.sop, "test"); !fault.Is(err, fault.Unavailable) {
 		t.Fatal(err)
@@ -112,6 +111,7 @@ func TestADecisionWithoutAnOutcomeLeavesNothingToTheNextStart(t *testing.T) {
 	if n := b.toBeTold(); n != 1 {
 		t.Fatalf("%d series are noted to be told", n)
 	}
+	close(u.later)
 	if err := <-u.done; err != nil {
 		t.Fatal(err)
 	}

@@ -50,6 +50,7 @@ type node struct {
 
 	mu       sync.Mutex
 	accesses []far.Access
+	audited  *sync.Cond       // of mu: accesses has grown
 	sent     map[string]int64 // bytes by the beginning of the path
 	requests map[string]int
 }
@@ -100,12 +101,14 @@ func (n *network) node(t testing.TB, site string) *node {
 // serve makes a node that serves a source.
 func (n *network) serve(t testing.TB, site string, self *identity.Node, from far.Source) *node {
 	one := &node{t: t, net: n, self: self, site: site, sent: map[string]int64{}, requests: map[string]int{}}
+	one.audited = sync.NewCond(&one.mu)
 	one.handler = far.NewHandler(far.HandlerOptions{
 		Source: from, Members: n,
 		Audit: func(_ context.Context, a far.Access) {
 			one.mu.Lock()
 			defer one.mu.Unlock()
 			one.accesses = append(one.accesses, a)
+			one.audited.Broadcast()
 		},
 		Peer: n.peer,
 	})

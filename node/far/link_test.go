@@ -25,6 +25,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/cluster/identity"
 	"pelago/cluster/port"
+	"pelago/cluster/port/porttest"
 	"pelago/dimse/dicom"
 	"pelago/dimse/dict"
 	"pelago/dimse/dimsetest"
@@ -241,23 +242,7 @@ func member(t *testing.T, signer *authority.Signer, site string) credentials {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := authority.NewRequest(self, signer.Root().Network(), site)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := authority.ParseRequest(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := signer.Issue(r, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	creds, err := authority.NewCredentials(signer.Root(), self, certificate)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return credentials{self, creds}
+	return credentials{self, porttest.Credentials(t, signer, self, site)}
 }
 
 // anybody has the sealing key of one node.

@@ -35,6 +35,36 @@ func (w *world) suffrage(id string) (s replication.Suffrage) {
 	return s
 }
 
+// acknowledge commits an entry that a, who leads, and x have, and b has not.
+func (w *world) acknowledge(a, b, x *member) {
+	w.t.Helper()
+	w.net.split([]string{b.id}, []string{a.id, x.id})
+	if _, err := w.propose("acknowledged", 20*time.Second); err != nil {
+		w.t.Fatal(err)
+	}
+	for x.machine.Position().Index < a.machine.Position().Index {
+		time.Sleep(time.Second)
+	}
+}
+
+// readmit starts x, which does not have the log that it had: nobody leads until a,
+// which has, is back as well, and then x follows without a vote.
+func (w *world) readmit(name string, a, x *member) {
+	w.t.Helper()
+	w.net.heal()
+	x.start()
+	time.Sleep(3 * time.Minute)
+	if l := w.leader(); l != nil || x.phase() != consensus.Returning {
+		w.t.Fatalf("%s: %v leads, who has not the log that it had is %v", name, l, x.phase())
+	}
+	a.start()
+	w.until("it is back", 2*time.Minute, func() bool { return x.phase() == consensus.Following })
+	w.converge()
+	if w.suffrage(x.id) == replication.Voter {
+		w.t.Errorf("%s: who is back votes", name)
+	}
+}
+
 // Two of three have an entry, and the one of them that is left has lost its log:
 // with its vote the third, which lacks the entry, would lead.
 func TestAMemberThatLostItsLogElectsNobody(t *testing.T) {
@@ -58,28 +88,11 @@ func TestAMemberThatLostItsLogElectsNobody(t *testing.T) {
 					x = m
 				}
 			}
-			w.net.split([]string{b.id}, []string{a.id, x.id})
-			if _, err := w.propose("acknowledged", 20*time.Second); err != nil {
-				t.Fatal(err)
-			}
-			for x.machine.Position().Index < a.machine.Position().Index {
-				time.Sleep(time.Second)
-			}
+			w.acknowledge(a, b, x)
 			a.stop()
 			x.stop()
 			x.lose(kept(len(x.machine.batches)))
-			w.net.heal()
-			x.start()
-			time.Sleep(3 * time.Minute)
-			if l := w.leader(); l != nil || x.phase() != consensus.Returning {
-				t.Fatalf("%s: %v leads, who has lost its log is %v", name, l, x.phase())
-			}
-			a.start()
-			w.until("it is back", 2*time.Minute, func() bool { return x.phase() == consensus.Following })
-			w.converge()
-			if w.suffrage(x.id) == replication.Voter {
-				t.Errorf("%s: who is back votes", name)
-			}
+			w.readmit(name, a, x)
 			for _, m := range w.members {
 				if n := len(m.machine.entries()); n != len(a.machine.entries()) || string(m.machine.entries()[6].Data) != "acknowledged" {
 					t.Errorf("%s: %s has %d entries", name, m.id, n)
@@ -328,29 +341,12 @@ func TestALogThatWasPutBackElectsNobody(t *testing.T) {
 			if x.releases != 0 {
 				t.Fatalf("%s: a log that is its latest passes for an older one", name)
 			}
-			w.net.split([]string{b.id}, []string{a.id, x.id})
-			if _, err := w.propose("acknowledged", 20*time.Second); err != nil {
-				t.Fatal(err)
-			}
-			for x.machine.Position().Index < a.machine.Position().Index {
-				time.Sleep(time.Second)
-			}
+			w.acknowledge(a, b, x)
 			after(w, x)
 			a.stop()
 			x.machine = &toy{batches: append([]toyBatch(nil), x.machine.batches[:3]...), durable: 3} // a synced one may be no further
 			x.back()
-			w.net.heal()
-			x.start()
-			time.Sleep(3 * time.Minute)
-			if l := w.leader(); l != nil || x.phase() != consensus.Returning {
-				t.Fatalf("%s: %v leads, whose log was put back is %v", name, l, x.phase())
-			}
-			a.start()
-			w.until("it is back", 2*time.Minute, func() bool { return x.phase() == consensus.Following })
-			w.converge()
-			if w.suffrage(x.id) == replication.Voter {
-				t.Errorf("%s: who is back votes", name)
-			}
+			w.readmit(name, a, x)
 			for _, m := range w.members {
 				all := m.machine.entries()
 				if len(all) != len(a.machine.entries()) || !slices.ContainsFunc(all, func(e replication.Entry) bool { return string(e.Data) == "acknowledged" }) {

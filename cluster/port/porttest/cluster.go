@@ -54,18 +54,30 @@ func (c *Cluster) Node(t testing.TB, site string) (*identity.Node, *authority.Cr
 	if err != nil {
 		t.Fatal(err)
 	}
-	creds, err := authority.NewCredentials(c.Signer.Root(), self, c.Issue(t, self, site, time.Now()))
+	creds := Credentials(t, c.Signer, self, site)
+	c.Ledger.Add(creds.Name())
+	return self, creds
+}
+
+// Credentials makes those of a node at a site, as an authority gives them out now.
+func Credentials(t testing.TB, signer *authority.Signer, self *identity.Node, site string) *authority.Credentials {
+	t.Helper()
+	creds, err := authority.NewCredentials(signer.Root(), self, issue(t, signer, self, site, time.Now()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Ledger.Add(creds.Name())
-	return self, creds
+	return creds
 }
 
 // Issue makes a certificate (DER) of a node, as of now.
 func (c *Cluster) Issue(t testing.TB, self *identity.Node, site string, now time.Time) []byte {
 	t.Helper()
-	der, err := authority.NewRequest(self, c.Signer.Root().Network(), site)
+	return issue(t, c.Signer, self, site, now)
+}
+
+func issue(t testing.TB, signer *authority.Signer, self *identity.Node, site string, now time.Time) []byte {
+	t.Helper()
+	der, err := authority.NewRequest(self, signer.Root().Network(), site)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +85,7 @@ func (c *Cluster) Issue(t testing.TB, self *identity.Node, site string, now time
 	if err != nil {
 		t.Fatal(err)
 	}
-	certificate, err := c.Signer.Issue(r, now)
+	certificate, err := signer.Issue(r, now)
 	if err != nil {
 		t.Fatal(err)
 	}
