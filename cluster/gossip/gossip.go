@@ -30,6 +30,22 @@ const (
 	// reclaimAfter is how long a node must have been dead before it may come back
 	// with another address; its id is proven by its key in any case.
 	reclaimAfter = time.Second
+
+	// Every node probes one other each probeEvery, in turn. Who does not answer it by
+	// the next is suspected, and taken for dead suspectFor times probeEvery after a
+	// second node has come to suspect it (in networks of over ten nodes longer, by the
+	// decimal logarithm of their number), or suspectLongest times as long after the
+	// first; it hears of it, and need only contradict. So a dead node is missed in 10
+	// to 20 s. memberlist's own figures for wide-area networks (5 s, 3 s, 6, 6) take a
+	// minute; they are made for datagrams that get lost, and a false alarm is a hint
+	// here that is wrong for a moment.
+	probeEvery     = 2 * time.Second
+	suspectFor     = 3
+	suspectLongest = 3
+	// probeTime is how long an answer may take before others are asked to probe too.
+	// They get as long, and must have told of it before the probe is over: else who
+	// probes thinks that it is itself to blame, and probes more slowly.
+	probeTime = 700 * time.Millisecond
 )
 
 // Seed is where a member is said to be.
@@ -86,6 +102,8 @@ func New(c Config) (*Gossip, error) {
 	m.UDPBufferSize = packetSize
 	m.EnableCompression = false // what is told is small, and inflating is one more thing to bound
 	m.DeadNodeReclaimTime = reclaimAfter
+	m.ProbeInterval, m.ProbeTimeout = probeEvery, probeTime
+	m.SuspicionMult, m.SuspicionMaxTimeoutMult = suspectFor, suspectLongest
 	m.Delegate, m.Ping, m.Alive, m.Events = delegate{g}, delegate{g}, delegate{g}, delegate{g}
 	m.Logger = log.New(lines{c.Log}, "", 0)
 	list, err := memberlist.Create(m)

@@ -164,6 +164,70 @@ func TestADeadNodeIsMissedAndAReturningOneFound(t *testing.T) {
 	})
 }
 
+// An operator who looks at the sites sees soon that one is down, in networks of
+// any size.
+func TestADeadNodeIsMissedSoon(t *testing.T) {
+	const limit = 25 * time.Second // twice what it mostly takes: who probes whom is chance
+	for _, nodes := range []int{2, 3, 5, 12, 50} {
+		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
+			if nodes > 12 && testing.Short() {
+				t.Skip("takes a while under the race detector")
+			}
+			synctest.Test(t, func(t *testing.T) {
+				known := make([]int, nodes)
+				for i := range known {
+					known[i] = i
+				}
+				p := newParty(t, nodes, known...)
+				within(t, time.Minute, "all see all", p.allSee(nodes-1))
+				dead := nodes / 2
+				var others []string
+				for i := range p.nodes {
+					if i != dead {
+						others = append(others, ip(i))
+					}
+				}
+				p.Part([]string{ip(dead)}, others)
+				took := within(t, limit, "the rest misses it", func() bool {
+					for i := range p.nodes {
+						if i != dead && p.nodes[i].Alive(id(dead)) {
+							return false
+						}
+					}
+					return true
+				})
+				t.Logf("missed by all after %v", took)
+			})
+		})
+	}
+}
+
+// Half a second each way, and now and then nothing at all for six seconds, is how
+// a far site is reached, and no reason to give it up for dead.
+func TestAFarNodeIsNotMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newParty(t, 4)
+		within(t, time.Minute, "all see all", p.allSee(3))
+		others := []string{ip(0), ip(1), ip(3)}
+		for _, other := range others {
+			p.Delay(ip(2), other, 500*time.Millisecond)
+			p.Delay(other, ip(2), 500*time.Millisecond)
+		}
+		for range 10 {
+			p.Part([]string{ip(2)}, others)
+			time.Sleep(6 * time.Second)
+			p.Join([]string{ip(2)}, others)
+			for range 300 {
+				if !p.allSee(3)() {
+					t.Fatal("a node was given up for dead that was there")
+				}
+				time.Sleep(100 * time.Millisecond)
+				synctest.Wait()
+			}
+		}
+	})
+}
+
 func TestANodeThatLeavesIsNotMissedButGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newParty(t, 4)
