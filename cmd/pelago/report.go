@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"time"
 
+	"pelago/cluster/fault"
 	"pelago/node/admin"
 	"pelago/node/archive"
 )
@@ -41,8 +42,8 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 	}, nil
 }
 
-// protection answers GET /api/studies/{uid}/protection: in a network of one a
-// study rests on this node alone.
+// protection answers GET /api/studies/{uid}/protection with what rests here of a
+// study: fault.NotFound where other nodes hold all of it.
 func (n *node) protection(ctx context.Context, study string) (*admin.Protection, error) {
 	if _, err := n.archive.Catalog().Study(study); err != nil {
 		return nil, err
@@ -50,6 +51,9 @@ func (n *node) protection(ctx context.Context, study string) (*admin.Protection,
 	packs, err := n.archive.Packs(ctx, study)
 	if err != nil {
 		return nil, err
+	}
+	if len(packs) == 0 {
+		return nil, fault.New(fault.NotFound, "nothing of study %s rests at this node: ask another", study)
 	}
 	p := &admin.Protection{State: "local", Packs: []admin.Pack{}}
 	for _, one := range packs {
