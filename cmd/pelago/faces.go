@@ -115,14 +115,14 @@ func (n *node) operators(guard *admin.Guard, registry *ae.Registry) http.Handler
 	return admin.Handler(o)
 }
 
-// listen opens the ports.
+// listen opens the ports, the web's last: it tells of the others.
 func (n *node) listen(f *faces) error {
-	if err := n.listenWeb(f); err != nil {
-		return err
-	}
 	ctx, cut := context.WithCancel(context.Background())
 	n.cut = cut
-	return n.listenDICOM(ctx, f)
+	if err := n.listenDICOM(ctx, f); err != nil {
+		return err
+	}
+	return n.listenWeb(f)
 }
 
 func (n *node) listenWeb(f *faces) error {
