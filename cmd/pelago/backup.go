@@ -75,7 +75,7 @@ func (b *backupCommand) authority(e *env) error {
 	}
 	_, err = f.Write(text)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("backup: %w", err)
+		return fmt.Errorf("backup: %w", errors.Join(err, os.Remove(b.CA))) // half of it is nothing
 	}
 	signs := "and the authority's key, sealed to this node"
 	if len(papers.Key) == 0 {
