@@ -26,7 +26,7 @@ var recorded = map[string]struct{ metric, unit string }{
 // netSites runs the test of fifty sites in one process on virtual time, which is
 // a test because virtual time is of tests only, and takes over what it recorded.
 func netSites(ctx context.Context, b *bench, s *sheet) error {
-	s.note("one process on virtual time (pelago/chaos/sites): 7 of the sites vote, 80 ms between any two; under load each stores an image a second, of a study that changes every 12 s; CPU is of this machine, shared out evenly, and of all that a node does in this process: no DICOM, no disk")
+	s.note("one process on virtual time (pelago/chaos/sites): 7 of the sites vote, 80 ms between any two; under load each stores an image a second, of a study that changes every 12 s; CPU is of this machine, shared out evenly, and of all that a node does in this process: no DICOM, no disk, no gossip, of which each of 50 nodes sends some 5 kB/s more (`TestFiftyNodesGossipLittle` of `cluster/gossip`)")
 	args := []string{"test", "-count=1", "-v", "-run", "^TestFiftySites$"}
 	if b.quick {
 		args = append(args, "-short")

@@ -116,7 +116,7 @@ func New(c Config) (*Gossip, error) {
 
 // Run keeps the gossip going until the context ends, then says good-bye and
 // returns when all connections are closed. memberlist's own goroutines end by
-// themselves, a last probe up to a minute later.
+// themselves, a last probe up to 16 s later.
 func (g *Gossip) Run(ctx context.Context) error {
 	var seeking sync.WaitGroup
 	defer seeking.Wait()

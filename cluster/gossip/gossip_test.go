@@ -31,6 +31,18 @@ type party struct {
 	seeds   []Seed
 	removed sync.Map // ids
 	load    []atomic.Uint32
+	sent    atomic.Int64 // bytes, by all
+}
+
+// counted counts what a node sends.
+type counted struct {
+	net.Conn
+	sent *atomic.Int64
+}
+
+func (c counted) Write(b []byte) (int, error) {
+	c.sent.Add(int64(len(b)))
+	return c.Conn.Write(b)
 }
 
 func id(i int) string { return fmt.Sprintf("node%04d", i)[:8] + strings.Repeat("a", 24) }
@@ -74,8 +86,16 @@ func (p *party) start(t *testing.T, i int) {
 	}
 	g, err := New(Config{
 		Node: id(i), Advertise: address(i), Listener: l,
-		Dial:   func(ctx context.Context, _, address string) (net.Conn, error) { return host.Dial(ctx, "tcp", address) },
-		Meta:   func() Meta { return Meta{Site: fmt.Sprintf("site %d", i), Load: uint16(p.load[i].Load())} },
+		Dial: func(ctx context.Context, _, address string) (net.Conn, error) {
+			conn, err := host.Dial(ctx, "tcp", address)
+			if err != nil {
+				return nil, err
+			}
+			return counted{conn, &p.sent}, nil
+		},
+		Meta: func() Meta {
+			return Meta{Site: fmt.Sprintf("site %d", i), DICOM: ip(i) + ":11112", Web: ip(i) + ":8080", Load: uint16(p.load[i].Load())}
+		},
 		Seeds:  func() []Seed { return p.seeds },
 		Member: func(node string) bool { _, gone := p.removed.Load(node); return !gone },
 		Log:    slog.New(slog.DiscardHandler),
@@ -266,6 +286,39 @@ func TestFiftyNodesFindEachOther(t *testing.T) {
 		}
 		p := newParty(t, 50, known...)
 		within(t, time.Minute, "all see all", p.allSee(49))
+	})
+}
+
+// What it costs, TLS aside, while every node has something new to say of itself each
+// time that it is asked: a few kilobytes a second.
+func TestFiftyNodesGossipLittle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a while under the race detector")
+	}
+	const nodes, limit = 50, 8000 // bytes a second and node
+	synctest.Test(t, func(t *testing.T) {
+		known := make([]int, nodes)
+		for i := range known {
+			known[i] = i
+		}
+		p := newParty(t, nodes, known...)
+		within(t, time.Minute, "all see all", p.allSee(nodes-1))
+		const lasts = 2 * time.Minute
+		before := p.sent.Load()
+		for range lasts / lookEvery {
+			for i := range p.load {
+				p.load[i].Add(1)
+			}
+			time.Sleep(lookEvery)
+		}
+		each := float64(p.sent.Load()-before) / lasts.Seconds() / nodes
+		t.Logf("each node sends %.0f bytes a second", each)
+		if each > limit {
+			t.Errorf("each node sends %.0f bytes a second, more than %d", each, limit)
+		}
+		if each == 0 {
+			t.Error("nothing was counted")
+		}
 	})
 }
 
