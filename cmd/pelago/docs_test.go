@@ -117,6 +117,63 @@ func TestOperationsDescribeEveryMetric(t *testing.T) {
 	missing(t, "docs/operations.md", words)
 }
 
+func TestArchitectureListsEveryPackage(t *testing.T) {
+	root := filepath.Join("..", "..")
+	var packages []string
+	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			if base := entry.Name(); name != root && (base == "testdata" || strings.HasPrefix(base, ".")) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		folder, err := filepath.Rel(root, filepath.Dir(name))
+		if filepath.Ext(name) == ".go" && !slices.Contains(packages, filepath.ToSlash(folder)) {
+			packages = append(packages, filepath.ToSlash(folder))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(document(t, "ARCHITECTURE.md"), "\n## Packages\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var listed []string
+	for _, cell := range regexp.MustCompile("(?m)^\\|([^|]*)\\|").FindAllStringSubmatch(section, -1) {
+		for _, name := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cell[1], -1) {
+			listed = append(listed, name[1])
+		}
+	}
+	slices.Sort(packages)
+	slices.Sort(listed)
+	if len(packages) < 30 || !slices.Equal(packages, listed) {
+		t.Errorf("ARCHITECTURE.md, Packages, lists\n%q\nthere are\n%q", listed, packages)
+	}
+}
+
+func TestDecisionsAreListedInTheirOrder(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("..", "..", "docs", "decisions", "[0-9]*.md")) // ascending
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	var want, listed []string
+	for _, name := range files {
+		want = append(want, filepath.Base(name))
+	}
+	for _, row := range regexp.MustCompile(`(?m)^\| \[(\d+)\]\((\d+)(\S+\.md)\) \|`).FindAllStringSubmatch(document(t, "docs/decisions/README.md"), -1) {
+		listed = append(listed, row[2]+row[3])
+		if row[1] != row[2] {
+			t.Errorf("docs/decisions/README.md: %s is called %s", row[2]+row[3], row[1])
+		}
+	}
+	if !slices.Equal(listed, want) {
+		t.Errorf("docs/decisions/README.md lists\n%q\nthere are\n%q", listed, want)
+	}
+}
+
 func TestDependenciesAreListedWithTheirVersions(t *testing.T) {
 	required, _, _ := strings.Cut(document(t, "go.mod"), ")")
 	rows := document(t, "docs/dependencies.md")

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,6 +71,7 @@ func TestANodeStartsServesAndLeavesNothingBehind(t *testing.T) {
 			t.Errorf("task %s is %q", name, tasks[name])
 		}
 	}
+	missing(t, "ARCHITECTURE.md", slices.Collect(maps.Keys(tasks)))
 	if r := pelago(t, nil, "verify", "--data", n.config.Data); r.code != 0 || r.stderr != "" {
 		t.Errorf("verify through the node: %+v", r)
 	}
