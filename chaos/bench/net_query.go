@@ -58,7 +58,7 @@ func netQuery(ctx context.Context, b *bench, s *sheet) error {
 	if err != nil {
 		return err
 	}
-	s.note("%d studies at one of two sites; %d QIDO at study level by Accession Number at each a round, by turns, medians of what the client sees; calls are those that the asked node made to others (`%s`), a thousand queries", files.files, b.net.queries, peerCalls)
+	s.note("%d studies at one of two sites; %d QIDO at study level by Accession Number at each a round, by turns, medians of what the client sees; calls are those that the asked node made to others (`%s`), but for Raft's, a thousand queries", files.files, b.net.queries, peerCalls)
 	return b.fleet(ctx, world.Both(50*time.Millisecond, 100*world.Mbps), func(f *fleet.Fleet) error {
 		here, there := f.Nodes[0], f.Nodes[1]
 		if err := parallel(ctx, server(here), files.paths, nil); err != nil {
