@@ -142,7 +142,7 @@ func TestArchitectureListsEveryPackage(t *testing.T) {
 	_, section, _ := strings.Cut(document(t, "ARCHITECTURE.md"), "\n## Packages\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	var listed []string
-	for _, cell := range regexp.MustCompile("(?m)^\\|([^|]*)\\|").FindAllStringSubmatch(section, -1) {
+	for _, cell := range regexp.MustCompile(`(?m)^\|([^|]*)\|`).FindAllStringSubmatch(section, -1) {
 		for _, name := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cell[1], -1) {
 			listed = append(listed, name[1])
 		}
