@@ -78,8 +78,7 @@ func (t *transport) Close() error {
 	t.closed = true
 	peers := t.peers
 	t.mu.Unlock()
-	close(t.ended)
-	err := t.NetworkTransport.Close()
+	err := t.NetworkTransport.Close() // which closes the dialer, and so t.ended
 	t.CloseStreams()
 	for _, p := range peers {
 		err = errors.Join(err, p.end())
@@ -265,8 +264,12 @@ func (d *dialer) Accept() (net.Conn, error) {
 	return nil, net.ErrClosed
 }
 
-// Close leaves the ending to the transport.
-func (d *dialer) Close() error { return nil }
+// Close ends Accept, and the transport. The library calls it once it knows that it
+// ends: an Accept that fails before is a failure to it, and an error in the log.
+func (d *dialer) Close() error {
+	close(d.ended)
+	return nil
+}
 
 // Addr is this node's.
 func (d *dialer) Addr() net.Addr { return nodeAddr(d.o.Address) }
