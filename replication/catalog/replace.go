@@ -37,7 +37,7 @@ func (c *Catalog) Prepare(ctx context.Context, dir, self string) (hash [32]byte,
 	if err := Adopt(c.fs, dir, self); err != nil {
 		return hash, 0, err
 	}
-	copied, err := Open(Options{FS: c.fs, Dir: dir, CacheBytes: prepareCacheBytes, Indexer: c.indexer})
+	copied, err := Open(Options{FS: c.fs, Dir: dir, CacheBytes: prepareCacheBytes, Indexer: c.indexer, resting: true})
 	if err != nil {
 		return hash, 0, err
 	}
