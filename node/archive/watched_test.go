@@ -33,7 +33,7 @@ func TestTheCatalogueOfANodeIsReplacedByACopy(t *testing.T) {
 	if err := c.Apply(nil, replication.Position{Index: 8, Term: 1}); err != nil {
 		t.Fatal(err)
 	}
-	if _, index, err := c.Inspect(t.Context(), "copy", o.Node); err != nil || index != at.Index {
+	if _, index, err := c.Prepare(t.Context(), "copy", o.Node); err != nil || index != at.Index {
 		t.Fatal(index, err)
 	}
 	if err := c.Replace(t.Context(), "copy"); err != nil || c.Position().Index != at.Index {

@@ -434,7 +434,7 @@ func TestASlowAnswerDoesNotHoldTheCatalogue(t *testing.T) {
 		if err := c.Checkpoint("copy"); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := c.Inspect(t.Context(), "copy", "n0"); err != nil {
+		if _, _, err := c.Prepare(t.Context(), "copy", "n0"); err != nil {
 			t.Fatal(err)
 		}
 		answer, err := f.engine("n0", f.nodes["n0"]).Find(t.Context(), query.Query{Level: query.Image})

@@ -20,7 +20,9 @@ const adoptRows = 1000
 func Adopt(fs vfs.FS, dir, self string) (err error) {
 	cache := pebble.NewCache(1 << 20)
 	defer cache.Unref()
-	db, err := pebble.Open(dir, pebbleOptions(fs, cache))
+	po := pebbleOptions(fs, cache)
+	rest(po)
+	db, err := pebble.Open(dir, po)
 	if err != nil {
 		return fmt.Errorf("catalog: adopt: %w", err)
 	}

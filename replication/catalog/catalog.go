@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -23,6 +24,8 @@ type Options struct {
 	Dir        string
 	CacheBytes int64   // block cache; 0: DefaultCacheBytes
 	Indexer    Indexer // nil: no secondary indexes
+
+	resting bool // nothing is compacted: for what is read once
 }
 
 // DefaultCacheBytes is the block cache of a catalogue: upper index blocks and
@@ -97,6 +100,9 @@ func Open(o Options) (*Catalog, error) {
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref()
 	po := pebbleOptions(o.FS, cache)
+	if o.resting {
+		rest(po)
+	}
 	db, err := pebble.Open(o.Dir, po)
 	if err != nil {
 		return nil, fmt.Errorf("catalog: open: %w", err)
@@ -140,6 +146,12 @@ func pebbleOptions(fs vfs.FS, cache *pebble.Cache) *pebble.Options {
 	// times as long to inflate one as the kernel to hand it over.
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
 	return o
+}
+
+// rest has Pebble compact nothing, and so never wait for that.
+func rest(o *pebble.Options) {
+	o.DisableAutomaticCompactions = true
+	o.L0StopWritesThreshold = math.MaxInt32
 }
 
 // quiet drops Pebble's running commentary. What it calls fatal ends the

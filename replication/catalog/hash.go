@@ -29,14 +29,6 @@ func (s *sum) sub(record []byte) {
 	}
 }
 
-// join adds what another sum is of.
-func (s *sum) join(other sum) {
-	var carry uint64
-	for i := range s {
-		s[i], carry = bits.Add64(s[i], other[i], carry)
-	}
-}
-
 func (s sum) bytes() (b [32]byte) {
 	for i := range s {
 		binary.LittleEndian.PutUint64(b[8*i:], s[i])

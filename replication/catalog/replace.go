@@ -1,12 +1,14 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -20,63 +22,45 @@ import (
 
 const (
 	// replaceTableBytes is how long the tables are that a replacement is made of.
-	replaceTableBytes = 64 << 20
+	replaceTableBytes = 32 << 20
 	// replaceWait bounds the waiting for a moment without readers: they are short.
 	replaceWait = time.Minute
 )
 
-// Inspect makes a copied checkpoint, which nobody has open, that of the node self
-// (see [Adopt]), verifies all of it, and returns the hash of its state and the
-// index of that. Beside the folder it leaves what [Catalog.Replace] takes in, in
-// one of the same name with ".tables" behind it. fault.Corrupt if the copy is not
-// whole.
-func (c *Catalog) Inspect(ctx context.Context, dir, self string) (hash [32]byte, index uint64, err error) {
+// Prepare makes a copied checkpoint, which nobody has open, that of the node self
+// (see [Adopt]), reads every block of it, and returns the hash of its state, as it
+// says itself, and the index of that. Beside the folder it leaves what
+// [Catalog.Replace] takes in, in one of the same name with ".tables" behind it. That
+// its records add up to that hash, and its indexes to its records, is for
+// [Catalog.Verify] to tell, which takes longer than all of this.
+func (c *Catalog) Prepare(ctx context.Context, dir, self string) (hash [32]byte, index uint64, err error) {
 	if err := Adopt(c.fs, dir, self); err != nil {
 		return hash, 0, err
 	}
-	copied, err := Open(Options{FS: c.fs, Dir: dir, CacheBytes: inspectCacheBytes, Indexer: c.indexer})
+	copied, err := Open(Options{FS: c.fs, Dir: dir, CacheBytes: prepareCacheBytes, Indexer: c.indexer, resting: true})
 	if err != nil {
 		return hash, 0, err
 	}
 	defer func() { err = errors.Join(err, copied.Close()) }()
-	// Both read every row, and the node waits for them: on all cores.
-	group, within := errgroup.WithContext(ctx)
-	group.Go(func() error { return copied.whole(within) })
-	group.Go(func() error { return c.writeTables(within, copied.db, tablesFolder(dir)) })
-	if err := group.Wait(); err != nil {
+	if err := c.writeTables(ctx, copied.db, tablesFolder(dir)); err != nil {
 		return hash, 0, errors.Join(err, c.fs.RemoveAll(tablesFolder(dir)))
 	}
 	hash, index = copied.StateHash()
 	return hash, index, nil
 }
 
-const inspectCacheBytes = 16 << 20
+const prepareCacheBytes = 16 << 20
 
 func tablesFolder(dir string) string { return dir + ".tables" }
 
-// whole is Verify, whose breaches are fault.Corrupt.
-func (c *Catalog) whole(ctx context.Context) error {
-	var first error
-	breaches := 0
-	err := c.verify(ctx, runtime.GOMAXPROCS(0), func(breach error) {
-		if breaches++; first == nil {
-			first = breach
-		}
-	})
-	if err == nil && first != nil {
-		err = fault.New(fault.Corrupt, "catalog: the copy has %d breaches, the first: %w", breaches, first)
-	}
-	return err
-}
-
-// Replace puts the checkpoint in dir, which Inspect has found whole, in the place
+// Replace puts the checkpoint in dir, which Prepare has read, in the place
 // of all that this catalogue holds, under its users: readers go on before or
 // after, and never see some of each. It is one step of Pebble's, durable when
 // Replace returns; after a crash there is the one or the other. What this node has
 // said ahead of the log is gone unless the copy has it.
 //
 // fault.Unavailable when there is no moment without readers: nothing has changed
-// then, and it may be called again. After any other error Inspect and Replace must
+// then, and it may be called again. After any other error Prepare and Replace must
 // be called again before Apply.
 func (c *Catalog) Replace(ctx context.Context, dir string) error {
 	tables := tablesFolder(dir)
@@ -85,7 +69,7 @@ func (c *Catalog) Replace(ctx context.Context, dir string) error {
 		err = errors.New("no tables")
 	}
 	if err != nil {
-		return fault.New(fault.Invalid, "catalog: replace: the copy was not inspected: %w", err)
+		return fault.New(fault.Invalid, "catalog: replace: the copy was not prepared: %w", err)
 	}
 	slices.Sort(names)
 	paths := make([]string, len(names))
@@ -112,48 +96,96 @@ func (c *Catalog) Replace(ctx context.Context, dir string) error {
 	return nil
 }
 
-// writeTables writes all rows of a copy into tables that Pebble can take in.
+// writeTables writes all rows of a copy into tables that Pebble can take in: stretches
+// of keys at the same time, for the node waits for it.
 func (c *Catalog) writeTables(ctx context.Context, from *pebble.DB, tables string) (err error) {
 	if err := errors.Join(c.fs.RemoveAll(tables), c.fs.MkdirAll(tables, 0o700)); err != nil {
 		return fmt.Errorf("catalog: tables of a copy: %w", err)
 	}
-	it, err := from.NewIter(nil)
+	stretches, err := stretchesOf(from)
 	if err != nil {
-		return fmt.Errorf("catalog: tables of a copy: %w", err)
+		return err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	n := 0
-	for valid := it.First(); valid; n++ {
-		if err := ctx.Err(); err != nil {
-			return fault.New(fault.KindOf(err), "catalog: tables of a copy: %w", err)
-		}
-		if valid, err = c.tableOf(it, c.fs.PathJoin(tables, fmt.Sprintf("%06d.sst", n))); err != nil {
-			return fmt.Errorf("catalog: tables of a copy: %w", err)
-		}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	var rows atomic.Uint64
+	for i, keys := range stretches {
+		group.Go(func() error {
+			n, err := c.writeStretch(ctx, from, keys, c.fs.PathJoin(tables, fmt.Sprintf("%06d", i)))
+			rows.Add(n)
+			if err != nil {
+				return fault.New(fault.KindOf(err), "catalog: tables of a copy: %w", err)
+			}
+			return nil
+		})
 	}
-	if err := it.Error(); err != nil {
-		return fmt.Errorf("catalog: tables of a copy: %w", err)
+	if err := group.Wait(); err != nil {
+		return err
 	}
-	if n == 0 {
+	if rows.Load() == 0 {
 		return fault.New(fault.Corrupt, "catalog: an empty copy")
 	}
 	return nil
 }
 
+// stretchesOf cuts the keys of a database where tables of it begin, so that what
+// lies between two cuts rests in about replaceTableBytes.
+func stretchesOf(db *pebble.DB) ([]pebble.KeyRange, error) {
+	levels, err := db.SSTables()
+	if err != nil {
+		return nil, fmt.Errorf("catalog: tables of a copy: %w", err)
+	}
+	tables := slices.Concat(levels...)
+	slices.SortFunc(tables, func(a, b pebble.SSTableInfo) int { return bytes.Compare(a.Smallest.UserKey, b.Smallest.UserKey) })
+	var cuts []pebble.KeyRange
+	var from []byte
+	var size uint64
+	for _, t := range tables {
+		if size >= replaceTableBytes && bytes.Compare(t.Smallest.UserKey, from) > 0 {
+			cuts = append(cuts, pebble.KeyRange{Start: from, End: t.Smallest.UserKey})
+			from, size = t.Smallest.UserKey, 0
+		}
+		size += t.Size
+	}
+	return append(cuts, pebble.KeyRange{Start: from}), nil
+}
+
+// writeStretch writes the rows of some keys into tables whose names begin alike,
+// and returns how many they are.
+func (c *Catalog) writeStretch(ctx context.Context, from *pebble.DB, keys pebble.KeyRange, name string) (rows uint64, err error) {
+	it, err := from.NewIter(&pebble.IterOptions{LowerBound: keys.Start, UpperBound: keys.End})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	n := 0
+	for valid := it.First(); valid; n++ {
+		if err := ctx.Err(); err != nil {
+			return rows, err
+		}
+		var written uint64
+		valid, written, err = c.tableOf(it, fmt.Sprintf("%s-%06d.sst", name, n))
+		if rows += written; err != nil {
+			return rows, err
+		}
+	}
+	return rows, it.Error()
+}
+
 // tableOf writes one table from where an iterator stands, and leaves it behind
 // the last row, or not valid at the end.
-func (c *Catalog) tableOf(it *pebble.Iterator, path string) (valid bool, err error) {
+func (c *Catalog) tableOf(it *pebble.Iterator, path string) (valid bool, rows uint64, err error) {
 	f, err := c.fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
-		return false, err
+		return false, 0, err
 	}
 	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), c.writing)
-	for valid = true; valid && err == nil && w.Raw().EstimatedSize() < replaceTableBytes; {
+	for valid = true; valid && err == nil && w.Raw().EstimatedSize() < replaceTableBytes; rows++ {
 		if err = w.Set(it.Key(), it.Value()); err == nil {
 			valid = it.Next()
 		}
 	}
-	return valid, errors.Join(err, w.Close())
+	return valid, rows, errors.Join(err, w.Close())
 }
 
 // gate lets readers of several rows in together, and keeps them out while all rows

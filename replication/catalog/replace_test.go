@@ -52,7 +52,7 @@ func behindAndAhead(t *testing.T, fs vfs.FS, dir string) (c *catalog.Catalog, ha
 func TestReplaceTakesACopyUnderItsUsers(t *testing.T) {
 	fs := vfs.NewMem()
 	c, want := behindAndAhead(t, fs, "copy")
-	if hash, _, err := c.Inspect(t.Context(), "copy", "a"); err != nil || hash != want {
+	if hash, _, err := c.Prepare(t.Context(), "copy", "a"); err != nil || hash != want {
 		t.Fatal(hash, err)
 	}
 	before := answers(t, c)
@@ -137,7 +137,7 @@ func TestACrashWhileReplacingLeavesTheOldOrTheNew(t *testing.T) {
 	mu.Lock()
 	watching = true
 	mu.Unlock()
-	if _, _, err := c.Inspect(t.Context(), "copy", "a"); err != nil {
+	if _, _, err := c.Prepare(t.Context(), "copy", "a"); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Replace(t.Context(), "copy"); err != nil {
@@ -175,7 +175,7 @@ func TestACrashWhileReplacingLeavesTheOldOrTheNew(t *testing.T) {
 	}
 }
 
-func TestInspectTellsACopyThatIsNotWhole(t *testing.T) {
+func TestPrepareTellsACopyThatIsNotWhole(t *testing.T) {
 	fs := vfs.NewMem()
 	c, want := behindAndAhead(t, fs, "copy")
 	defer c.Close()
@@ -196,7 +196,7 @@ func TestInspectTellsACopyThatIsNotWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 		damaged++
-		if hash, _, err := c.Inspect(t.Context(), dir, "a"); err == nil && hash == want {
+		if hash, _, err := c.Prepare(t.Context(), dir, "a"); err == nil && hash == want {
 			t.Errorf("nobody misses %s", name)
 		}
 	}
@@ -209,7 +209,7 @@ func TestReplaceWaitsForReadersAndGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := behindAndAhead(t, vfs.NewMem(), "copy")
 		defer c.Close()
-		if _, _, err := c.Inspect(t.Context(), "copy", "a"); err != nil {
+		if _, _, err := c.Prepare(t.Context(), "copy", "a"); err != nil {
 			t.Fatal(err)
 		}
 		before := answers(t, c)
@@ -230,9 +230,9 @@ func TestReplaceWaitsForReadersAndGivesUp(t *testing.T) {
 			t.Error(err, time.Since(start))
 		}
 		if err := c.Replace(t.Context(), "copy"); !fault.Is(err, fault.Invalid) {
-			t.Errorf("replaced by what nobody inspected: %v", err)
+			t.Errorf("replaced by what nobody prepared: %v", err)
 		}
-		if _, _, err := c.Inspect(t.Context(), "copy", "a"); err != nil {
+		if _, _, err := c.Prepare(t.Context(), "copy", "a"); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())

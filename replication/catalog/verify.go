@@ -20,10 +20,7 @@ import (
 // study its postings, tombstones cover what they say, totals are the sums. It
 // calls bad for each breach (without patient data), one call at a time, and
 // changes nothing.
-func (c *Catalog) Verify(ctx context.Context, bad func(error)) error { return c.verify(ctx, 1, bad) }
-
-// verify is Verify by so many goroutines beside those that read rows in order.
-func (c *Catalog) verify(ctx context.Context, workers int, bad func(error)) error {
+func (c *Catalog) Verify(ctx context.Context, bad func(error)) error {
 	c.readers.enter()
 	defer c.readers.leave()
 	v := &verifier{c: c, snapshot: c.db.NewSnapshot(), seed: maphash.MakeSeed(), report: bad}
@@ -44,7 +41,7 @@ func (c *Catalog) verify(ctx context.Context, workers int, bad func(error)) erro
 	if v.marked, err = v.any(rowAhead); err != nil {
 		return err
 	}
-	all, found, err := v.walk(ctx, workers)
+	all, found, err := v.walk(ctx)
 	if err != nil {
 		return err
 	}
@@ -96,93 +93,32 @@ type tally struct {
 	hashes   []uint64
 }
 
-func (t *tally) join(o *tally) {
-	t.hash.join(o.hash)
-	t.marks += o.marks
-	t.totals.Studies += o.totals.Studies
-	t.totals.Series += o.totals.Series
-	t.totals.Instances += o.totals.Instances
-	t.totals.Bytes += o.totals.Bytes
-	t.postings.count, t.postings.sum = t.postings.count+o.postings.count, t.postings.sum+o.postings.sum
-}
-
 // found is what the rows of postings add up to.
 type found struct {
 	postings posted
 	patients uint64
 }
 
-// studyRow is a study's row, from where it stands.
-type studyRow struct{ key, value []byte }
-
-// rowsAtOnce is how many studies go to a worker together.
-const rowsAtOnce = 64
-
 // walk checks every study, and reads every posting beside.
-func (v *verifier) walk(ctx context.Context, workers int) (all tally, there found, err error) {
+func (v *verifier) walk(ctx context.Context) (all tally, there found, err error) {
 	group, ctx := errgroup.WithContext(ctx)
-	work := make(chan []studyRow, workers)
-	group.Go(func() error {
-		defer close(work)
-		return v.hand(ctx, work)
-	})
-	tallies := make([]tally, workers)
-	for i := range tallies {
-		group.Go(func() error { return v.studies(ctx, work, &tallies[i]) })
-	}
+	group.Go(func() error { return v.studies(ctx, &all) })
 	group.Go(func() (err error) {
 		there, err = v.found(ctx)
 		return err
 	})
-	err = group.Wait()
-	for i := range tallies {
-		all.join(&tallies[i])
-	}
+	err = group.Wait() // before the results are read
 	return all, there, err
 }
 
-// hand gives all studies to the workers.
-func (v *verifier) hand(ctx context.Context, work chan<- []studyRow) error {
-	var rows []studyRow
-	give := func() error {
-		select {
-		case work <- rows:
-			rows = nil
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	err := v.each(ctx, []byte{rowStudy}, func(key, value []byte) error {
-		if rows = append(rows, studyRow{bytes.Clone(key), bytes.Clone(value)}); len(rows) < rowsAtOnce {
-			return nil
-		}
-		return give()
-	})
-	if err != nil {
-		return err
-	}
-	return give()
-}
-
-// studies checks studies until there are no more.
-func (v *verifier) studies(ctx context.Context, work <-chan []studyRow, t *tally) (err error) {
+// studies checks all studies.
+func (v *verifier) studies(ctx context.Context, t *tally) (err error) {
 	it, err := v.snapshot.NewIter(&pebble.IterOptions{LowerBound: []byte{rowSeries}, UpperBound: after([]byte{rowSeries})})
 	if err != nil {
 		return fmt.Errorf("catalog: verify: %w", err)
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	for rows := range work {
-		for _, row := range rows {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := v.study(row, it, t); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return v.each(ctx, []byte{rowStudy}, func(key, value []byte) error { return v.study(key, value, it, t) })
 }
 
 // found reads all postings.
@@ -285,7 +221,7 @@ func (v *verifier) each(ctx context.Context, prefix []byte, fn func(key, value [
 	}
 	defer it.Close()
 	for n, ok := 0, it.First(); ok; n, ok = n+1, it.Next() {
-		if n%rowsAtOnce == 0 {
+		if n%64 == 0 {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -302,14 +238,14 @@ func (v *verifier) each(ctx context.Context, prefix []byte, fn func(key, value [
 
 // study checks one study with all that hangs on it. Reading errors end the
 // check, breaches do not.
-func (v *verifier) study(row studyRow, it *pebble.Iterator, t *tally) error {
-	s, err := decodeStudy(row.value)
+func (v *verifier) study(key, value []byte, it *pebble.Iterator, t *tally) error {
+	s, err := decodeStudy(value)
 	if err != nil {
 		v.bad(err)
 		return nil
 	}
 	order := s.order()
-	if !bytes.Equal(row.key, studyKey(order)) {
+	if !bytes.Equal(key, studyKey(order)) {
 		v.bad(fault.New(fault.Corrupt, "catalog: study %d stands in the wrong place", s.number))
 	}
 	if err := v.named(s, order); err != nil {
@@ -338,7 +274,7 @@ func (v *verifier) study(row studyRow, it *pebble.Iterator, t *tally) error {
 	if len(list) == 0 {
 		v.bad(fault.New(fault.Corrupt, "catalog: study %d has no series", s.number))
 	}
-	if !bytes.Equal(again.encode(), row.value) {
+	if !bytes.Equal(again.encode(), value) {
 		v.bad(fault.New(fault.Corrupt, "catalog: study %d is not the fold of its series", s.number))
 	}
 	if s.visible() {

@@ -19,6 +19,7 @@ var errBehind = fault.New(fault.Unavailable, "consensus: the state machine is be
 type applier struct {
 	machine StateMachine
 	behind  func(want replication.Position) // a snapshot asks for a bootstrap; must not block
+	fence   func() error                    // see Options.Fence
 
 	mu      sync.Mutex // held over Apply: one writer
 	at      replication.Position
@@ -28,15 +29,19 @@ type applier struct {
 
 var _ raft.BatchingFSM = (*applier)(nil)
 
-func newApplier(m StateMachine, behind func(replication.Position)) *applier {
-	return &applier{machine: m, behind: behind, at: m.Position(), changed: make(chan struct{})}
+func newApplier(m StateMachine, behind func(replication.Position), fence func() error) *applier {
+	if fence == nil {
+		fence = func() error { return nil }
+	}
+	return &applier{machine: m, behind: behind, fence: fence, at: m.Position(), halted: fence(), changed: make(chan struct{})}
 }
 
-// reset begins again where the state machine stands.
+// reset begins again where the state machine stands, unless that was found wrong
+// since it was put there.
 func (a *applier) reset() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.moveLocked(a.machine.Position(), nil)
+	a.moveLocked(a.machine.Position(), a.fence())
 }
 
 // halt stops applying as if the state machine had failed.

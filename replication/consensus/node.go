@@ -28,6 +28,9 @@ type Options struct {
 	// Newcomer says that this node has never taken part: nobody has counted on it
 	// yet. Otherwise a log without a past means that it was lost: see [Peers].Release.
 	Newcomer bool
+	// Fence says why nothing may be applied to what the machine holds, whenever it has
+	// been replaced, and at the start; nil, or a function that returns nil: it may.
+	Fence func() error
 }
 
 // Node is a member. Its methods answer fault.Unavailable while Run does not run.
@@ -73,7 +76,7 @@ func New(o Options) (*Node, error) {
 	if err := raft.ValidateConfig(n.settings.raft(o.ID, nil)); err != nil {
 		return nil, fault.New(fault.Invalid, "consensus: %w", err)
 	}
-	n.applier = newApplier(o.Machine, n.want)
+	n.applier = newApplier(o.Machine, n.want, o.Fence)
 	return n, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/klauspost/compress/zstd"
 	"github.com/zeebo/blake3"
 
 	"pelago/cluster/call"
@@ -28,6 +29,10 @@ const (
 	// how long one is given to who begins to copy.
 	pinIdle = 15 * time.Minute
 	pinAge  = 10 * time.Minute
+
+	// pieceWindow is how far back zstd looks within a piece, and the memory for it on
+	// either side.
+	pieceWindow = 1 << 20
 
 	maxFiles         = 100_000
 	maxManifestBytes = 16 << 20
@@ -230,6 +235,9 @@ func (g *Group) pin(ctx context.Context, least uint64) (*manifest, error) {
 	if err := g.Fenced(); err != nil {
 		return nil, fault.New(fault.Unavailable, "%w", err)
 	}
+	if g.fence.read().unverified {
+		return nil, fault.New(fault.Unavailable, "group: the catalogue is a copy that is being verified")
+	}
 	select {
 	case g.copies.turn <- struct{}{}:
 		defer func() { <-g.copies.turn }()
@@ -295,21 +303,42 @@ func hashFile(fs vfs.FS, name string) (hash string, size int64, err error) {
 	return hex.EncodeToString(h.Sum(nil)), size, nil
 }
 
-// serveFile answers with a range of a file of a checkpoint.
+// serveFile answers with a piece of a file of a checkpoint, in zstd: tables rest for
+// fast reading, and are a third shorter on a link.
 func (g *Group) serveFile(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("file")
+	name, query := r.PathValue("file"), r.URL.Query()
+	from, errFrom := strconv.ParseInt(query.Get("from"), 10, 64)
+	count, errCount := strconv.ParseInt(query.Get("bytes"), 10, 64)
+	if err := errors.Join(errFrom, errCount); err != nil || from < 0 || count < 1 || count > pieceBytes {
+		call.Refuse(w, fault.New(fault.Invalid, "group: %d bytes from %d of a file", count, from))
+		return
+	}
 	dir, size, done, err := g.copies.read(r.PathValue("id"), name)
 	if err != nil {
 		call.Refuse(w, err)
 		return
 	}
 	defer done()
+	if from > size-count {
+		call.Refuse(w, fault.New(fault.Invalid, "group: %d bytes from %d of a file of %d", count, from, size))
+		return
+	}
 	f, err := g.o.FS.Open(g.o.FS.PathJoin(dir, name))
 	if err != nil {
-		call.Refuse(w, fmt.Errorf("group: checkpoint: %w", err))
+		call.Refuse(w, fault.New(fault.KindOf(err), "group: checkpoint: %w", err))
 		return
 	}
 	defer f.Close()
-	w.Header().Set("Content-Type", "application/octet-stream")
-	http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(f, 0, size))
+	to, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(pieceWindow), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		call.Refuse(w, fmt.Errorf("group: checkpoint: %w", err)) // no option is wrong
+		return
+	}
+	w.Header().Set("Content-Type", "application/zstd")
+	if _, err = io.Copy(to, io.NewSectionReader(f, from, count)); err == nil {
+		err = to.Close()
+	}
+	if err != nil { // the frame has no end, so that nobody takes it for whole
+		g.log.Debug("a piece of a checkpoint broke off", "error", err)
+	}
 }

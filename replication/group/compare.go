@@ -100,7 +100,7 @@ func (g *Group) compare(ctx context.Context) {
 		v = g.vote(ctx, others, len(others))
 		g.log.Error("catalogue differs from that of other nodes", "index", v.index, "same", v.with, "other", v.against)
 		if v.lost() {
-			g.raise(v.index)
+			g.raise(v.index, false)
 		}
 	}
 }

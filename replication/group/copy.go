@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/klauspost/compress/zstd"
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
@@ -42,7 +44,8 @@ const (
 )
 
 // sources returns who may have what this node lacks: nodes of its own site,
-// others, and at last those that it hears of just now, the busy leader among them.
+// others, then those that it hears of just now, the busy leader among them, and at
+// last those whose copy was found to be broken.
 func (g *Group) sources(members []replication.Member) []string {
 	site, of := "", map[string]string{}
 	list, err := records(g.o.Catalogue)
@@ -68,8 +71,13 @@ func (g *Group) sources(members []replication.Member) []string {
 	all = append(all, heard...)
 	slices.Sort(all)
 	all = slices.DeleteFunc(slices.Compact(all), func(id string) bool { return gone[id] })
+	g.mu.Lock()
+	broken := maps.Clone(g.broken)
+	g.mu.Unlock()
 	rank := func(id string) int {
 		switch {
+		case broken[id]:
+			return 3
 		case site != "" && of[id] == site:
 			return 0
 		case !slices.Contains(heard, id):
@@ -82,7 +90,8 @@ func (g *Group) sources(members []replication.Member) []string {
 }
 
 // Bootstrap implements consensus.Peers: it copies the catalogue from a member
-// that is far enough, checks it with others, and puts it in place. What was
+// that is far enough, checks its state with others, and puts it in place; it is
+// verified afterwards, while it is in use. What was
 // copied when it fails is there for the next attempt, whoever it is from.
 func (g *Group) Bootstrap(ctx context.Context, want replication.Position) error {
 	g.copying.Lock()
@@ -131,18 +140,15 @@ func (g *Group) copyFrom(ctx context.Context, node string, generation, least uin
 	if err != nil {
 		return err
 	}
-	hash, index, err := g.o.Catalogue.Inspect(ctx, whole, g.o.ID)
+	hash, index, err := g.o.Catalogue.Prepare(ctx, whole, g.o.ID)
 	if err != nil || index != m.Index || hex.EncodeToString(hash[:]) != m.Hash {
 		err = fault.New(fault.Corrupt, "group: the copy is not what it was said to be: %w", errors.Join(err, fmt.Errorf("at %d", index)))
 		return errors.Join(err, g.o.FS.RemoveAll(dir))
 	}
-	if err := g.machine.replace(ctx, whole); err != nil {
+	if err := g.putInPlace(ctx, node, whole); err != nil {
 		return err
 	}
-	if err := g.takeDown(); err != nil {
-		return err
-	}
-	g.log.Info("catalogue copied", "index", m.Index)
+	g.log.Info("catalogue copied; it is verified now", "index", m.Index)
 	if g.o.Replaced != nil {
 		g.o.Replaced()
 	}
@@ -381,21 +387,19 @@ func (d *download) piece(ctx context.Context, f file, name string, have int64) (
 	if want == 0 {
 		return 0, nil
 	}
-	from := "https://" + d.node + "/raft/checkpoint/" + url.PathEscape(d.manifest.ID) + "/" + url.PathEscape(f.Name)
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
-	if err != nil {
-		return 0, fault.New(fault.Protocol, "group: copy: %w", err)
-	}
-	request.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", have, have+want-1))
-	response, err := d.g.o.Peers.Send(request)
+	query := url.Values{"from": {strconv.FormatInt(have, 10)}, "bytes": {strconv.FormatInt(want, 10)}}
+	from := "/raft/checkpoint/" + url.PathEscape(d.manifest.ID) + "/" + url.PathEscape(f.Name) + "?" + query.Encode()
+	response, err := d.g.o.Peers.Do(ctx, d.node, http.MethodGet, from, nil)
 	if err != nil {
 		return 0, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusPartialContent {
-		return 0, fault.New(fault.Protocol, "group: a peer answers a range with %d", response.StatusCode)
+	plain, err := zstd.NewReader(response.Body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(pieceWindow))
+	if err != nil {
+		return 0, fault.New(fault.Protocol, "group: copy: %w", err)
 	}
-	n, err = io.Copy(io.NewOffsetWriter(to, have), io.LimitReader(response.Body, want))
+	defer plain.Close()
+	n, err = io.Copy(io.NewOffsetWriter(to, have), io.LimitReader(plain, want))
 	if err == nil && n < want {
 		err = io.ErrUnexpectedEOF
 	}

@@ -8,12 +8,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"github.com/klauspost/compress/zstd"
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
@@ -24,7 +27,7 @@ type local struct {
 	handler http.Handler
 
 	mu    sync.Mutex
-	bytes int // of answers
+	bytes int // that were asked for
 }
 
 func (l *local) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -32,7 +35,9 @@ func (l *local) RoundTrip(r *http.Request) (*http.Response, error) {
 	l.handler.ServeHTTP(w, r)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.bytes += w.Body.Len()
+	if n, err := strconv.Atoi(r.URL.Query().Get("bytes")); err == nil {
+		l.bytes += n
+	}
 	return w.Result(), nil
 }
 
@@ -162,8 +167,18 @@ func TestACopyThatIsNotWhatWasOfferedIsRefused(t *testing.T) {
 	files := someFiles()
 	from, m := offered(t, files)
 	liar, _ := offered(t, map[string][]byte{})
-	liar.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(bytes.Repeat([]byte{'x'}, 1<<20)))
+	liar.handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		to, err := zstd.NewWriter(w, zstd.WithWindowSize(pieceWindow))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := to.Write(bytes.Repeat([]byte{'x'}, 1<<20)); err != nil {
+			t.Error(err)
+		}
+		if err := to.Close(); err != nil {
+			t.Error(err)
+		}
 	})
 	fs := vfs.NewMem()
 	if _, err := downloadOf(liar, m, fs).run(t.Context()); !fault.Is(err, fault.Corrupt) {
@@ -178,6 +193,74 @@ func TestACopyThatIsNotWhatWasOfferedIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, fs, whole, files)
+}
+
+// What is no zstd, ends before its end or is longer than was asked for is no copy,
+// and takes no more memory or disk than one.
+func TestAPieceThatIsNoneIsRefused(t *testing.T) {
+	files := someFiles()
+	_, m := offered(t, files)
+	bomb := func(bytes int) []byte {
+		e, err := zstd.NewWriter(nil, zstd.WithWindowSize(pieceWindow))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.EncodeAll(make([]byte, bytes), nil)
+	}
+	for name, body := range map[string][]byte{
+		"nothing": {}, "no zstd": []byte("a page of a proxy"), "the beginning": bomb(1 << 20)[:20], "a window of its own": wide(t),
+		"too long": bomb(64 << 20),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			fs := vfs.NewMem()
+			liar := &local{handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) })}
+			d := downloadOf(liar, m, fs)
+			if _, err := d.run(t.Context()); !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Corrupt) {
+				t.Errorf("%s: %v", name, err)
+			}
+			longest := uint64(0)
+			for _, f := range m.Files {
+				longest += uint64(f.Size)
+			}
+			if left := d.there(); left > longest {
+				t.Errorf("%s: %d bytes are kept of %d", name, left, longest)
+			}
+		})
+	}
+}
+
+// wide is zstd that needs more memory than any piece does.
+func wide(t *testing.T) []byte {
+	e, err := zstd.NewWriter(nil, zstd.WithWindowSize(64<<20), zstd.WithSingleSegment(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	e.Reset(&b)
+	for range 65 {
+		if _, err := e.Write(make([]byte, 1<<20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestOnlyPiecesOfFilesAreServed(t *testing.T) {
+	from, m := offered(t, map[string][]byte{"a": []byte("0123456789")})
+	for query, want := range map[string]int{
+		"from=0&bytes=10": http.StatusOK, "from=9&bytes=1": http.StatusOK, "from=9&bytes=2": http.StatusBadRequest, "from=10&bytes=1": http.StatusBadRequest,
+		"from=-1&bytes=1": http.StatusBadRequest, "from=0&bytes=0": http.StatusBadRequest, "from=0": http.StatusBadRequest, "": http.StatusBadRequest,
+		"from=9223372036854775807&bytes=2": http.StatusBadRequest, "from=0&bytes=9223372036854775807": http.StatusBadRequest,
+	} {
+		w := httptest.NewRecorder()
+		from.handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/raft/checkpoint/"+m.ID+"/a?"+query, nil))
+		if w.Code != want {
+			t.Errorf("%s: %d", query, w.Code)
+		}
+	}
 }
 
 // small is a disk with little room.

@@ -28,7 +28,9 @@
 //   - comparing: nodes compare the hashes of their states at equal indexes. One that
 //     differs from most is fenced, over restarts too: it applies and proposes nothing
 //     more, does not lead, and says so, until it has taken the catalogue anew from a
-//     node that agrees with most. It does so by itself once.
+//     node that agrees with most. It does so by itself once;
+//   - verifying: a copied catalogue is walked through once it is in use. One that is
+//     broken is fenced as well, and nobody copies what is not verified.
 //
 // # Failure
 //
@@ -42,8 +44,8 @@
 // # Goroutines
 //
 // [Group.Run] owns consensus, and one goroutine each for confirming leadership, for
-// polling the commit index, for the membership, for comparing, for taking a fenced
-// catalogue anew, for telling that somebody leads, and for expiring checkpoints. [Open] starts those of the transport, which end with [Group.Close]:
+// polling the commit index, for the membership, for comparing, for verifying a
+// copied catalogue, for taking a fenced one anew, for telling that somebody leads, and for expiring checkpoints. [Open] starts those of the transport, which end with [Group.Close]:
 // one that accepts, one for each node that talks to this one, and the library's. A
 // proposal that is forwarded has one while it waits.
 package group

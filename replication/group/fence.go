@@ -30,8 +30,16 @@ const (
 	fenceBytes = 1 + 8 + 8
 )
 
+// The bits of the file's first byte.
+const (
+	fenceStands = 1 << iota
+	fenceBroken
+	fenceUnverified
+)
+
 // fence is what a node remembers, over restarts, of its catalogue's having become
-// another one than that of most nodes.
+// another one than that of most nodes, or of its being a copy that nobody has
+// verified yet.
 type fence struct {
 	fs     vfs.FS
 	dir    string
@@ -43,15 +51,22 @@ type fence struct {
 
 // fenced is what the file has.
 type fenced struct {
-	stands   bool
-	index    uint64    // at which the state was another one
-	repaired time.Time // when the catalogue was taken anew by itself; zero: never
+	stands     bool
+	broken     bool      // why: its records do not fit each other
+	unverified bool      // it is a copy that has not been verified to its end
+	index      uint64    // at which the state was another one
+	repaired   time.Time // when the catalogue was taken anew by itself; zero: never
 }
 
 func (f fenced) encode() []byte {
 	b := []byte{0}
-	if f.stands {
-		b[0] = 1
+	for _, is := range [...]struct {
+		so  bool
+		bit byte
+	}{{f.stands, fenceStands}, {f.broken, fenceBroken}, {f.unverified, fenceUnverified}} {
+		if is.so {
+			b[0] |= is.bit
+		}
 	}
 	b = binary.BigEndian.AppendUint64(b, f.index)
 	at := int64(0)
@@ -63,10 +78,14 @@ func (f fenced) encode() []byte {
 
 // err is what a node says that stands behind the fence.
 func (f fenced) err() error {
-	if f.repaired.IsZero() {
-		return fault.New(fault.Corrupt, "group: fenced: the state at %d is another one than at most nodes; the catalogue is taken anew from one of them", f.index)
+	why, next := "is another one than at most nodes", "; the catalogue is taken anew from one of them"
+	if f.broken {
+		why = "is not what its records add up to"
 	}
-	return fault.New(fault.Corrupt, "group: fenced: the state at %d is another one than at most nodes, although the catalogue was taken anew at %s", f.index, f.repaired.UTC().Format(time.RFC3339))
+	if !f.repaired.IsZero() {
+		next = ", although the catalogue was taken anew at " + f.repaired.UTC().Format(time.RFC3339)
+	}
+	return fault.New(fault.Corrupt, "group: fenced: the state at %d %s%s", f.index, why, next)
 }
 
 // openFence reads the file. One that is rotten stands for a fence: a copy too many
@@ -83,7 +102,7 @@ func openFence(fs vfs.FS, dir string) (*fence, error) {
 	case err != nil:
 		return nil, fmt.Errorf("group: fence: %w", err)
 	}
-	f.is = fenced{stands: b[0] != 0, index: binary.BigEndian.Uint64(b[1:])}
+	f.is = fenced{stands: b[0]&fenceStands != 0, broken: b[0]&fenceBroken != 0, unverified: b[0]&fenceUnverified != 0, index: binary.BigEndian.Uint64(b[1:])}
 	if at := int64(binary.BigEndian.Uint64(b[9:])); at != 0 {
 		f.is.repaired = time.Unix(at, 0)
 	}
@@ -111,10 +130,19 @@ func (f *fence) change(change func(*fenced)) (fenced, error) {
 	return next, nil
 }
 
+// fenced is what consensus must hear at the start and after each copy: one may be
+// found broken before Raft has begun to apply to it.
+func (g *Group) fenced() error {
+	if is := g.fence.read(); is.stands {
+		return is.err()
+	}
+	return nil
+}
+
 // raise fences this node. It stands behind the fence even if that cannot be written.
-func (g *Group) raise(index uint64) {
+func (g *Group) raise(index uint64, broken bool) {
 	now, err := g.fence.change(func(f *fenced) {
-		f.stands, f.index = true, index
+		f.stands, f.broken, f.index = true, broken, index
 		if time.Since(f.repaired) > repairOnce {
 			f.repaired = time.Time{}
 		}
@@ -133,7 +161,7 @@ func (g *Group) raise(index uint64) {
 func (g *Group) takeDown() error {
 	_, err := g.fence.change(func(f *fenced) {
 		if f.stands {
-			*f = fenced{repaired: time.Now().Truncate(time.Second)}
+			*f = fenced{unverified: f.unverified, repaired: time.Now().Truncate(time.Second)}
 		}
 	})
 	return err

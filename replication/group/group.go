@@ -71,14 +71,18 @@ type Catalogue interface {
 	// Checkpoint makes a copy in a folder that does not exist, at one moment and
 	// durable. Apply does not run beside it.
 	Checkpoint(dir string) error
-	// Inspect makes a copied checkpoint, which nobody has open, that of the node
-	// self, checks that it is whole, and returns the hash of its state and the index
-	// of that.
-	Inspect(ctx context.Context, dir, self string) (hash [32]byte, index uint64, err error)
+	// Prepare makes a copied checkpoint, which nobody has open, that of the node
+	// self, ready to be put in place, and returns the hash of its state, as it says
+	// itself, and the index of that.
+	Prepare(ctx context.Context, dir, self string) (hash [32]byte, index uint64, err error)
 	// Replace puts a copied checkpoint in the place of this catalogue, in one step:
 	// after a crash there is the one or the other. It is durable when it returns, and
 	// the folder may be gone. Apply does not run beside it; readers may.
 	Replace(ctx context.Context, dir string) error
+	// Verify reads all that is here, and calls bad for each breach of what must hold
+	// between records, their hash and their indexes: one call at a time, and without
+	// patient data. It takes minutes, beside everything else.
+	Verify(ctx context.Context, bad func(error)) error
 }
 
 // Settings are times. The zero value of a field is its default.
@@ -131,13 +135,15 @@ type Group struct {
 	shares    shares
 	fence     *fence
 
-	copying sync.Mutex // held by Bootstrap, over all of it
+	copying      sync.Mutex // held by Bootstrap, over all of it
+	verification verification
 
 	told atomic.Uint64 // the highest commit index that a leader has told
 
 	mu       sync.Mutex
-	attended time.Time // when the staleness was last asked for
-	unwell   []string  // who said that it has lost its log, until the leader's loop has heard of it
+	attended time.Time       // when the staleness was last asked for
+	broken   map[string]bool // whose copies were found to be broken
+	unwell   []string        // who said that it has lost its log, until the leader's loop has heard of it
 }
 
 // Open opens the log and offers Raft on the port. Nothing takes part before Run.
@@ -155,6 +161,8 @@ func Open(o Options) (*Group, error) {
 	g.machine = newMachine(o.Catalogue)
 	g.copies = copies{fs: o.FS, dir: o.FS.PathJoin(o.Dir, "checkpoints"), pins: map[string]*pin{}, turn: make(chan struct{}, 1)}
 	g.rounds.pace = g.settings.Pace
+	g.verification.due = make(chan struct{}, 1)
+	g.broken = map[string]bool{}
 	var err error
 	if g.raftlog, err = raftlog.Open(raftlog.Options{FS: o.FS, Dir: o.FS.PathJoin(o.Dir, "raft"), Mark: o.FS.PathJoin(o.Dir, "raft.mark"), Observe: o.Observe}); err != nil {
 		return nil, err
@@ -179,10 +187,8 @@ func (g *Group) wire() (err error) {
 	g.node, err = consensus.New(consensus.Options{
 		ID: g.o.ID, Address: g.o.Address, Transport: g.transport, Log: g.raftlog, Machine: g.machine, Peers: g,
 		Settings: g.settings.Raft, Logger: g.o.Log, Newcomer: g.o.Newcomer,
+		Fence: g.fenced,
 	})
-	if is := g.fence.read(); err == nil && is.stands {
-		g.node.Halt(is.err())
-	}
 	return err
 }
 
@@ -220,7 +226,7 @@ func (g *Group) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer cancel()
-	for _, do := range []func(context.Context){g.rounds.run, g.poll, g.lead, g.compare, g.repair, g.follow, g.copies.run} {
+	for _, do := range []func(context.Context){g.rounds.run, g.poll, g.lead, g.compare, g.verify, g.repair, g.follow, g.copies.run} {
 		work.Go(func() { do(ctx) })
 	}
 	err := g.node.Run(ctx)

@@ -41,6 +41,7 @@ type toy struct {
 	hash    [32]byte
 	changed chan struct{}
 	rot     bool // what is applied from now on is not what was decided
+	breach  bool // its records do not fit
 	newer   bool // it knows the entries of a newer version
 
 	read   int // entries that newest is of
@@ -50,6 +51,9 @@ type toy struct {
 	admit    func(from string, entry []byte) error // nil: all
 	registry func(kind string) (map[string][]byte, error)
 	replaced int
+
+	verifying chan struct{} // verifications wait for it; nil: they do not
+	verified  int
 }
 
 func newToy(fs vfs.FS) *toy {
@@ -122,6 +126,7 @@ type state struct {
 	At      replication.Position
 	Entries []replication.Entry
 	Hash    [32]byte
+	Breach  bool
 }
 
 const toyFiles = 40
@@ -129,7 +134,7 @@ const toyFiles = 40
 func (m *toy) Checkpoint(dir string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	b, err := json.Marshal(state{m.at, m.entries, m.hash})
+	b, err := json.Marshal(state{m.at, m.entries, m.hash, m.breach})
 	if err != nil {
 		return err
 	}
@@ -167,9 +172,30 @@ func (m *toy) load(dir string) (s state, err error) {
 	return s, json.Unmarshal(b, &s)
 }
 
-func (m *toy) Inspect(_ context.Context, dir, _ string) ([32]byte, uint64, error) {
+func (m *toy) Prepare(_ context.Context, dir, _ string) ([32]byte, uint64, error) {
 	s, err := m.load(dir)
 	return s.Hash, s.At.Index, err
+}
+
+// Verify finds the breach that the machine has, or had where it was copied from.
+func (m *toy) Verify(ctx context.Context, bad func(error)) error {
+	m.mu.Lock()
+	hold := m.verifying
+	m.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.verified++
+	if m.breach {
+		bad(errors.New("a breach"))
+	}
+	return nil
 }
 
 func (m *toy) Replace(_ context.Context, dir string) error {
@@ -179,7 +205,7 @@ func (m *toy) Replace(_ context.Context, dir string) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.at, m.entries, m.hash = s.At, s.Entries, s.Hash
+	m.at, m.entries, m.hash, m.breach = s.At, s.Entries, s.Hash, s.Breach
 	m.replaced++
 	m.read, m.newest = 0, map[string]uint64{}
 	close(m.changed)
