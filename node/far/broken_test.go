@@ -164,6 +164,9 @@ func TestAPeerThatSaysNothingIsGivenUp(t *testing.T) {
 				h.ServeHTTP(&through{ResponseWriter: w, left: 1000, after: func() { <-r.Context().Done() }}, r)
 			})(r, h)
 		})
+		if _, err := asker.client(nil).Read(m).Pack(0).ReadAt(t.Context(), make([]byte, 1), 0); !fault.Is(err, fault.Unavailable) {
+			t.Errorf("alone, after a few bytes: %v", err)
+		}
 		started = time.Now()
 		if err := readAll(t.Context(), asker.client(nil).Read(m, other.self.ID()), m); err != nil {
 			t.Errorf("with another holder in front: %v", err)

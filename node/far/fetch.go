@@ -408,7 +408,7 @@ func (c *Client) take(f *fetch, a *answered) error {
 				return err
 			}
 		}
-		if err := errors.Join(c.arrived(f, end), broke); err != nil {
+		if err := errors.Join(c.arrived(f, end), c.late(broke)); err != nil {
 			return err
 		}
 	}

@@ -165,7 +165,7 @@ func (o *Opening) read(ctx context.Context, cancel context.CancelFunc, body []by
 	defer stall.Stop()
 	response, err := c.o.Calls.Send(request)
 	if err != nil {
-		return o.late(err)
+		return c.late(err)
 	}
 	defer response.Body.Close()
 	stream := &messages{r: response.Body}
@@ -173,7 +173,7 @@ func (o *Opening) read(ctx context.Context, cancel context.CancelFunc, body []by
 	for {
 		kind, body, err := stream.next()
 		if err != nil {
-			return o.late(err)
+			return c.late(err)
 		}
 		stall.Reset(stallAfter)
 		switch kind {
@@ -221,9 +221,9 @@ func (o *Opening) read(ctx context.Context, cancel context.CancelFunc, body []by
 	}
 }
 
-// late gives an error that our own patience made its kind.
-func (o *Opening) late(err error) error {
-	if o.client.ctx.Err() == nil && fault.Is(err, fault.Canceled) {
+// late gives an error that our own patience made its kind: no reader has given up.
+func (c *Client) late(err error) error {
+	if c.ctx.Err() == nil && fault.Is(err, fault.Canceled) {
 		return fault.New(fault.Unavailable, "no answer in time, or nobody waits for it: %w", err)
 	}
 	return err
