@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"pelago/dimse/dimsetest"
 	"pelago/node/far"
 	"pelago/shard/pack"
+	"pelago/shard/seal"
 )
 
 // readInstance reads an instance of a manifest whole.
@@ -449,5 +451,28 @@ func TestAPackTooLongForMemoryIsKeptWhileItIsRead(t *testing.T) {
 	}
 	if got := c.Resident(); got > far.InMemory {
 		t.Errorf("%d bytes are in memory", got)
+	}
+	forgetful := asker.client(nil).Read(m).Pack(0) // keeps nothing
+	if _, err := io.Copy(io.Discard, io.NewSectionReader(forgetful.With(t.Context()), 0, forgetful.Size()/2)); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a node says of a pack's length costs no memory before its bytes come.
+func TestNothingIsAllocatedByAClaimedLength(t *testing.T) {
+	net := newNetwork()
+	asker := net.plain(t, "A", nil)
+	c := asker.client(func(o *far.Options) { o.Keep = &streamed{} })
+	const plain = 1 << 50
+	s := c.Read(&far.Manifest{Node: "gone", Study: "1", Series: "1.1", Packs: []far.Pack{{Bytes: seal.Size(plain), Plaintext: plain}}})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := s.Pack(0).ReadAt(t.Context(), make([]byte, 1), plain/2)
+	runtime.ReadMemStats(&after)
+	if !fault.Is(err, fault.Unavailable) {
+		t.Error(err)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+		t.Errorf("%d bytes were allocated for a pack of which nothing came", n)
 	}
 }
