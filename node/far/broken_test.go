@@ -377,6 +377,50 @@ func TestAnswersUnderWayAreBounded(t *testing.T) {
 	})
 }
 
+// Of series that are opened at once, those on top of what memory allows wait.
+func TestOpeningsOnTopWait(t *testing.T) {
+	s := newShelf(t, 1, 64, 1<<20)
+	synctest.Test(t, func(t *testing.T) {
+		net := newNetwork()
+		origin, asker := net.plain(t, "A", s), net.plain(t, "B", nil)
+		hold := make(chan struct{})
+		const most = far.MaxOpenings
+		origin.handler = far.NewHandler(far.HandlerOptions{
+			Source: slow{s, hold}, Members: net, Peer: net.peer, Streams: 2 * most, StreamsPerPeer: 2 * most,
+		})
+		c := asker.client(nil)
+		find := func(ctx context.Context, answers chan error) {
+			go func() {
+				_, err := c.Find(ctx, origin.self.ID(), s.holdings[0].Record.Sop)
+				answers <- err
+			}()
+		}
+		answers := make(chan error, most+1)
+		for range most + 1 {
+			find(t.Context(), answers)
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		left := make(chan error, 1)
+		find(ctx, left)
+		synctest.Wait()
+		cancel()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Errorf("who gives up waiting: %v", err)
+		}
+		close(hold)
+		for range most + 1 {
+			if err := <-answers; err != nil {
+				t.Error(err)
+			}
+		}
+		c.Close()
+		if _, err := c.Find(t.Context(), origin.self.ID(), "1"); !fault.Is(err, fault.Unavailable) {
+			t.Errorf("of a client that is closed: %v", err)
+		}
+	})
+}
+
 func TestMemoryIsGivenBackWhenNothingIsRead(t *testing.T) {
 	s := newShelf(t, 10, 256, 1<<20)
 	synctest.Test(t, func(t *testing.T) {

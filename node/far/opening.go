@@ -19,7 +19,8 @@ import (
 )
 
 // maxOpenings bounds the manifests that are coming at one time: each may take as
-// much memory as a series' headers.
+// much memory as a series' headers. Who comes on top waits: to be refused would look
+// as if the node did not answer.
 const maxOpenings = 64
 
 // Open asks a node for what is wanted, in one round trip. It returns as soon as
@@ -39,15 +40,19 @@ func (c *Client) Open(ctx context.Context, node string, want Want) (*Opening, er
 		return nil, fault.New(fault.Invalid, "far: %w", err)
 	}
 	o := &Opening{client: c, gathering: newGathering(node, want), early: make(chan struct{}), done: make(chan struct{})}
-	c.mu.Lock()
-	if c.closed || c.openings == maxOpenings {
-		defer c.mu.Unlock()
-		if c.closed {
-			return nil, errClosed
-		}
-		return nil, fault.New(fault.Unavailable, "far: over %d series are being opened", maxOpenings)
+	select {
+	case c.openings <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-c.ctx.Done():
+		return nil, errClosed
 	}
-	c.openings++
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		<-c.openings
+		return nil, errClosed
+	}
 	run, cancel := context.WithCancel(c.ctx)
 	c.work.Go(func() {
 		defer cancel()
@@ -122,10 +127,7 @@ func (o *Opening) run(ctx context.Context, cancel context.CancelFunc, body []byt
 	if err := o.read(ctx, cancel, body); err != nil {
 		o.settle(nil, fmt.Errorf("far: node %s: %w", o.gathering.node, err))
 	}
-	c := o.client
-	c.mu.Lock()
-	c.openings--
-	c.mu.Unlock()
+	<-o.client.openings
 }
 
 // settle shows the manifest, or why there is none, unless it was shown.
