@@ -421,6 +421,41 @@ func TestOpeningsOnTopWait(t *testing.T) {
 	})
 }
 
+// A peer that says next to nothing, again and again, is given up in the end.
+func TestAnAnswerThatNeverEndsIsGivenUp(t *testing.T) {
+	whole := honest().encode(t)
+	begun := whole[:len(whole)-len(endOf(t))]
+	synctest.Test(t, func(t *testing.T) {
+		net := newNetwork()
+		origin, asker := net.plain(t, "A", nil), net.plain(t, "B", nil)
+		net.between(origin.self.ID(), func(*http.Request, http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				for b := begun; r.Context().Err() == nil; b = far.AppendMessage(nil, far.MessageFrame) {
+					if _, err := w.Write(b); err != nil {
+						return
+					}
+					select {
+					case <-time.After(10 * time.Second):
+					case <-r.Context().Done():
+					}
+				}
+			})
+		})
+		c := far.NewClient(far.Options{Calls: call.NewClient(wire{asker}), Self: naive{}})
+		defer c.Close()
+		o, err := c.Open(t.Context(), origin.self.ID(), far.Want{Study: "1.2", Series: "1.2.3"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		started := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if _, err := o.Manifest(ctx); !fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
+			t.Errorf("%v after %v", err, time.Since(started))
+		}
+	})
+}
+
 func TestMemoryIsGivenBackWhenNothingIsRead(t *testing.T) {
 	s := newShelf(t, 10, 256, 1<<20)
 	synctest.Test(t, func(t *testing.T) {

@@ -23,6 +23,10 @@ import (
 // as if the node did not answer.
 const maxOpenings = 64
 
+// openFor bounds an answer, however it keeps coming: the longest manifest takes four
+// minutes of 10 Mb/s.
+const openFor = 5 * time.Minute
+
 // Open asks a node for what is wanted, in one round trip. It returns as soon as
 // the wanted instance, and those of its bytes that were asked for, are here; the
 // rest of the manifest comes meanwhile: [Opening.Manifest]. fault.NotFound if the
@@ -53,7 +57,7 @@ func (c *Client) Open(ctx context.Context, node string, want Want) (*Opening, er
 		<-c.openings
 		return nil, errClosed
 	}
-	run, cancel := context.WithCancel(c.ctx)
+	run, cancel := context.WithTimeout(c.ctx, openFor)
 	c.work.Go(func() {
 		defer cancel()
 		o.run(run, cancel, body)
