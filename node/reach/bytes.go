@@ -150,7 +150,8 @@ func (v *verified) add(b []byte, off int64) bool {
 type alternatives struct {
 	next func(failed error) (io.ReaderAt, error) // the next one, or why there is none
 
-	mu  sync.Mutex // guards from
+	// mu guards now. It is held over next, I/O and all: none can read on before.
+	mu  sync.Mutex
 	now io.ReaderAt
 }
 
