@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -452,10 +453,27 @@ func TestAPackTooLongForMemoryIsKeptWhileItIsRead(t *testing.T) {
 	if got := c.Resident(); got > far.InMemory {
 		t.Errorf("%d bytes are in memory", got)
 	}
-	forgetful := asker.client(nil).Read(m).Pack(0) // keeps nothing
-	if _, err := io.Copy(io.Discard, io.NewSectionReader(forgetful.With(t.Context()), 0, forgetful.Size()/2)); err != nil {
-		t.Error(err)
+	// A client that keeps nothing, and one that has no room for it.
+	var full full
+	for _, keep := range []far.Keeper{nil, &full} {
+		c := asker.client(func(o *far.Options) { o.Keep = keep })
+		r := c.Read(m).Pack(0)
+		if _, err := io.Copy(io.Discard, io.NewSectionReader(r.With(t.Context()), 0, r.Size())); err != nil {
+			t.Error(err)
+		}
+		c.Close()
 	}
+	if n := full.asked.Load(); n != 1 {
+		t.Errorf("who has no room for it was asked to keep it %d times", n)
+	}
+}
+
+// full has no room.
+type full struct{ asked atomic.Int64 }
+
+func (f *full) Keep(context.Context, far.Pack, io.ReaderAt) error {
+	f.asked.Add(1)
+	return fault.New(fault.Full, "no room")
 }
 
 // What a node says of a pack's length costs no memory before its bytes come.

@@ -64,7 +64,7 @@ func (c *Client) followLocked(o *object) {
 		err := c.o.Keep.Keep(c.ctx, o.pack, f)
 		c.mu.Lock()
 		c.following, o.followed = false, false
-		if err != nil { // once more when it has come once more
+		if err != nil && !fault.Is(err, fault.Full) { // once more when it has come once more
 			o.offered, o.came.count = false, 0
 			clear(o.came.units)
 		}

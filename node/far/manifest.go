@@ -104,6 +104,6 @@ type Keeper interface {
 	// still being read: its ciphertext is to be read once, in order, which takes as
 	// long as its readers take, its root is not checked yet, and Keep is called beside
 	// others. An error is logged; the pack is then not kept, and may be offered again
-	// when it was read again.
+	// when it was read again: for fault.Full not before its memory has gone.
 	Keep(ctx context.Context, p Pack, ciphertext io.ReaderAt) error
 }
