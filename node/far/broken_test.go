@@ -3,12 +3,14 @@ package far_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -191,6 +193,37 @@ func TestAPeerThatSaysNothingIsGivenUp(t *testing.T) {
 		}
 		c.Close()
 	})
+}
+
+// hangingUp is a connection that is closed before an answer, or within it.
+type hangingUp struct {
+	size int64
+	body io.Reader // nil: before
+}
+
+func (h hangingUp) Send(r *http.Request) (*http.Response, error) {
+	if h.body == nil {
+		return nil, fault.New(fault.Unavailable, "call: %w", io.EOF)
+	}
+	ranged := strings.Replace(r.Header.Get("Range"), "=", " ", 1)
+	header := http.Header{"Content-Range": {fmt.Sprintf("%s/%d", ranged, h.size)}}
+	return &http.Response{StatusCode: http.StatusPartialContent, Header: header, Body: io.NopCloser(h.body), Request: r}, nil
+}
+
+// Layers above look for the end of bytes: that of a connection is another matter.
+func TestTheEndOfAConnectionIsNoEndOfBytes(t *testing.T) {
+	p := far.Pack{Bytes: seal.Size(1000), Plaintext: 1000}
+	for name, body := range map[string]io.Reader{
+		"before the answer": nil, "within it": iotest.ErrReader(io.ErrUnexpectedEOF), "in order": strings.NewReader("short"),
+	} {
+		c := far.NewClient(far.Options{Calls: hangingUp{p.Bytes, body}, Self: naive{}})
+		r := c.Read(&far.Manifest{Node: "peer", Packs: []far.Pack{p}}).Pack(0)
+		_, err := r.ReadAt(t.Context(), make([]byte, 1), 0)
+		if !fault.Is(err, fault.Unavailable) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s: %v", name, err)
+		}
+		c.Close()
+	}
 }
 
 // A peer that now and then takes ten times as long as usual costs its readers

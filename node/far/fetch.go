@@ -360,7 +360,7 @@ func (c *Client) ask(ctx context.Context, cancel context.CancelFunc, o *object, 
 	}
 	a.after = time.Since(started)
 	if err != nil {
-		a.err = err
+		a.err = noEnd(err)
 		if response != nil {
 			a.err = errors.Join(err, response.Body.Close())
 		}

@@ -130,7 +130,7 @@ func (r *Reader) tryOpen(ctx context.Context, v version) (io.ReaderAt, error) {
 	}
 	var first [1]byte
 	_, err := stored.ReadAt(first[:], 0)
-	if errors.Is(err, io.EOF) {
+	if isEnd(err) {
 		err = nil
 	}
 	if ctx.Err() == nil {
@@ -273,7 +273,7 @@ func touch(ctx context.Context, stored io.ReaderAt, chunks []pack.Chunk) {
 		if ctx.Err() != nil {
 			return
 		}
-		if _, err := stored.ReadAt(one[:], chunks[i].Offset); err != nil && !errors.Is(err, io.EOF) {
+		if _, err := stored.ReadAt(one[:], chunks[i].Offset); err != nil && !isEnd(err) {
 			return
 		}
 	}

@@ -29,6 +29,32 @@ func (r rangesOf) WriteRange(w io.Writer, off, length int64) error {
 	return r.err
 }
 
+// endsOf fails as a table does that ends early.
+type endsOf struct{ err error }
+
+func (e endsOf) ReadAt([]byte, int64) (int, error) { return 0, e.err }
+
+func TestOnlyAnEndAloneIsTheEnd(t *testing.T) {
+	for _, test := range []struct {
+		err   error
+		asked bool // for another source
+	}{
+		{io.EOF, false},
+		{fault.New(fault.Corrupt, "the table ends: %w", io.EOF), true},
+		{fault.New(fault.Unavailable, "the node hangs up: %w", io.EOF), true},
+	} {
+		asked := false
+		from := anyOf(endsOf{test.err}, func(error) (io.ReaderAt, error) {
+			asked = true
+			return bytes.NewReader([]byte{1}), nil
+		})
+		n, err := from.ReadAt(make([]byte, 1), 0)
+		if asked != test.asked || asked && (n != 1 || err != nil) || !asked && err != io.EOF { //nolint:errorlint // as it is
+			t.Errorf("%v: %d, %v, asked for another: %v", test.err, n, err, asked)
+		}
+	}
+}
+
 // A range goes on elsewhere where its source breaks off: what a node that goes away,
 // or a table that is cut short, says has an unexpected end in its tree.
 func TestARangeGoesOnElsewhere(t *testing.T) {
