@@ -19,6 +19,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/dimse/dimsetest"
+	"pelago/node/archive/archivepb"
 	"pelago/node/far"
 	"pelago/shard/pack"
 	"pelago/shard/seal"
@@ -192,6 +193,44 @@ func TestOneRoundTripGivesManifestAndFirstFrame(t *testing.T) {
 			}
 			same(t, c.Read(m), m, stored)
 		})
+	}
+}
+
+// rotten is a shelf whose packs cannot be read.
+type rotten struct{ *shelf }
+
+func (r rotten) Ciphertext(id pack.ID) (*archivepb.Pack, io.ReaderAt, error) {
+	p, _, err := r.shelf.Ciphertext(id)
+	return p, spoilt{}, err
+}
+
+type spoilt struct{}
+
+func (spoilt) ReadAt([]byte, int64) (int, error) { return 0, fault.New(fault.Corrupt, "rotten") }
+
+// Bytes that cannot be read are no reason to leave out what is known of a series.
+func TestASeriesIsToldOfWhoseBytesAreRotten(t *testing.T) {
+	s := newShelf(t, 3, 64, 1<<20)
+	net := newNetwork()
+	origin, asker := net.plain(t, "A", rotten{s}), net.plain(t, "B", nil)
+	r := s.holdings[1].Record
+	for name, want := range map[string]far.Want{
+		"of an instance": {SOP: r.Sop, Bytes: 1000}, "of the series": {Study: r.Study, Series: r.Series, Bytes: 1 << 20},
+	} {
+		c := asker.client(nil)
+		o, err := c.Open(t.Context(), origin.self.ID(), want)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		m, err := o.Manifest(t.Context())
+		if err != nil || len(m.Instances) != len(s.holdings) || o.Came() {
+			t.Errorf("%s: %+v, bytes came: %v, %v", name, m, o.Came(), err)
+			continue
+		}
+		if _, err := readInstance(t.Context(), c.Read(m), m, 1); !fault.Is(err, fault.Corrupt) {
+			t.Errorf("%s: read: %v", name, err)
+		}
 	}
 }
 
