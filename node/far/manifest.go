@@ -77,6 +77,7 @@ type Instance struct {
 	// by [Client.Staged].
 	Pack   int
 	Chunks []pack.Chunk // in the pack; none while staged
+	Lost   bool         // its node has lost it with its pack, which is not told of
 }
 
 // Entry is the instance's place in its pack, for pack.Codec.Instance. Its record

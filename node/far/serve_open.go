@@ -193,8 +193,7 @@ func (t *telling) fail(err error) error {
 }
 
 // add puts an instance into the part, and before it its pack and its key. One whose
-// pack is lost is told of as if it were not packed: left out it would be missed by
-// nobody, and who reads it learns why it cannot be had here.
+// pack is lost is told of as lost: left out it would be missed by nobody.
 func (t *telling) add(one Holding) error {
 	in := &farpb.Instance{Record: one.Record}
 	if len(one.Header) <= maxHeader {
@@ -209,7 +208,9 @@ func (t *telling) add(one Holding) error {
 		case err == nil:
 			in.Pack, in.Chunks = place, one.Location.Chunks
 			t.ahead.add(pack.ID(one.Location.Pack), one.Location.Chunks)
-		case !fault.Is(err, fault.Corrupt):
+		case fault.Is(err, fault.Corrupt):
+			in.Lost = true
+		default:
 			return err
 		}
 	}

@@ -109,6 +109,9 @@ func worst(err error) fault.Kind {
 // had.
 func (r *Reader) tryOpen(ctx context.Context, v version) (io.ReaderAt, error) {
 	in := v.instance()
+	if in.Lost {
+		return nil, fault.New(fault.Corrupt, "node %s has lost the instance", v.Node)
+	}
 	stored := r.stored(ctx, v)
 	if in.Record.Bytes == 0 || in.Pack >= 0 && r.o.Copies.Has(v.Packs[in.Pack].ID) {
 		return stored, nil
