@@ -24,7 +24,7 @@ var requests = map[command.Field]struct {
 // reasons says in words why a request is out of place: at most
 // [dimse.MaxComment] characters.
 var reasons = map[command.Status]string{
-	command.UnrecognizedOperation: "the presentation context is not for this command",
+	command.UnrecognizedOperation: "no command that is served on this presentation context",
 	command.DuplicateInvocation:   "a request with this message id is under way",
 	command.ClassNotSupported:     "the SOP class is not that of the presentation context",
 	command.NoSuchSOPClass:        "the SOP class is not that of the presentation context",

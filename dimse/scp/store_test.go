@@ -237,6 +237,9 @@ func TestRequestsOutOfPlaceAreRefusedByStatus(t *testing.T) {
 			if got.Status != tt.want || got.Field != tt.answer || got.RespondedTo != set.MessageID {
 				t.Errorf("%s: %v with status %v to %d, want %v %v", name, got.Field, got.Status, got.RespondedTo, tt.answer, tt.want)
 			}
+			if c := got.ErrorComment; c == "" || c != dimse.Comment(c) {
+				t.Errorf("%s: the reason is given as %q", name, c)
+			}
 		}
 		// Responses that nobody waits for, and a C-CANCEL of nothing, are passed over.
 		for _, set := range []command.Set{

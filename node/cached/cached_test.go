@@ -443,7 +443,7 @@ func TestManifestsComeBackAndStayBelowTheirShare(t *testing.T) {
 				Node: "a", Study: p.Study, Series: p.Series, Packs: []far.Pack{p.Pack},
 				Instances: []far.Instance{
 					{Record: &archivepb.Instance{Number: 7, Sop: "1.1", Hash: make([]byte, 32)}, Header: header, Chunks: []pack.Chunk{{Length: 100, Compressed: 100}}},
-					{Record: &archivepb.Instance{Number: 8, Sop: "1.2", Hash: make([]byte, 32)}, Pack: -1},
+					{Record: &archivepb.Instance{Number: 8, Sop: "1.2", Hash: make([]byte, 32)}, Pack: -1, Lost: true},
 				},
 			},
 			AsOf: 9, UIDHash: [16]byte{1, 2}, Asked: time.UnixMicro(1234567),
@@ -463,7 +463,7 @@ func TestManifestsComeBackAndStayBelowTheirShare(t *testing.T) {
 	first, second := got.Instances[0], got.Instances[1]
 	if got.Packs[0] != one.Packs[0] || got.AsOf != 9 || got.UIDHash != one.UIDHash || !got.Asked.Equal(one.Asked) ||
 		first.Record.Number != 7 || !bytes.Equal(first.Header, one.Instances[0].Header) || first.Pack != 0 || first.Chunks[0] != one.Instances[0].Chunks[0] ||
-		second.Pack != -1 || second.Header != nil || len(second.Chunks) != 0 {
+		second.Pack != -1 || second.Header != nil || len(second.Chunks) != 0 || !second.Lost || first.Lost {
 		t.Errorf("came back as %+v", got)
 	}
 	for i := range 40 {

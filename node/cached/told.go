@@ -223,7 +223,7 @@ func (s *Store) encodeTold(t Told) (*cachedpb.Series, error) {
 	}
 	for i := range t.Instances {
 		in := &t.Instances[i]
-		record.Instances[i] = &cachedpb.Instance{Record: in.Record, Header: in.Header, Pack: uint32(in.Pack + 1), Chunks: archivepb.Chunks(in.Chunks)}
+		record.Instances[i] = &cachedpb.Instance{Record: in.Record, Header: in.Header, Pack: uint32(in.Pack + 1), Chunks: archivepb.Chunks(in.Chunks), Lost: in.Lost}
 	}
 	return record, nil
 }
@@ -259,7 +259,7 @@ func (s *Store) decodeTold(b []byte) (Told, error) {
 		if in.Record == nil || len(in.Record.Hash) != 32 || int(in.Pack) > len(t.Packs) {
 			return Told{}, fault.New(fault.Corrupt, "cached: a manifest names no instance")
 		}
-		t.Instances[i] = far.Instance{Record: in.Record, Header: in.Header, Pack: int(in.Pack) - 1, Chunks: archivepb.PackChunks(in.Chunks)}
+		t.Instances[i] = far.Instance{Record: in.Record, Header: in.Header, Pack: int(in.Pack) - 1, Chunks: archivepb.PackChunks(in.Chunks), Lost: in.Lost}
 		if len(in.Header) == 0 {
 			t.Instances[i].Header = nil
 		}

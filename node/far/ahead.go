@@ -41,10 +41,12 @@ func (o *Opening) follow(m *Manifest, stream *messages, stall *time.Timer) (err 
 		claimed[i] = c.claim(m.Packs[o.gathering.packs[r.pack]], r)
 	}
 	o.settle(m, nil)
+	var told *object // the pack whose bytes failed to come last
 	for i, r := range o.ahead {
 		var body []byte
 		if err == nil {
 			body, err = nextAhead(stream, r, m.Packs[o.gathering.packs[r.pack]].Bytes)
+			err = c.late(err)
 			stall.Reset(stallAfter)
 		}
 		if err == nil {
@@ -54,8 +56,9 @@ func (o *Opening) follow(m *Manifest, stream *messages, stall *time.Timer) (err 
 				c.end(f, err)
 			}
 		}
-		if err != nil && len(claimed[i]) > 0 {
-			c.lost(claimed[i][0].o, o.gathering.node, err)
+		if err != nil && len(claimed[i]) > 0 && claimed[i][0].o != told { // once a pack
+			told = claimed[i][0].o
+			c.lost(told, o.gathering.node, err)
 		}
 	}
 	return err

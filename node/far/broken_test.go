@@ -3,12 +3,14 @@ package far_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -164,6 +166,9 @@ func TestAPeerThatSaysNothingIsGivenUp(t *testing.T) {
 				h.ServeHTTP(&through{ResponseWriter: w, left: 1000, after: func() { <-r.Context().Done() }}, r)
 			})(r, h)
 		})
+		if _, err := asker.client(nil).Read(m).Pack(0).ReadAt(t.Context(), make([]byte, 1), 0); !fault.Is(err, fault.Unavailable) {
+			t.Errorf("alone, after a few bytes: %v", err)
+		}
 		started = time.Now()
 		if err := readAll(t.Context(), asker.client(nil).Read(m, other.self.ID()), m); err != nil {
 			t.Errorf("with another holder in front: %v", err)
@@ -188,6 +193,37 @@ func TestAPeerThatSaysNothingIsGivenUp(t *testing.T) {
 		}
 		c.Close()
 	})
+}
+
+// hangingUp is a connection that is closed before an answer, or within it.
+type hangingUp struct {
+	size int64
+	body io.Reader // nil: before
+}
+
+func (h hangingUp) Send(r *http.Request) (*http.Response, error) {
+	if h.body == nil {
+		return nil, fault.New(fault.Unavailable, "call: %w", io.EOF)
+	}
+	ranged := strings.Replace(r.Header.Get("Range"), "=", " ", 1)
+	header := http.Header{"Content-Range": {fmt.Sprintf("%s/%d", ranged, h.size)}}
+	return &http.Response{StatusCode: http.StatusPartialContent, Header: header, Body: io.NopCloser(h.body), Request: r}, nil
+}
+
+// Layers above look for the end of bytes: that of a connection is another matter.
+func TestTheEndOfAConnectionIsNoEndOfBytes(t *testing.T) {
+	p := far.Pack{Bytes: seal.Size(1000), Plaintext: 1000}
+	for name, body := range map[string]io.Reader{
+		"before the answer": nil, "within it": iotest.ErrReader(io.ErrUnexpectedEOF), "in order": strings.NewReader("short"),
+	} {
+		c := far.NewClient(far.Options{Calls: hangingUp{p.Bytes, body}, Self: naive{}})
+		r := c.Read(&far.Manifest{Node: "peer", Packs: []far.Pack{p}}).Pack(0)
+		_, err := r.ReadAt(t.Context(), make([]byte, 1), 0)
+		if !fault.Is(err, fault.Unavailable) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s: %v", name, err)
+		}
+		c.Close()
+	}
 }
 
 // A peer that now and then takes ten times as long as usual costs its readers
@@ -370,6 +406,85 @@ func TestAnswersUnderWayAreBounded(t *testing.T) {
 			if err := <-done; err != nil {
 				t.Errorf("%d: %v", i, err)
 			}
+		}
+	})
+}
+
+// Of series that are opened at once, those on top of what memory allows wait.
+func TestOpeningsOnTopWait(t *testing.T) {
+	s := newShelf(t, 1, 64, 1<<20)
+	synctest.Test(t, func(t *testing.T) {
+		net := newNetwork()
+		origin, asker := net.plain(t, "A", s), net.plain(t, "B", nil)
+		hold := make(chan struct{})
+		const most = far.MaxOpenings
+		origin.handler = far.NewHandler(far.HandlerOptions{
+			Source: slow{s, hold}, Members: net, Peer: net.peer, Streams: 2 * most, StreamsPerPeer: 2 * most,
+		})
+		c := asker.client(nil)
+		find := func(ctx context.Context, answers chan error) {
+			go func() {
+				_, err := c.Find(ctx, origin.self.ID(), s.holdings[0].Record.Sop)
+				answers <- err
+			}()
+		}
+		answers := make(chan error, most+1)
+		for range most + 1 {
+			find(t.Context(), answers)
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		left := make(chan error, 1)
+		find(ctx, left)
+		synctest.Wait()
+		cancel()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Errorf("who gives up waiting: %v", err)
+		}
+		close(hold)
+		for range most + 1 {
+			if err := <-answers; err != nil {
+				t.Error(err)
+			}
+		}
+		c.Close()
+		if _, err := c.Find(t.Context(), origin.self.ID(), "1"); !fault.Is(err, fault.Unavailable) {
+			t.Errorf("of a client that is closed: %v", err)
+		}
+	})
+}
+
+// A peer that says next to nothing, again and again, is given up in the end.
+func TestAnAnswerThatNeverEndsIsGivenUp(t *testing.T) {
+	whole := honest().encode(t)
+	begun := whole[:len(whole)-len(endOf(t))]
+	synctest.Test(t, func(t *testing.T) {
+		net := newNetwork()
+		origin, asker := net.plain(t, "A", nil), net.plain(t, "B", nil)
+		net.between(origin.self.ID(), func(*http.Request, http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				for b := begun; r.Context().Err() == nil; b = far.AppendMessage(nil, far.MessageFrame) {
+					if _, err := w.Write(b); err != nil {
+						return
+					}
+					select {
+					case <-time.After(10 * time.Second):
+					case <-r.Context().Done():
+					}
+				}
+			})
+		})
+		c := far.NewClient(far.Options{Calls: call.NewClient(wire{asker}), Self: naive{}})
+		defer c.Close()
+		o, err := c.Open(t.Context(), origin.self.ID(), far.Want{Study: "1.2", Series: "1.2.3"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		started := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if _, err := o.Manifest(ctx); !fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
+			t.Errorf("%v after %v", err, time.Since(started))
 		}
 	})
 }

@@ -171,8 +171,8 @@ func (g *gathering) instance(in *farpb.Instance) error {
 	if len(in.Header) > maxHeader {
 		return errManifest("a header of %d bytes", len(in.Header))
 	}
-	one := Instance{Record: r, Header: in.Header, Pack: int(in.Pack) - 1}
-	if one.Pack >= len(g.m.Packs) || one.Pack < 0 && len(in.Chunks) > 0 {
+	one := Instance{Record: r, Header: in.Header, Pack: int(in.Pack) - 1, Lost: in.Lost}
+	if one.Pack >= len(g.m.Packs) || one.Pack < 0 && len(in.Chunks) > 0 || one.Pack >= 0 && one.Lost {
 		return errManifest("an instance in a pack that did not come")
 	}
 	if one.Pack >= 0 {

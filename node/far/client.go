@@ -40,6 +40,8 @@ type Client struct {
 	scratch sync.Pool   // of *[]byte, a segment's worth
 	idle    *time.Timer // gives the memory back
 
+	openings chan struct{} // holds a token for each that is under way
+
 	mu        sync.Mutex // guards what follows, and what objects, fetches and blocks say
 	closed    bool
 	objects   map[objectKey]*object
@@ -50,7 +52,6 @@ type Client struct {
 	ahead     int       // fetches under way that nobody waited for when they began
 	fetched   int64     // bytes
 	hedged    int64     // bytes that were asked for twice
-	openings  int
 }
 
 // NewClient returns a client. It must be closed.
@@ -61,7 +62,7 @@ func NewClient(o Options) *Client {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Client{o: o, peers: newPeers(), objects: map[objectKey]*object{}}
+	c := &Client{o: o, peers: newPeers(), objects: map[objectKey]*object{}, openings: make(chan struct{}, maxOpenings)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.mem.limit, c.mem.room = max(o.Memory, minMemory), make(chan struct{})
 	c.idle = time.AfterFunc(idleAfter, c.rest)

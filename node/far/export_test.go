@@ -24,6 +24,7 @@ const (
 	MessageAhead  = messageAhead
 	MessageStaged = messageStaged
 	MinMemory     = minMemory
+	MaxOpenings   = maxOpenings
 )
 
 // AppendMessage appends a message.

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,8 +19,10 @@ import (
 	"pelago/cluster/fault"
 	"pelago/dimse/dicom"
 	"pelago/dimse/dimsetest"
+	"pelago/node/archive/archivepb"
 	"pelago/node/far"
 	"pelago/shard/pack"
+	"pelago/shard/seal"
 )
 
 // readInstance reads an instance of a manifest whole.
@@ -189,6 +193,44 @@ func TestOneRoundTripGivesManifestAndFirstFrame(t *testing.T) {
 			}
 			same(t, c.Read(m), m, stored)
 		})
+	}
+}
+
+// rotten is a shelf whose packs cannot be read.
+type rotten struct{ *shelf }
+
+func (r rotten) Ciphertext(id pack.ID) (*archivepb.Pack, io.ReaderAt, error) {
+	p, _, err := r.shelf.Ciphertext(id)
+	return p, spoilt{}, err
+}
+
+type spoilt struct{}
+
+func (spoilt) ReadAt([]byte, int64) (int, error) { return 0, fault.New(fault.Corrupt, "rotten") }
+
+// Bytes that cannot be read are no reason to leave out what is known of a series.
+func TestASeriesIsToldOfWhoseBytesAreRotten(t *testing.T) {
+	s := newShelf(t, 3, 64, 1<<20)
+	net := newNetwork()
+	origin, asker := net.plain(t, "A", rotten{s}), net.plain(t, "B", nil)
+	r := s.holdings[1].Record
+	for name, want := range map[string]far.Want{
+		"of an instance": {SOP: r.Sop, Bytes: 1000}, "of the series": {Study: r.Study, Series: r.Series, Bytes: 1 << 20},
+	} {
+		c := asker.client(nil)
+		o, err := c.Open(t.Context(), origin.self.ID(), want)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		m, err := o.Manifest(t.Context())
+		if err != nil || len(m.Instances) != len(s.holdings) || o.Came() {
+			t.Errorf("%s: %+v, bytes came: %v, %v", name, m, o.Came(), err)
+			continue
+		}
+		if _, err := readInstance(t.Context(), c.Read(m), m, 1); !fault.Is(err, fault.Corrupt) {
+			t.Errorf("%s: read: %v", name, err)
+		}
 	}
 }
 
@@ -449,5 +491,45 @@ func TestAPackTooLongForMemoryIsKeptWhileItIsRead(t *testing.T) {
 	}
 	if got := c.Resident(); got > far.InMemory {
 		t.Errorf("%d bytes are in memory", got)
+	}
+	// A client that keeps nothing, and one that has no room for it.
+	var full full
+	for _, keep := range []far.Keeper{nil, &full} {
+		c := asker.client(func(o *far.Options) { o.Keep = keep })
+		r := c.Read(m).Pack(0)
+		if _, err := io.Copy(io.Discard, io.NewSectionReader(r.With(t.Context()), 0, r.Size())); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+	}
+	if n := full.asked.Load(); n != 1 {
+		t.Errorf("who has no room for it was asked to keep it %d times", n)
+	}
+}
+
+// full has no room.
+type full struct{ asked atomic.Int64 }
+
+func (f *full) Keep(context.Context, far.Pack, io.ReaderAt) error {
+	f.asked.Add(1)
+	return fault.New(fault.Full, "no room")
+}
+
+// What a node says of a pack's length costs no memory before its bytes come.
+func TestNothingIsAllocatedByAClaimedLength(t *testing.T) {
+	net := newNetwork()
+	asker := net.plain(t, "A", nil)
+	c := asker.client(func(o *far.Options) { o.Keep = &streamed{} })
+	const plain = 1 << 50
+	s := c.Read(&far.Manifest{Node: "gone", Study: "1", Series: "1.1", Packs: []far.Pack{{Bytes: seal.Size(plain), Plaintext: plain}}})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := s.Pack(0).ReadAt(t.Context(), make([]byte, 1), plain/2)
+	runtime.ReadMemStats(&after)
+	if !fault.Is(err, fault.Unavailable) {
+		t.Error(err)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+		t.Errorf("%d bytes were allocated for a pack of which nothing came", n)
 	}
 }

@@ -360,7 +360,7 @@ func (c *Client) ask(ctx context.Context, cancel context.CancelFunc, o *object, 
 	}
 	a.after = time.Since(started)
 	if err != nil {
-		a.err = err
+		a.err = noEnd(err)
 		if response != nil {
 			a.err = errors.Join(err, response.Body.Close())
 		}
@@ -408,7 +408,7 @@ func (c *Client) take(f *fetch, a *answered) error {
 				return err
 			}
 		}
-		if err := errors.Join(c.arrived(f, end), broke); err != nil {
+		if err := errors.Join(c.arrived(f, end), c.late(broke)); err != nil {
 			return err
 		}
 	}

@@ -3,7 +3,6 @@ package far
 import (
 	"context"
 	"io"
-	"math/bits"
 	"slices"
 	"time"
 
@@ -30,7 +29,7 @@ const (
 
 // arrivals are the units of a large pack that ever came.
 type arrivals struct {
-	units []uint64
+	units map[int]uint64 // 64 bits each; it grows with what comes: the pack's length is only claimed
 	count int
 	grown chan struct{} // closed, and made anew, when more come; nil: nobody waits
 }
@@ -49,12 +48,12 @@ func (a *arrivals) add(from, to int) {
 	}
 }
 
-func (a *arrivals) has(unit int) bool { return bits.OnesCount64(a.units[unit/64]&(1<<(unit%64))) > 0 }
+func (a *arrivals) has(unit int) bool { return a.units[unit/64]&(1<<(unit%64)) != 0 }
 
 // followLocked has a large pack kept if it looks as if it will be read whole. One
 // is followed at a time: others are, when they are read again.
 func (c *Client) followLocked(o *object) {
-	if o.came == nil || o.offered || c.following || c.closed || int64(o.came.count)*o.unit < min(followAfter, o.size/4) {
+	if c.o.Keep == nil || o.came == nil || o.offered || c.following || c.closed || int64(o.came.count)*o.unit < min(followAfter, o.size/4) {
 		return
 	}
 	o.offered, o.followed, c.following = true, true, true
@@ -65,7 +64,7 @@ func (c *Client) followLocked(o *object) {
 		err := c.o.Keep.Keep(c.ctx, o.pack, f)
 		c.mu.Lock()
 		c.following, o.followed = false, false
-		if err != nil { // once more when it has come once more
+		if err != nil && !fault.Is(err, fault.Full) { // once more when it has come once more
 			o.offered, o.came.count = false, 0
 			clear(o.came.units)
 		}

@@ -77,6 +77,7 @@ type Instance struct {
 	// by [Client.Staged].
 	Pack   int
 	Chunks []pack.Chunk // in the pack; none while staged
+	Lost   bool         // its node has lost it with its pack, which is not told of
 }
 
 // Entry is the instance's place in its pack, for pack.Codec.Instance. Its record
@@ -104,6 +105,6 @@ type Keeper interface {
 	// still being read: its ciphertext is to be read once, in order, which takes as
 	// long as its readers take, its root is not checked yet, and Keep is called beside
 	// others. An error is logged; the pack is then not kept, and may be offered again
-	// when it was read again.
+	// when it was read again: for fault.Full not before its memory has gone.
 	Keep(ctx context.Context, p Pack, ciphertext io.ReaderAt) error
 }

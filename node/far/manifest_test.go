@@ -181,6 +181,7 @@ func TestALyingManifestIsRefused(t *testing.T) {
 		{"pack that did not come", func(t *tale) { t.part.Instances[0].Pack = 2 }, fault.Invalid},
 		{"huge pack number", func(t *tale) { t.part.Instances[0].Pack = 1<<32 - 1 }, fault.Invalid},
 		{"chunks without a pack", func(t *tale) { t.part.Instances[0].Pack = 0 }, fault.Invalid},
+		{"lost in its pack", func(t *tale) { t.part.Instances[0].Lost = true }, fault.Invalid},
 		{"no chunks", func(t *tale) { t.part.Instances[0].Chunks = nil }, fault.Invalid},
 		{"chunk missing", func(t *tale) { t.part.Instances[0].Chunks = t.part.Instances[0].Chunks[:1] }, fault.Invalid},
 		{"chunk gap", func(t *tale) { t.part.Instances[0].Chunks[1].Offset = 401 }, fault.Invalid},

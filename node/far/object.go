@@ -54,7 +54,7 @@ func packObject(p Pack) (*object, error) {
 	o := newObject(objectKey{pack: p.ID}, p.Bytes, segmentBytes)
 	o.path, o.pack, o.verifier = pathPack+hex.EncodeToString(p.ID[:]), p, v
 	if o.size > maxResident {
-		o.came = &arrivals{units: make([]uint64, (o.units+63)/64)}
+		o.came = &arrivals{units: map[int]uint64{}}
 	}
 	return o, nil
 }

@@ -19,8 +19,13 @@ import (
 )
 
 // maxOpenings bounds the manifests that are coming at one time: each may take as
-// much memory as a series' headers.
+// much memory as a series' headers. Who comes on top waits: to be refused would look
+// as if the node did not answer.
 const maxOpenings = 64
+
+// openFor bounds an answer, however it keeps coming: the longest manifest takes four
+// minutes of 10 Mb/s.
+const openFor = 5 * time.Minute
 
 // Open asks a node for what is wanted, in one round trip. It returns as soon as
 // the wanted instance, and those of its bytes that were asked for, are here; the
@@ -39,16 +44,20 @@ func (c *Client) Open(ctx context.Context, node string, want Want) (*Opening, er
 		return nil, fault.New(fault.Invalid, "far: %w", err)
 	}
 	o := &Opening{client: c, gathering: newGathering(node, want), early: make(chan struct{}), done: make(chan struct{})}
-	c.mu.Lock()
-	if c.closed || c.openings == maxOpenings {
-		defer c.mu.Unlock()
-		if c.closed {
-			return nil, errClosed
-		}
-		return nil, fault.New(fault.Unavailable, "far: over %d series are being opened", maxOpenings)
+	select {
+	case c.openings <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-c.ctx.Done():
+		return nil, errClosed
 	}
-	c.openings++
-	run, cancel := context.WithCancel(c.ctx)
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		<-c.openings
+		return nil, errClosed
+	}
+	run, cancel := context.WithTimeout(c.ctx, openFor)
 	c.work.Go(func() {
 		defer cancel()
 		o.run(run, cancel, body)
@@ -122,10 +131,7 @@ func (o *Opening) run(ctx context.Context, cancel context.CancelFunc, body []byt
 	if err := o.read(ctx, cancel, body); err != nil {
 		o.settle(nil, fmt.Errorf("far: node %s: %w", o.gathering.node, err))
 	}
-	c := o.client
-	c.mu.Lock()
-	c.openings--
-	c.mu.Unlock()
+	<-o.client.openings
 }
 
 // settle shows the manifest, or why there is none, unless it was shown.
@@ -165,7 +171,7 @@ func (o *Opening) read(ctx context.Context, cancel context.CancelFunc, body []by
 	defer stall.Stop()
 	response, err := c.o.Calls.Send(request)
 	if err != nil {
-		return o.late(err)
+		return c.late(err)
 	}
 	defer response.Body.Close()
 	stream := &messages{r: response.Body}
@@ -173,7 +179,7 @@ func (o *Opening) read(ctx context.Context, cancel context.CancelFunc, body []by
 	for {
 		kind, body, err := stream.next()
 		if err != nil {
-			return o.late(err)
+			return c.late(err)
 		}
 		stall.Reset(stallAfter)
 		switch kind {
@@ -221,9 +227,9 @@ func (o *Opening) read(ctx context.Context, cancel context.CancelFunc, body []by
 	}
 }
 
-// late gives an error that our own patience made its kind.
-func (o *Opening) late(err error) error {
-	if o.client.ctx.Err() == nil && fault.Is(err, fault.Canceled) {
+// late gives an error that our own patience made its kind: no reader has given up.
+func (c *Client) late(err error) error {
+	if c.ctx.Err() == nil && fault.Is(err, fault.Canceled) {
 		return fault.New(fault.Unavailable, "no answer in time, or nobody waits for it: %w", err)
 	}
 	return err

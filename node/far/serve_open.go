@@ -114,7 +114,8 @@ func (t *telling) tell(first Holding, asked *farpb.Open) error {
 		return err
 	}
 	if runs := wantedRuns(first, asked); len(runs) > 0 {
-		if err := t.runs(first, runs); err != nil {
+		// What cannot be read says so to who reads it, and is no other instance's trouble.
+		if err := t.runs(first, runs); err != nil && (t.w.ctx.Err() != nil || fault.Is(err, fault.Canceled)) {
 			return err
 		}
 	}
@@ -192,8 +193,7 @@ func (t *telling) fail(err error) error {
 }
 
 // add puts an instance into the part, and before it its pack and its key. One whose
-// pack is lost is told of as if it were not packed: left out it would be missed by
-// nobody, and who reads it learns why it cannot be had here.
+// pack is lost is told of as lost: left out it would be missed by nobody.
 func (t *telling) add(one Holding) error {
 	in := &farpb.Instance{Record: one.Record}
 	if len(one.Header) <= maxHeader {
@@ -208,7 +208,9 @@ func (t *telling) add(one Holding) error {
 		case err == nil:
 			in.Pack, in.Chunks = place, one.Location.Chunks
 			t.ahead.add(pack.ID(one.Location.Pack), one.Location.Chunks)
-		case !fault.Is(err, fault.Corrupt):
+		case fault.Is(err, fault.Corrupt):
+			in.Lost = true
+		default:
 			return err
 		}
 	}
@@ -298,13 +300,10 @@ func (t *telling) write(b []byte) error {
 func errGone(err error) error { return fault.New(fault.Canceled, "far: the asker is gone: %w", err) }
 
 // runs sends the bytes of an instance that runs of it are read from: none if they
-// are more than is worth waiting for, or not here.
+// are more than is worth waiting for, and up to where they are not here, or rotten.
 func (t *telling) runs(one Holding, runs []dicom.Extent) error {
 	if len(one.Location.Pack) == 0 {
 		_, bytes, done, err := t.source.Stored(t.w.ctx, one.Record.Number, one.Record.Sop)
-		if fault.Is(err, fault.NotFound) {
-			return nil
-		}
 		if err != nil {
 			return err
 		}
@@ -314,9 +313,6 @@ func (t *telling) runs(one Holding, runs []dicom.Extent) error {
 		})
 	}
 	p, bytes, err := t.source.Ciphertext(pack.ID(one.Location.Pack))
-	if fault.Is(err, fault.Corrupt) {
-		return nil // lost: the asker finds out when it reads the instance
-	}
 	if err != nil || bytes == nil {
 		return err
 	}

@@ -187,13 +187,19 @@ func errManifest(format string, args ...any) error {
 
 // errBroken is a stream that breaks off.
 func errBroken(err error) error {
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
+	if fault.KindOf(err) == fault.Other {
+		err = fault.New(fault.Unavailable, "far: the answer breaks off: %w", err)
 	}
-	if kind := fault.KindOf(err); kind != fault.Other {
-		return err
+	return noEnd(err)
+}
+
+// noEnd is an error without an end of bytes in its tree, as connections give it that
+// are closed: who reads data sets and packs by what comes would take it for theirs.
+func noEnd(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fault.New(fault.KindOf(err), "%s", err.Error())
 	}
-	return fault.New(fault.Unavailable, "far: the answer breaks off: %w", err)
+	return err
 }
 
 // parse decodes a message; fault.Invalid.

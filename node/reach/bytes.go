@@ -2,7 +2,6 @@ package reach
 
 import (
 	"context"
-	"errors"
 	"io"
 	"sync"
 
@@ -51,6 +50,10 @@ func (b farBytes) Staged(ctx context.Context, instance int) io.ReaderAt {
 	return b.Series.Staged(instance).With(ctx)
 }
 
+// isEnd reports whether a read ended where the bytes do, as io.ReaderAt has it: alone.
+// In the tree of an error it is why bytes are lost: a table that is cut short.
+func isEnd(err error) bool { return err == io.EOF } //nolint:errorlint // see above
+
 // plaintext reads a pack: the copy here, else other nodes.
 type plaintext struct {
 	copies *cached.Store
@@ -68,7 +71,7 @@ func newPlaintext(copies *cached.Store, p far.Pack, away io.ReaderAt) *plaintext
 func (t *plaintext) ReadAt(p []byte, off int64) (int, error) {
 	if t.copies.Has(t.pack.ID) {
 		n, err := t.here.ReadAt(p, off)
-		if err == nil || errors.Is(err, io.EOF) {
+		if err == nil || isEnd(err) {
 			t.copies.Counters().Hits.Add(1)
 			return n, err
 		}
@@ -150,7 +153,8 @@ func (v *verified) add(b []byte, off int64) bool {
 type alternatives struct {
 	next func(failed error) (io.ReaderAt, error) // the next one, or why there is none
 
-	mu  sync.Mutex // guards from
+	// mu guards now. It is held over next, I/O and all: none can read on before.
+	mu  sync.Mutex
 	now io.ReaderAt
 }
 
@@ -165,7 +169,7 @@ func (a *alternatives) ReadAt(p []byte, off int64) (int, error) {
 	a.mu.Unlock()
 	for {
 		n, err := from.ReadAt(p, off)
-		if err == nil || errors.Is(err, io.EOF) || !elsewhere(err) {
+		if err == nil || isEnd(err) || !elsewhere(err) {
 			return n, err
 		}
 		if from, err = a.replace(from, err); err != nil {

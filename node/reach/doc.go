@@ -20,15 +20,16 @@
 //   - A listing is never silently partial: what nobody tells of now is an error with
 //     [archive.Missing] in its tree, in its place.
 //   - An opened instance could be had when it was opened: a copy was here, bytes of
-//     it had come, or a node had just answered. One that is read whole and in order was hashed: its last
-//     bytes come only if it is what was stored.
+//     it had come, or a node had just answered. One that is read whole and in order
+//     was hashed: its last bytes come only if it is what was stored.
 //   - In a network of one, and for what is whole here, nothing is asked of anybody.
 //
 // # Concurrency
 //
 // [Reader] may be used by many goroutines and has none of its own but those of a
 // call, and one for each manifest that is coming, which those who want it share, whose
-// time is bounded, and which [Reader.Close] waits for. Locks are leaves.
+// time is bounded, and which [Reader.Close] waits for. Locks are leaves, but that of an
+// opened instance: it is held while another source of its bytes is looked for.
 //
 // # What it does not do
 //

@@ -134,7 +134,7 @@ func (r *Reader) another(ctx context.Context, record *archivepb.Instance) (versi
 		if err == nil {
 			stored := r.stored(ctx, v)
 			var first [1]byte
-			if _, err = stored.ReadAt(first[:], 0); err == nil || errors.Is(err, io.EOF) {
+			if _, err = stored.ReadAt(first[:], 0); err == nil || isEnd(err) {
 				return v, stored, nil
 			}
 		}

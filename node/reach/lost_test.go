@@ -1,6 +1,9 @@
 package reach
 
 import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"testing"
 
@@ -168,5 +171,32 @@ func TestWhatIsLostEverywhereIsCorruptAndAvailableNowhere(t *testing.T) {
 	}
 	if err := a.reader.MendLost(t.Context()); err != nil || a.reader.Counters().Mended.Load() > 0 {
 		t.Errorf("fetched back from nobody: %d, %v", a.reader.Counters().Mended.Load(), err)
+	}
+}
+
+// What a node that answers has lost is known before the status line, as what is lost
+// here is.
+func TestARetrieveOfWhatIsLostElsewhereIsPartial(t *testing.T) {
+	n := newNetwork(t, "a", "b")
+	all := images(1, 0, 9)
+	study, series := uids(all)
+	a, b := n.sites["a"], n.sites["b"]
+	a.rests = true
+	a.store(all[:6]...)
+	a.pack()
+	a.loseTables()
+	a.store(all[6:]...)
+	a.announce(study, series, "b")
+	r := httptest.NewRequest(http.MethodGet, "/dicom-web/studies/"+study, nil)
+	r.Header.Set("Accept", acceptDICOM)
+	w := httptest.NewRecorder()
+	b.faces().web.ServeHTTP(w, r)
+	if w.Code != http.StatusPartialContent || w.Header().Get("Warning") == "" {
+		t.Errorf("%d, %v", w.Code, w.Header())
+	}
+	for i, in := range all {
+		if got := bytes.Contains(w.Body.Bytes(), in.Dataset()); got != (i >= 6) {
+			t.Errorf("instance %d came: %v", i, got)
+		}
 	}
 }

@@ -109,6 +109,9 @@ func worst(err error) fault.Kind {
 // had.
 func (r *Reader) tryOpen(ctx context.Context, v version) (io.ReaderAt, error) {
 	in := v.instance()
+	if in.Lost {
+		return nil, fault.New(fault.Corrupt, "node %s has lost the instance", v.Node)
+	}
 	stored := r.stored(ctx, v)
 	if in.Record.Bytes == 0 || in.Pack >= 0 && r.o.Copies.Has(v.Packs[in.Pack].ID) {
 		return stored, nil
@@ -130,7 +133,7 @@ func (r *Reader) tryOpen(ctx context.Context, v version) (io.ReaderAt, error) {
 	}
 	var first [1]byte
 	_, err := stored.ReadAt(first[:], 0)
-	if errors.Is(err, io.EOF) {
+	if isEnd(err) {
 		err = nil
 	}
 	if ctx.Err() == nil {
@@ -273,7 +276,7 @@ func touch(ctx context.Context, stored io.ReaderAt, chunks []pack.Chunk) {
 		if ctx.Err() != nil {
 			return
 		}
-		if _, err := stored.ReadAt(one[:], chunks[i].Offset); err != nil && !errors.Is(err, io.EOF) {
+		if _, err := stored.ReadAt(one[:], chunks[i].Offset); err != nil && !isEnd(err) {
 			return
 		}
 	}

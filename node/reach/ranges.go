@@ -1,9 +1,6 @@
 package reach
 
-import (
-	"errors"
-	"io"
-)
+import "io"
 
 // ranger is a reader that writes its bytes from where they rest in memory, as
 // those of packs do (shard/pack): without a copy for who only sends them on.
@@ -81,7 +78,10 @@ func (a *alternatives) writeRange(w io.Writer, off, length int64) error {
 	out := &taken{w: w}
 	for {
 		err := writeRange(from, out, off+out.n, length-out.n)
-		if err == nil || out.err != nil || errors.Is(err, io.ErrUnexpectedEOF) || !elsewhere(err) {
+		switch {
+		case err == nil || out.err != nil || !elsewhere(err):
+			return err
+		case err == io.ErrUnexpectedEOF: //nolint:errorlint // alone it is the range's fault; what breaks off has it in its tree
 			return err
 		}
 		if from, err = a.replace(from, err); err != nil {

@@ -116,13 +116,14 @@ func (r *reader) buffer(off int64, length int) *buffer {
 	return &buffer{b: make([]byte, bytes)}
 }
 
-// readFull reads all of p; an end before it is a truncated ciphertext.
+// readFull reads all of p; an end before it is a truncated ciphertext, unless the
+// source gives it a kind of its own: an answer of another node that breaks off.
 func readFull(from io.ReaderAt, p []byte, off int64) error {
 	n, err := from.ReadAt(p, off)
 	switch {
 	case n == len(p):
 		return nil
-	case err == nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case err == nil, fault.KindOf(err) == fault.Other && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
 		return fault.New(fault.Corrupt, "seal: the ciphertext ends at %d: %w", off+int64(n), io.ErrUnexpectedEOF)
 	}
 	return fmt.Errorf("seal: read ciphertext: %w", err)

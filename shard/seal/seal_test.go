@@ -267,6 +267,14 @@ func TestFailingStorageKeepsItsKind(t *testing.T) {
 	if _, err := r.ReadAt(make([]byte, 10), 0); !fault.Is(err, fault.NotFound) {
 		t.Errorf("read: %v, want not found", err)
 	}
+	// As an answer of another node that breaks off has it.
+	cut := fault.New(fault.Unavailable, "breaks off: %w", io.ErrUnexpectedEOF)
+	if _, err := Reader(cutOff{cut}, Size(100), key).ReadAt(make([]byte, 10), 0); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("read of what breaks off: %v, want unavailable", err)
+	}
+	if _, err := Reader(cutOff{io.EOF}, Size(100), key).ReadAt(make([]byte, 10), 0); !fault.Is(err, fault.Corrupt) {
+		t.Errorf("read of what is too short: %v, want corrupt", err)
+	}
 	w := NewWriter(failing{}, key)
 	if _, err := w.Write(make([]byte, 2<<20)); !fault.Is(err, fault.Full) {
 		t.Errorf("write: %v, want full", err)
@@ -290,6 +298,10 @@ type failing struct{}
 
 func (failing) ReadAt([]byte, int64) (int, error) { return 0, fault.New(fault.NotFound, "gone") }
 func (failing) Write([]byte) (int, error)         { return 0, fault.New(fault.Full, "full") }
+
+type cutOff struct{ err error }
+
+func (c cutOff) ReadAt([]byte, int64) (int, error) { return 0, c.err }
 
 func TestWrapOpensOnlyUnderItsEpochAndID(t *testing.T) {
 	epoch, id, study := testKey(7), [16]byte{1}, testKey(50)

@@ -273,6 +273,7 @@ type Instance struct {
 	Header        []byte                 `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"` // header record; empty if it was not told
 	Pack          uint32                 `protobuf:"varint,3,opt,name=pack,proto3" json:"pack,omitempty"`    // its place among the packs, from 1; 0: not packed
 	Chunks        []*archivepb.Chunk     `protobuf:"bytes,4,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	Lost          bool                   `protobuf:"varint,5,opt,name=lost,proto3" json:"lost,omitempty"` // its node said so
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -335,6 +336,13 @@ func (x *Instance) GetChunks() []*archivepb.Chunk {
 	return nil
 }
 
+func (x *Instance) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
 var File_cached_proto protoreflect.FileDescriptor
 
 const file_cached_proto_rawDesc = "" +
@@ -358,12 +366,13 @@ const file_cached_proto_rawDesc = "" +
 	"\tinstances\x18\t \x03(\v2\x1a.pelago.cached.v1.InstanceR\tinstances\"E\n" +
 	"\x04Pack\x12+\n" +
 	"\x04pack\x18\x01 \x01(\v2\x17.pelago.archive.v1.PackR\x04pack\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\fR\x03key\"\x9d\x01\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\"\xb1\x01\n" +
 	"\bInstance\x123\n" +
 	"\x06record\x18\x01 \x01(\v2\x1b.pelago.archive.v1.InstanceR\x06record\x12\x16\n" +
 	"\x06header\x18\x02 \x01(\fR\x06header\x12\x12\n" +
 	"\x04pack\x18\x03 \x01(\rR\x04pack\x120\n" +
-	"\x06chunks\x18\x04 \x03(\v2\x18.pelago.archive.v1.ChunkR\x06chunksB\x1dZ\x1bpelago/node/cached/cachedpbb\x06proto3"
+	"\x06chunks\x18\x04 \x03(\v2\x18.pelago.archive.v1.ChunkR\x06chunks\x12\x12\n" +
+	"\x04lost\x18\x05 \x01(\bR\x04lostB\x1dZ\x1bpelago/node/cached/cachedpbb\x06proto3"
 
 var (
 	file_cached_proto_rawDescOnce sync.Once

@@ -325,6 +325,7 @@ type Instance struct {
 	Header        []byte                 `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"` // header record; empty: longer than a message may be
 	Pack          uint32                 `protobuf:"varint,3,opt,name=pack,proto3" json:"pack,omitempty"`    // its place among the packs of all parts, from 1; 0: not packed
 	Chunks        []*archivepb.Chunk     `protobuf:"bytes,4,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	Lost          bool                   `protobuf:"varint,5,opt,name=lost,proto3" json:"lost,omitempty"` // with its pack: to read it is fault corrupt
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -385,6 +386,13 @@ func (x *Instance) GetChunks() []*archivepb.Chunk {
 		return x.Chunks
 	}
 	return nil
+}
+
+func (x *Instance) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
 }
 
 // End closes a manifest.
@@ -519,12 +527,13 @@ const file_far_proto_rawDesc = "" +
 	"\bmanifest\x18\x04 \x01(\x03R\bmanifest\x12\x12\n" +
 	"\x04root\x18\x05 \x01(\fR\x04root\x12\x10\n" +
 	"\x03key\x18\x06 \x01(\fR\x03key\x12\x1c\n" +
-	"\tinstances\x18\a \x01(\rR\tinstances\"\x9d\x01\n" +
+	"\tinstances\x18\a \x01(\rR\tinstances\"\xb1\x01\n" +
 	"\bInstance\x123\n" +
 	"\x06record\x18\x01 \x01(\v2\x1b.pelago.archive.v1.InstanceR\x06record\x12\x16\n" +
 	"\x06header\x18\x02 \x01(\fR\x06header\x12\x12\n" +
 	"\x04pack\x18\x03 \x01(\rR\x04pack\x120\n" +
-	"\x06chunks\x18\x04 \x03(\v2\x18.pelago.archive.v1.ChunkR\x06chunks\"9\n" +
+	"\x06chunks\x18\x04 \x03(\v2\x18.pelago.archive.v1.ChunkR\x06chunks\x12\x12\n" +
+	"\x04lost\x18\x05 \x01(\bR\x04lost\"9\n" +
 	"\x03End\x12\x14\n" +
 	"\x05packs\x18\x01 \x01(\rR\x05packs\x12\x1c\n" +
 	"\tinstances\x18\x02 \x01(\rR\tinstances\"1\n" +
