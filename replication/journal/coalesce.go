@@ -303,13 +303,15 @@ func (c *coalescer) settled(sequence uint64) (bool, error) {
 	return true, failed
 }
 
-// hasten has what is not logged of the numbers up to one logged soon.
-func (c *coalescer) hasten(to uint64, now time.Time) {
+// hasten has what is not logged of the numbers up to one logged soon, and reports
+// whether anything would have been later.
+func (c *coalescer) hasten(to uint64, now time.Time) (any bool) {
 	for _, p := range c.dirty {
 		if soon := later(now, p.sent.Add(minGap)); p.lowest <= to && p.failed == nil && soon.Before(p.due) {
-			p.due = soon
+			p.due, any = soon, true
 		}
 	}
+	return any
 }
 
 // logged reports whether logged facts cover all numbers up to one or, with an
