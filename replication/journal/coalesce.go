@@ -41,6 +41,7 @@ type pending struct {
 	bound  bool                // it is not told before it is logged
 	asOf   uint64              // local number up to which the last fact covers the series
 	fact   *catalog.SeriesFact // told and not logged; nil: to be made
+	since  time.Time           // when the log began to lack it, which is announced again; zero: it waits for its turn
 
 	changed  time.Time     // last
 	due      time.Time     // when it is to be logged, if it goes on changing
@@ -208,7 +209,7 @@ func (c *coalescer) land(now time.Time) {
 		case told:
 			p.untold = 0
 		case logged, left:
-			p.sent, p.untold, p.bound, p.fact = now, 0, false, nil
+			p.sent, p.untold, p.bound, p.fact, p.since = now, 0, false, nil, time.Time{}
 			p.interval = min(max(2*p.interval, minInterval), maxInterval)
 			p.calm = min(max(2*p.calm, minGap), maxInterval)
 			p.lowest = noNumber
