@@ -508,6 +508,16 @@ func TestLimitsOfProposals(t *testing.T) {
 		if _, err := l.node.Committed(index+1, index+5); !fault.Is(err, fault.NotFound) {
 			t.Error(err)
 		}
+		const more = consensus.MaxCommittedBytes/raftlog.MaxEntryBytes + 3
+		for range more {
+			if _, err := l.node.Propose(ctx, make([]byte, raftlog.MaxEntryBytes)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if logs, err := l.node.Committed(index, index+more); err != nil || len(logs) != consensus.MaxCommittedBytes/raftlog.MaxEntryBytes {
+			t.Errorf("%d long entries at once, %v", len(logs), err)
+		}
+		index += more
 		if _, err := l.node.Committed(5, 4); !fault.Is(err, fault.Invalid) {
 			t.Error(err)
 		}
