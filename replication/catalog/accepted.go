@@ -128,7 +128,7 @@ func (t *txn) putAccepted(f *RegistryFact, a Accepted) error {
 	if err := t.agree(registryKey(f.Kind, f.Name), value); err != nil {
 		return err
 	}
-	return t.cover(a.Study, a.Series, "")
+	return t.cover(a.Study, a.Series)
 }
 
 // anyTombstone reports whether a tombstone names an instance, its series or study.

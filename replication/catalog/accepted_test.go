@@ -83,3 +83,24 @@ func TestDroppingAnAcceptanceHidesWhatItShowed(t *testing.T) {
 		verify(t, c)
 	}
 }
+
+// A series is shown for the version that was accepted of one of its instances; when
+// that instance is deleted again it is hidden, like the others.
+func TestDeletingWhatWasAcceptedHidesWhatItShowed(t *testing.T) {
+	for name, stone := range map[string]*catalog.TombstoneFact{
+		"the instance": {Study: "1.1", Series: "1.1.1", Instance: "1.1.1.1", Tick: 2},
+		"the series":   {Study: "1.1", Series: "1.1.1", Tick: 2},
+		"the study":    {Study: "1.1", Tick: 2},
+	} {
+		c := openMem(t, vfs.NewMem())
+		defer c.Close()
+		apply(t, c, fact("a", "1.1", "1.1.1", 1, 3, values{dict.PatientID: "P1"}))
+		apply(t, c, &catalog.TombstoneFact{Study: "1.1", Tick: 1})
+		apply(t, c, acceptance("1.1", "1.1.1", "1.1.1.1"))
+		apply(t, c, stone)
+		if got := c.Totals().Series; got != 0 {
+			t.Errorf("%s is deleted again: %d series", name, got)
+		}
+		verify(t, c)
+	}
+}

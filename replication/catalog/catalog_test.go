@@ -443,17 +443,29 @@ func randomChange(t *rapid.T) any {
 	study := fmt.Sprintf("1.%d", rapid.IntRange(1, 4).Draw(t, "study"))
 	series := fmt.Sprintf("%s.%d", study, rapid.IntRange(1, 3).Draw(t, "series"))
 	pick := func(name string, from ...string) string { return rapid.SampledFrom(from).Draw(t, name) }
+	instance := fmt.Sprintf("%s.%d", series, rapid.IntRange(1, 2).Draw(t, "instance"))
+	object := func() (string, string) {
+		switch rapid.IntRange(0, 2).Draw(t, "level") {
+		case 0:
+			return "", ""
+		case 1:
+			return series, ""
+		}
+		return series, instance
+	}
 	switch rapid.IntRange(0, 9).Draw(t, "kind") {
 	case 0:
-		if rapid.Bool().Draw(t, "whole study") {
-			series = ""
-		}
-		return &catalog.TombstoneFact{Study: study, Series: series, Tick: 1}
+		s, i := object()
+		return &catalog.TombstoneFact{Study: study, Series: s, Instance: i, Tick: 1}
 	case 1:
-		if rapid.Bool().Draw(t, "whole study") {
-			series = ""
+		s, i := object()
+		return &catalog.RestoreFact{Study: study, Series: s, Instance: i, Tick: 2}
+	case 2:
+		accepted := acceptance(study, series, instance)
+		if rapid.Bool().Draw(t, "taken back") {
+			accepted.Value = nil
 		}
-		return &catalog.RestoreFact{Study: study, Series: series, Tick: 2}
+		return accepted
 	}
 	v := values{}
 	drawn := values{

@@ -59,7 +59,10 @@ func (t *txn) tombstoneFact(f *TombstoneFact) (result, err error) {
 	if err := t.agree(key, encodeTombstone(f)); err != nil {
 		return nil, err
 	}
-	return nil, t.cover(f.Study, f.Series, f.Instance)
+	if f.Instance != "" && !accepted {
+		return nil, nil // no record: its origin announces the lower count
+	}
+	return nil, t.cover(f.Study, f.Series) // what was accepted of an instance may have shown its series
 }
 
 func (t *txn) restoreFact(f *RestoreFact) (result, err error) {
@@ -92,15 +95,15 @@ func (t *txn) restoreFact(f *RestoreFact) (result, err error) {
 	if err := t.agree(key, nil); err != nil {
 		return nil, err
 	}
-	return nil, t.cover(f.Study, f.Series, f.Instance)
+	if f.Instance != "" {
+		return nil, nil
+	}
+	return nil, t.cover(f.Study, f.Series)
 }
 
-// cover decides again which series of a study tombstones cover. Instances
-// have no record: their origin announces the lower count.
-func (t *txn) cover(study, series, instance string) error {
-	if instance != "" {
-		return nil
-	}
+// cover decides again whether tombstones cover a series or, with an empty one, which
+// series of a study they do.
+func (t *txn) cover(study, series string) error {
 	st, err := t.study(study, false)
 	if err != nil || st == nil {
 		return err

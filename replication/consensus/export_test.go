@@ -75,3 +75,17 @@ func Offered(first uint64, taken ...uint64) uint64 {
 	}
 	return all[0].Index
 }
+
+// Applier is what hands entries to a state machine.
+type Applier struct{ *applier }
+
+// NewApplier returns one that nobody asks for a copy.
+func NewApplier(m StateMachine) Applier {
+	return Applier{newApplier(m, func(replication.Position) {}, nil)}
+}
+
+// State returns what is applied, and why nothing is any more.
+func (a Applier) State() (replication.Position, error) {
+	at, _, halted := a.state()
+	return at, halted
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"pelago/cluster/fault"
+	"pelago/replication"
 	"pelago/replication/consensus"
 	"pelago/replication/raftlog"
 )
@@ -355,6 +357,43 @@ func TestACrashBetweenTheCopyAndTheCut(t *testing.T) {
 	})
 }
 
+// Two of three have an entry, the one of them that is left has lost its state machine,
+// and copies that of the third, which lacks the entry: it is still in the log of the
+// one, which elects nobody without it.
+func TestACopyKeepsWhatTheLogHasAcknowledged(t *testing.T) {
+	simulate(t, 14, 10*time.Millisecond, cutting, func(w *world) {
+		w.found(3, 0)
+		w.mustPropose(100)
+		w.converge()
+		time.Sleep(5 * time.Second)
+		a := w.leader()
+		others := slices.DeleteFunc(slices.Clone(w.members), func(m *member) bool { return m == a })
+		b, x := others[0], others[1]
+		if x.node.Stats().First < 2 {
+			t.Fatal("the log was never cut")
+		}
+		w.acknowledge(a, b, x)
+		for _, m := range w.members { // and whatever is on its way to b
+			m.stop()
+		}
+		w.net.heal()
+		x.machine = &toy{}
+		b.start()
+		x.start()
+		w.awaitLeader()
+		a.start()
+		w.converge()
+		if x.bootstraps != 1 || x.releases != 0 {
+			t.Errorf("%d copies, released %d times", x.bootstraps, x.releases)
+		}
+		for _, m := range w.members {
+			if !slices.ContainsFunc(m.machine.entries(), func(e replication.Entry) bool { return string(e.Data) == "acknowledged" }) {
+				t.Errorf("%s lacks what was acknowledged", m.id)
+			}
+		}
+	})
+}
+
 func TestTheLogIsCutOnlyBehindWhatIsSynced(t *testing.T) {
 	simulate(t, 8, 10*time.Millisecond, cutting, func(w *world) {
 		w.found(1, 0)
@@ -469,6 +508,16 @@ func TestLimitsOfProposals(t *testing.T) {
 		if _, err := l.node.Committed(index+1, index+5); !fault.Is(err, fault.NotFound) {
 			t.Error(err)
 		}
+		const more = consensus.MaxCommittedBytes/raftlog.MaxEntryBytes + 3
+		for range more {
+			if _, err := l.node.Propose(ctx, make([]byte, raftlog.MaxEntryBytes)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if logs, err := l.node.Committed(index, index+more); err != nil || len(logs) != consensus.MaxCommittedBytes/raftlog.MaxEntryBytes {
+			t.Errorf("%d long entries at once, %v", len(logs), err)
+		}
+		index += more
 		if _, err := l.node.Committed(5, 4); !fault.Is(err, fault.Invalid) {
 			t.Error(err)
 		}

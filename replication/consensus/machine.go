@@ -21,7 +21,9 @@ type applier struct {
 	behind  func(want replication.Position) // a snapshot asks for a bootstrap; must not block
 	fence   func() error                    // see Options.Fence
 
-	mu      sync.Mutex // held over Apply: one writer
+	applying sync.Mutex // held over Apply, and whatever moves at: one writer
+
+	mu      sync.Mutex // held over no I/O: who asks does not wait for the disk
 	at      replication.Position
 	halted  error         // why nothing is applied any more
 	changed chan struct{} // closed and replaced when at or halted changes
@@ -39,17 +41,18 @@ func newApplier(m StateMachine, behind func(replication.Position), fence func() 
 // reset begins again where the state machine stands, unless that was found wrong
 // since it was put there.
 func (a *applier) reset() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.moveLocked(a.machine.Position(), a.fence())
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	a.move(a.machine.Position(), a.fence())
 }
 
-// halt stops applying as if the state machine had failed.
+// halt stops applying as if the state machine had failed. When it returns nothing is
+// being applied any more.
 func (a *applier) halt(why error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.halted == nil {
-		a.moveLocked(a.at, why)
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	if at, _, halted := a.state(); halted == nil {
+		a.move(at, why)
 	}
 }
 
@@ -61,7 +64,10 @@ func (a *applier) state() (at replication.Position, changed <-chan struct{}, hal
 	return a.at, a.changed, a.halted
 }
 
-func (a *applier) moveLocked(at replication.Position, halted error) {
+// move is for who holds applying.
+func (a *applier) move(at replication.Position, halted error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.at, a.halted = at, halted
 	close(a.changed)
 	a.changed = make(chan struct{})
@@ -73,26 +79,30 @@ func (a *applier) Apply(l *raft.Log) any { return a.ApplyBatch([]*raft.Log{l})[0
 // ApplyBatch applies committed entries in order, those at or below the state
 // machine's position left out. The answers are errors, nil when applied.
 func (a *applier) ApplyBatch(logs []*raft.Log) []any {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	answers := make([]any, len(logs))
-	if a.halted == nil {
-		if err := a.applyLocked(logs); err != nil {
-			a.moveLocked(a.at, err)
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	at, _, halted := a.state()
+	if halted == nil {
+		var err error
+		if at, err = a.apply(at, logs); err != nil {
+			halted = err
+			a.move(at, err)
 		}
 	}
-	if a.halted != nil {
+	answers := make([]any, len(logs))
+	if halted != nil {
 		for i, l := range logs {
-			if l.Index > a.at.Index {
-				answers[i] = a.halted
+			if l.Index > at.Index {
+				answers[i] = halted
 			}
 		}
 	}
 	return answers
 }
 
-func (a *applier) applyLocked(logs []*raft.Log) error {
-	at := a.at
+// apply applies what lies behind a position and returns where that leads.
+func (a *applier) apply(from replication.Position, logs []*raft.Log) (replication.Position, error) {
+	at := from
 	var entries []replication.Entry
 	for _, l := range logs {
 		if l.Index <= at.Index {
@@ -105,25 +115,23 @@ func (a *applier) applyLocked(logs []*raft.Log) error {
 		case raft.LogConfiguration:
 			at.MembersIndex, at.Members = l.Index, members(raft.DecodeConfiguration(l.Data))
 		default:
-			return fault.New(fault.Unsupported, "consensus: entry %d is of type %v", l.Index, l.Type)
+			return from, fault.New(fault.Unsupported, "consensus: entry %d is of type %v", l.Index, l.Type)
 		}
 	}
-	if at.Index == a.at.Index {
-		return nil
+	if at.Index == from.Index {
+		return from, nil
 	}
 	if err := a.machine.Apply(entries, at); err != nil {
-		return fmt.Errorf("consensus: apply %d to %d: %w", a.at.Index+1, at.Index, err)
+		return from, fmt.Errorf("consensus: apply %d to %d: %w", from.Index+1, at.Index, err)
 	}
-	a.moveLocked(at, nil)
-	return nil
+	a.move(at, nil)
+	return at, nil
 }
 
 // Snapshot costs nothing: the state machine is on disk.
 func (a *applier) Snapshot() (raft.FSMSnapshot, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.halted != nil {
-		return nil, a.halted
+	if _, _, halted := a.state(); halted != nil {
+		return nil, halted
 	}
 	return &snapshot{a}, nil
 }
@@ -172,19 +180,17 @@ func (s *snapshot) Persist(to raft.SnapshotSink) error {
 
 // reach moves the position up to one up to which everything was handed over.
 func (a *applier) reach(p replication.Position) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.halted != nil {
-		return a.halted
-	}
-	if a.at.Index >= p.Index {
-		return nil
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	at, _, halted := a.state()
+	if halted != nil || at.Index >= p.Index {
+		return halted
 	}
 	if err := a.machine.Apply(nil, p); err != nil {
 		err = fmt.Errorf("consensus: move to %d: %w", p.Index, err)
-		a.moveLocked(a.at, err)
+		a.move(at, err)
 		return err
 	}
-	a.moveLocked(p, nil)
+	a.move(p, nil)
 	return nil
 }

@@ -320,11 +320,15 @@ func (n *Node) AwaitApplied(ctx context.Context, index uint64) error {
 	}
 }
 
-// maxCommitted bounds the entries of one Committed.
-const maxCommitted = 1024
+// MaxCommitted bounds the entries of one Committed, MaxCommittedBytes their data: a
+// first one is returned whatever it has.
+const (
+	MaxCommitted      = 1024
+	MaxCommittedBytes = 8 << 20
+)
 
 // Committed returns entries of the log for a peer that lost them, from first up
-// to last, cut short at maxCommitted. What is not known to be committed, or not
+// to last, cut short at the limits. What is not known to be committed, or not
 // kept any more, is fault.NotFound.
 func (n *Node) Committed(first, last uint64) ([]*raft.Log, error) {
 	r, err := n.running()
@@ -334,14 +338,18 @@ func (n *Node) Committed(first, last uint64) ([]*raft.Log, error) {
 	if first == 0 || last < first {
 		return nil, fault.New(fault.Invalid, "consensus: entries %d to %d", first, last)
 	}
-	last = min(last, r.CommitIndex(), first+maxCommitted-1)
+	last = min(last, r.CommitIndex(), first+MaxCommitted-1)
 	var logs []*raft.Log
+	size := 0
 	for i := first; i <= last; i++ {
 		l := new(raft.Log)
 		if err := n.o.Log.GetLog(i, l); errors.Is(err, raft.ErrLogNotFound) {
 			break
 		} else if err != nil {
 			return nil, err
+		}
+		if size += len(l.Data) + len(l.Extensions); size > MaxCommittedBytes && i > first {
+			break
 		}
 		logs = append(logs, l)
 	}

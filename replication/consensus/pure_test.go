@@ -236,3 +236,47 @@ func FuzzPosition(f *testing.F) {
 		}
 	})
 }
+
+// slow is a state machine that takes its time over each step.
+type slow struct {
+	toy
+	begun, ends chan struct{}
+}
+
+func (s *slow) Apply(entries []replication.Entry, at replication.Position) error {
+	close(s.begun)
+	<-s.ends
+	return s.toy.Apply(entries, at)
+}
+
+// Queries ask how stale they are, and whether anything is wrong: they do not wait for a
+// disk, or for a checkpoint that somebody copies.
+func TestWhoAsksDoesNotWaitForWhatIsBeingApplied(t *testing.T) {
+	m := &slow{begun: make(chan struct{}), ends: make(chan struct{})}
+	a := consensus.NewApplier(m)
+	applied := make(chan any)
+	go func() { applied <- a.Apply(&raft.Log{Index: 7, Term: 1, Type: raft.LogCommand, Data: []byte("x")}) }()
+	<-m.begun
+	asked := make(chan replication.Position)
+	go func() {
+		at, _ := a.State()
+		asked <- at
+	}()
+	select {
+	case at := <-asked:
+		if at.Index != 0 {
+			t.Errorf("at %d before it is applied", at.Index)
+		}
+		close(m.ends)
+	case <-time.After(10 * time.Second):
+		t.Error("who asks waits")
+		close(m.ends)
+		<-asked
+	}
+	if err := <-applied; err != nil {
+		t.Error(err)
+	}
+	if at, halted := a.State(); at.Index != 7 || halted != nil {
+		t.Errorf("at %d, %v", at.Index, halted)
+	}
+}

@@ -162,7 +162,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// copy replaces the state machine and drops the log, which does not lead to it.
+// copy replaces the state machine. What the log has beyond the copy stays, for this
+// member has acknowledged it; prepare drops a log that does not lead on from there.
 func (n *Node) copy(ctx context.Context, want replication.Position) error {
 	n.enter(Copying, nil)
 	for pause := n.settings.Retry; ; pause = min(2*pause, maxRetry) {
@@ -179,8 +180,7 @@ func (n *Node) copy(ctx context.Context, want replication.Position) error {
 		}
 	}
 	n.applier.reset()
-	first, last := n.o.Log.Bounds()
-	return n.o.Log.DeleteRange(first, last)
+	return nil
 }
 
 // participate runs Raft until ctx ends, until the state machine must be copied, or

@@ -64,8 +64,8 @@ func (h *Heard) Late(now time.Time, term uint64, limit time.Duration, nodes []st
 // the network does not hear. The zero value knows nothing.
 type Silence struct {
 	mu   sync.Mutex
-	asOf time.Time // when the question was sent that was answered last
-	late map[string]time.Time
+	asOf time.Time            // when the question was sent that was answered last
+	late map[string]time.Time // until when they were heard; zero: not known
 }
 
 // Told takes what [Heard.Late] said in answer to a question sent at some time.
@@ -82,8 +82,8 @@ func (s *Silence) Told(sent time.Time, late map[string]time.Duration) {
 		switch {
 		case age != NotYet:
 			next[node] = sent.Add(-age)
-		case before: // a leader that has just begun knows no better
-			next[node] = until
+		case before, s.asOf.IsZero(): // a leader that has just begun knows no better
+			next[node] = until // zero: neither does this node
 		}
 	}
 	s.asOf, s.late = sent, next

@@ -47,7 +47,9 @@ func TestWhoIsUnheardStaysSoUntilALeaderHasHeardOfIt(t *testing.T) {
 	}
 	want("nothing is known", 0, true, true)
 	s.Told(at(0), map[string]time.Duration{"b": freshness.NotYet})
-	want("a new leader, nothing known before", 1, false, false)
+	want("a new leader, nothing known before", 1, false, true)
+	s.Told(at(2), map[string]time.Duration{"a": freshness.NotYet})
+	want("b was heard, and a was before", 3, false, false)
 	s.Told(at(5), map[string]time.Duration{"b": 11 * time.Second})
 	want("b is late", 6, false, true)
 	s.Told(at(4), nil) // overtaken

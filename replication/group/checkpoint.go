@@ -329,6 +329,11 @@ func (g *Group) serveFile(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer f.Close()
+	// Who reads slowly keeps the checkpoint, and what it pins, for others to wait for.
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(pieceLimit)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		call.Refuse(w, fault.New(fault.Unavailable, "group: checkpoint: %w", err))
+		return
+	}
 	to, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(pieceWindow), zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		call.Refuse(w, fmt.Errorf("group: checkpoint: %w", err)) // no option is wrong

@@ -13,16 +13,16 @@ import (
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
+	"pelago/replication/consensus"
 	"pelago/replication/raftlog"
 )
 
 const (
-	// maxEntriesBytes bounds an answer with entries: it ends early, but never
-	// before the first.
-	maxEntriesBytes = 8 << 20
-	entryHeader     = 8 + 8 + 1 + 8 + 4 + 4
+	entryHeader = 8 + 8 + 1 + 8 + 4 + 4
 	// maxEntry is the longest entry: a membership.
 	maxEntry = max(raftlog.MaxEntryBytes, raftlog.MaxConfigurationBytes)
+	// maxEntriesBytes bounds an answer with entries.
+	maxEntriesBytes = consensus.MaxCommittedBytes + consensus.MaxCommitted*entryHeader
 )
 
 // serveEntries answers with committed entries, as many as fit.
@@ -44,9 +44,6 @@ func (g *Group) serveEntries(w http.ResponseWriter, r *http.Request) {
 	}
 	var b []byte
 	for _, l := range logs {
-		if len(b) > 0 && len(b)+entryHeader+len(l.Data)+len(l.Extensions) > maxEntriesBytes {
-			break
-		}
 		b = appendEntry(b, l)
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
@@ -124,7 +121,7 @@ func (g *Group) fetchFrom(ctx context.Context, node string, first, last uint64) 
 		return nil, err
 	}
 	defer response.Body.Close()
-	b, err := call.Read(response.Body, maxEntriesBytes+entryHeader+maxEntry)
+	b, err := call.Read(response.Body, maxEntriesBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -39,6 +39,7 @@ func (g *Group) lead(ctx context.Context) {
 			// What the catalogue lacks must not look as if nobody had decided it.
 			if err := g.barrier(ctx); err == nil {
 				term = status.Term
+				h.enter()
 				continue
 			}
 		default:

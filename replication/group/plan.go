@@ -181,7 +181,7 @@ type health struct {
 // has lost its vote, and then stands where the leader stood when that was found out:
 // then it is as good as a new one (consensus, comeBack).
 type bar struct {
-	forgot uint64 // how often
+	forgot uint64 // how often, in this term
 	until  uint64 // index; 0: it is none any more
 }
 
@@ -204,6 +204,14 @@ func (h *health) remember(m replication.Member, of consensus.Heard, last uint64)
 	}
 	h.bars[m.ID] = b
 	return forgot
+}
+
+// enter begins a term: consensus counts anew what is forgotten in it.
+func (h *health) enter() {
+	for id, b := range h.bars {
+		b.forgot = 0
+		h.bars[id] = b
+	}
 }
 
 func (h *health) barred(id string) bool { return h.bars[id].until > 0 }

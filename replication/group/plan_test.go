@@ -247,4 +247,12 @@ func TestWhoForgetsIsBarredUntilItIsCaughtUp(t *testing.T) {
 	if forgot, s := look(voters, consensus.Heard{Last: 50, Forgot: 2}, 140); !forgot || s != (step{do: demote, id: "b"}) {
 		t.Errorf("it forgot again: %t, %v", forgot, s)
 	}
+	h.enter()
+	if forgot, s := look(voters, consensus.Heard{Last: 150}, 150); forgot || s != (step{do: demote, id: "b"}) {
+		t.Errorf("in a new term: %t, %v", forgot, s)
+	}
+	look(without, consensus.Heard{Last: 150}, 150)
+	if forgot, s := look(voters, consensus.Heard{Last: 60, Forgot: 1}, 160); !forgot || s != (step{do: demote, id: "b"}) {
+		t.Errorf("it forgot in the new term: %t, %v", forgot, s)
+	}
 }

@@ -228,6 +228,13 @@ type refusal struct {
 // maxReason bounds the text of a refusal, in bytes.
 const maxReason = 512
 
+// refusalOf is what an asker is told of an error.
+func refusalOf(err error) *refusal {
+	text := err.Error()
+	// What is cut in the middle of a letter would come as a longer text.
+	return &refusal{uint8(fault.KindOf(err)), strings.ToValidUTF8(text[:min(len(text), maxReason)], "")}
+}
+
 func (p proposed) check() error {
 	if p.Refused != nil && (p.Index == 0 || int(p.Refused.Kind) >= len(fault.Kinds()) || len(p.Refused.Text) > maxReason) {
 		return fault.New(fault.Protocol, "group: a refusal at %d", p.Index)
@@ -258,8 +265,7 @@ func (g *Group) servePropose(w http.ResponseWriter, r *http.Request) {
 		writeAnswer(w, proposed{})
 	case err != nil && index > 0:
 		g.log.Warn("a peer's proposal is refused", "peer", from, "error", err)
-		text := err.Error()
-		writeAnswer(w, proposed{Index: index, Refused: &refusal{uint8(fault.KindOf(err)), text[:min(len(text), maxReason)]}})
+		writeAnswer(w, proposed{Index: index, Refused: refusalOf(err)})
 	case err != nil:
 		call.Refuse(w, err)
 	default:

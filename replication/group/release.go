@@ -10,7 +10,6 @@ import (
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
-	"pelago/cluster/port"
 	"pelago/replication"
 	"pelago/replication/consensus"
 )
@@ -84,7 +83,7 @@ func (g *Group) serveRelease(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Group) release(r *http.Request) (released, error) {
-	from, err := port.PeerOf(*r.TLS)
+	from, err := callerOf(r)
 	if err != nil {
 		return released{}, err
 	}
@@ -101,19 +100,19 @@ func (g *Group) release(r *http.Request) (released, error) {
 	}
 	switch leader := g.Leader(); leader {
 	case g.o.ID:
-	case "", from.Node:
+	case "", from:
 		return released{}, fault.New(fault.Unavailable, "group: no leader is known: nothing is decided without a majority of the voters")
 	default:
 		return released{Leader: leader}, nil
 	}
 	g.mu.Lock()
-	if !slices.Contains(g.unwell, from.Node) { // else it may be given a vote anew before it is back
-		g.unwell = append(g.unwell, from.Node)
+	if !slices.Contains(g.unwell, from) { // else it may be given a vote anew before it is back
+		g.unwell = append(g.unwell, from)
 	}
 	g.mu.Unlock()
 	ctx, cancel := context.WithTimeout(r.Context(), g.settings.Answer)
 	defer cancel()
-	at, err := g.node.Release(ctx, from.Node)
+	at, err := g.node.Release(ctx, from)
 	if err != nil {
 		return released{}, err
 	}

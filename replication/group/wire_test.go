@@ -7,6 +7,7 @@ import (
 	"flag"
 	"os"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +69,20 @@ func TestEntriesBetweenNodesAreOfTheirFormat(t *testing.T) {
 	} {
 		if _, err := readEntries(bad.b, bad.first, bad.last); !fault.Is(err, fault.Protocol) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestARefusalThatIsCutIsReadAsOne(t *testing.T) {
+	for size := maxReason - 4; size < maxReason+8; size++ {
+		text := strings.Repeat("x", size%4) + strings.Repeat("北", size/3)
+		b, err := json.Marshal(proposed{Index: 1, Refused: refusalOf(fault.New(fault.Denied, "%s", text))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var p proposed
+		if err := json.Unmarshal(b, &p); err != nil || p.check() != nil || fault.Kind(p.Refused.Kind) != fault.Denied {
+			t.Errorf("%d bytes: %v, %v", len(text), err, p.check())
 		}
 	}
 }

@@ -41,6 +41,7 @@ type pending struct {
 	bound  bool                // it is not told before it is logged
 	asOf   uint64              // local number up to which the last fact covers the series
 	fact   *catalog.SeriesFact // told and not logged; nil: to be made
+	since  time.Time           // when the log began to lack it, which is announced again; zero: it waits for its turn
 
 	changed  time.Time     // last
 	due      time.Time     // when it is to be logged, if it goes on changing
@@ -208,7 +209,7 @@ func (c *coalescer) land(now time.Time) {
 		case told:
 			p.untold = 0
 		case logged, left:
-			p.sent, p.untold, p.bound, p.fact = now, 0, false, nil
+			p.sent, p.untold, p.bound, p.fact, p.since = now, 0, false, nil, time.Time{}
 			p.interval = min(max(2*p.interval, minInterval), maxInterval)
 			p.calm = min(max(2*p.calm, minGap), maxInterval)
 			p.lowest = noNumber
@@ -303,13 +304,15 @@ func (c *coalescer) settled(sequence uint64) (bool, error) {
 	return true, failed
 }
 
-// hasten has what is not logged of the numbers up to one logged soon.
-func (c *coalescer) hasten(to uint64, now time.Time) {
+// hasten has what is not logged of the numbers up to one logged soon, and reports
+// whether anything would have been later.
+func (c *coalescer) hasten(to uint64, now time.Time) (any bool) {
 	for _, p := range c.dirty {
 		if soon := later(now, p.sent.Add(minGap)); p.lowest <= to && p.failed == nil && soon.Before(p.due) {
-			p.due = soon
+			p.due, any = soon, true
 		}
 	}
+	return any
 }
 
 // logged reports whether logged facts cover all numbers up to one or, with an

@@ -211,8 +211,11 @@ func (j *Journal) begin(seen uint64) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.lacking = j.keptSinceLocked(); j.lacking.IsZero() {
+		j.lacking = time.Now()
+	}
 	j.state, j.rows, j.committed = next, nil, 0
-	j.unmarked, j.left, j.leftFacts, j.announced, j.lacking = 1, 0, 0, false, time.Now()
+	j.unmarked, j.left, j.leftFacts, j.announced = 1, 0, 0, false
 	j.renumber, j.retell = nil, false
 	j.series.forget()
 	return nil

@@ -12,7 +12,7 @@ type kept struct {
 	previous [hashBytes]byte
 	hash     [hashBytes]byte
 	facts    int
-	logged   time.Time // at the latest; since this process knows it
+	since    time.Time // when it was logged, or what is in it should have been, as far as this process knows
 }
 
 // verdict says how the committed cursor of this node and its log agree.

@@ -8,6 +8,7 @@ import (
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 	"pelago/replication/catalog"
 )
 
@@ -30,10 +31,11 @@ func (j *Journal) Mark(ctx context.Context) (Mark, error) {
 		return Mark{}, err
 	}
 	to := j.cursor.highest()
-	j.series.hasten(to, time.Now())
-	poke(j.wake)
 	var failed error
 	err := j.awaitLocked(ctx, func() (done bool) {
+		if j.series.hasten(to, time.Now()) { // also what was in flight, and was only told
+			poke(j.wake)
+		}
 		done, failed = j.series.logged(to)
 		if j.left != 0 && j.left <= to {
 			failed = fault.New(fault.Unavailable, "there is no room in the log")
@@ -50,12 +52,13 @@ func (j *Journal) Mark(ctx context.Context) (Mark, error) {
 }
 
 // reached reports whether a catalogue that has a journal up to a cursor has it up
-// to the mark.
-func (m Mark) reached(c catalog.Cursor, known bool) bool {
+// to the mark; void, that it never will have: a new incarnation has begun, which
+// announces everything again in its own order.
+func (m Mark) reached(c catalog.Cursor, known bool) (reached, void bool) {
 	if m.Number == 0 {
-		return true
+		return true, false
 	}
-	return known && (c.Incarnation > m.Incarnation || c.Incarnation == m.Incarnation && c.Number >= m.Number)
+	return known && c.Incarnation == m.Incarnation && c.Number >= m.Number, known && c.Incarnation > m.Incarnation
 }
 
 // MarkPath is where nodes ask each other for [Journal.Mark].
@@ -90,28 +93,58 @@ func (j *Journal) After(ctx context.Context, node string, peers *call.Client) er
 	if node == j.o.Node {
 		return j.Settle(ctx)
 	}
+	for {
+		m, err := markOf(ctx, node, peers)
+		if err != nil {
+			return err
+		}
+		if void, err := j.awaitMark(ctx, node, m); !void || err != nil {
+			return err
+		}
+		// The node may not have heard yet that it has to begin one.
+		if !pause.For(ctx, minPause) {
+			return unknown(ctx, node)
+		}
+	}
+}
+
+// markOf asks a node for its mark.
+func markOf(ctx context.Context, node string, peers *call.Client) (m Mark, err error) {
 	response, err := peers.Do(ctx, node, http.MethodGet, MarkPath, nil)
 	if err != nil {
-		return err
+		return m, err
 	}
 	defer response.Body.Close() //nolint:errcheck // only read
 	b, err := call.Read(response.Body, maxMark)
 	if err != nil {
-		return err
+		return m, err
 	}
-	var m Mark
 	if err := json.Unmarshal(b, &m); err != nil {
-		return fault.New(fault.Protocol, "journal: a peer's mark: %w", err)
+		return m, fault.New(fault.Protocol, "journal: a peer's mark: %w", err)
 	}
+	return m, nil
+}
+
+// awaitMark returns once the catalogue here has a node's journal up to a mark, or the
+// mark is void.
+func (j *Journal) awaitMark(ctx context.Context, node string, m Mark) (void bool, err error) {
 	for {
 		changed := j.catalog.Changed()
-		if c, known, err := j.catalog.Cursor(node); err != nil || m.reached(c, known) {
-			return err
+		c, known, err := j.catalog.Cursor(node)
+		if err != nil {
+			return false, err
+		}
+		if reached, void := m.reached(c, known); reached || void {
+			return void, nil
 		}
 		select {
 		case <-ctx.Done():
-			return fault.New(fault.Unavailable, "journal: what node %s has stored is not known here yet: %w", node, ctx.Err())
+			return false, unknown(ctx, node)
 		case <-changed:
 		}
 	}
+}
+
+func unknown(ctx context.Context, node string) error {
+	return fault.New(fault.Unavailable, "journal: what node %s has stored is not known here yet: %w", node, ctx.Err())
 }

@@ -2,9 +2,11 @@ package journal
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +15,8 @@ import (
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
+	"pelago/replication/catalog"
+	"pelago/replication/catalog/catalogtest"
 )
 
 // marked is a node that others ask for the end of its journal.
@@ -130,6 +134,97 @@ func TestWhatCannotBeReadElsewhereIsSaid(t *testing.T) {
 			if !fault.Is(err, fault.Protocol) && !fault.Is(err, fault.Invalid) {
 				t.Errorf("%s: %v", name, err)
 			}
+		}
+	})
+}
+
+// held is a source of which a fact may take its time.
+type held struct {
+	*source
+	hold func()
+}
+
+func (s *held) SeriesFact(ctx context.Context, study, series string) (*catalog.SeriesFact, error) {
+	s.hold()
+	return s.source.SeriesFact(ctx, study, series)
+}
+
+// A series that grows all the time is being told to a query here when somebody asks
+// for the mark: it is logged at once all the same, and not when it is its turn.
+func TestAMarkDoesNotWaitForWhatIsOnlyTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := openNode(t, vfs.NewMem(), newOrder(t))
+		defer n.close(t)
+		s := &held{newSource(), func() {}}
+		defer n.run(t, s)()
+		for range 8 { // so that it is logged ever more rarely
+			n.j.Dirty(s.store("1.2", "1.2.3"), "1.2", "1.2.3")
+			n.drained(t)
+		}
+		n.j.Dirty(s.store("1.2", "1.2.3"), "1.2", "1.2.3")
+		flies, lands := make(chan struct{}), make(chan struct{})
+		s.hold = sync.OnceFunc(func() { close(flies); <-lands })
+		ended := make(chan error)
+		go func() { ended <- n.j.Settle(t.Context()) }()
+		<-flies
+		began := time.Now()
+		go func() {
+			_, err := n.j.Mark(t.Context())
+			ended <- err
+		}()
+		synctest.Wait()
+		close(lands)
+		for range 2 {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(began); took > minGap {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// The first batches of a new incarnation do not have what those of the one before had.
+func TestAMarkOfAnIncarnationThatIsOverIsAskedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrder(t)
+		var last [hashBytes]byte
+		for number := range uint64(3) {
+			study := fmt.Sprint("1.2.", number)
+			f := &catalog.SeriesFact{Origin: "n", Site: "s", AsOf: asOf(2, number+1), Study: study, Series: study + ".1", Instances: 1}
+			entry, hash, err := catalog.EncodeBatch(catalogtest.SignerOf("n"), catalog.Batch{
+				Node: "n", Site: "s", Incarnation: 2, Number: number + 1, Facts: []*catalog.SeriesFact{f},
+			}, last)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.entries, last = append(o.entries, entry), hash
+		}
+		all := o.entries
+		o.entries = all[:len(all)-2]
+		far := o.observe(t)
+		defer far.Close()
+		o.entries = all
+		marks := []Mark{{1, 5}, {1, 5}, {2, 3}}
+		peer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if err := json.NewEncoder(w).Encode(marks[0]); err != nil {
+				t.Error(err)
+			}
+			marks = marks[1:]
+		})
+		began := time.Now()
+		time.AfterFunc(5*time.Second, func() {
+			if err := o.bring(far); err != nil {
+				t.Error(err)
+			}
+		})
+		asker := &Journal{o: Options{Node: "m"}, catalog: far}
+		if err := asker.After(t.Context(), "n", call.NewClient(marked{peer})); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != 5*time.Second || len(marks) != 0 {
+			t.Errorf("known after %v, %d marks were not asked for", took, len(marks))
 		}
 	})
 }

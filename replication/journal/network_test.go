@@ -547,3 +547,37 @@ func TestWhatIsRefusedBeforeTheOrderIsLearntLikeWhatIsRefusedInIt(t *testing.T) 
 		}
 	})
 }
+
+// A new incarnation says again what the network has lacked for long: it has not lacked
+// it for less because of that.
+func TestANewIncarnationHasKeptWhatTheOneBeforeHad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrder(t)
+		o.fortune = func() fortune { return lost }
+		n, s := openNode(t, vfs.NewMem(), o), newSource()
+		defer n.close(t)
+		defer n.run(t, s)()
+		n.j.Dirty(s.store("1.2", "1.2.3"), "1.2", "1.2.3")
+		time.Sleep(time.Hour)
+		f := &catalog.SeriesFact{Origin: "n", Site: "s", AsOf: 1, Study: "1.9", Series: "1.9.1", Instances: 1}
+		entry, _, err := catalog.EncodeBatch(catalogtest.SignerOf("n"), catalog.Batch{
+			Node: "n", Site: "s", Incarnation: 1, Number: 1, Facts: []*catalog.SeriesFact{f},
+		}, [hashBytes]byte{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.mu.Lock()
+		o.entries = append(o.entries, entry)
+		o.mu.Unlock()
+		if err := o.bring(n.c); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if st := n.j.Status(); st.Incarnation != 2 {
+			t.Fatalf("%+v", st)
+		}
+		if kept := n.j.Kept(); kept < time.Hour || kept > time.Hour+time.Minute {
+			t.Errorf("kept for %v", kept)
+		}
+	})
+}

@@ -140,7 +140,7 @@ func (j *Journal) log(series []*pending) error {
 		if err := b.Set(batchKey(next.next), r.encode(), nil); err != nil {
 			return fmt.Errorf("journal: log batch: %w", err)
 		}
-		added = append(added, kept{next.next, r.previous, r.hash, n, time.Now()})
+		added = append(added, kept{next.next, r.previous, r.hash, n, lackedSince(rest[:n])})
 		next.next, next.last, rest = next.next+1, r.hash, rest[n:]
 	}
 	if len(added) == 0 {
@@ -154,6 +154,17 @@ func (j *Journal) log(series []*pending) error {
 	defer j.mu.Unlock()
 	j.state, j.rows = next, append(j.rows, added...)
 	return nil
+}
+
+// lackedSince is since when the log has lacked what is logged now.
+func lackedSince(series []*pending) time.Time {
+	since := time.Now()
+	for _, p := range series {
+		if !p.since.IsZero() && p.since.Before(since) {
+			since = p.since
+		}
+	}
+	return since
 }
 
 // encode returns the batch of as many of the facts as fit into one; the error is

@@ -201,6 +201,7 @@ func (j *Journal) markAgain(name seriesName, number uint64, whole bool) bool {
 		return true
 	}
 	p, _ := j.series.mark(name, number, now)
+	p.since = j.lacking
 	if p.failed == nil {
 		p.due = now
 	}

@@ -1,9 +1,6 @@
 package journal
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // Status is how far a journal is, for operators.
 type Status struct {
@@ -58,18 +55,24 @@ func (j *Journal) pendingLocked() uint64 {
 func (j *Journal) Kept() time.Duration {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	var since time.Time
-	if j.lacksLocked() {
-		since = j.lacking
-	}
-	i := slices.IndexFunc(j.rows, func(r kept) bool { return r.number > j.committed })
-	if i >= 0 && (since.IsZero() || j.rows[i].logged.Before(since)) {
-		since = j.rows[i].logged
-	}
+	since := j.keptSinceLocked()
 	if since.IsZero() {
 		return 0
 	}
 	return time.Since(since)
+}
+
+// keptSinceLocked is since when that is so; zero: it is not.
+func (j *Journal) keptSinceLocked() (since time.Time) {
+	if j.lacksLocked() {
+		since = j.lacking
+	}
+	for _, r := range j.rows {
+		if r.number > j.committed && (since.IsZero() || r.since.Before(since)) {
+			since = r.since
+		}
+	}
+	return since
 }
 
 // lacksLocked reports whether there is something that the log has not, and that

@@ -14,8 +14,9 @@ import (
 // A log that was put back from an earlier copy has forgotten what it acknowledged and
 // whom it has elected, and nothing in it tells. So a file outside it, the mark, keeps
 // what it has reached at least: how often it was opened, the term of its last vote,
-// its last index. The log is always written before its mark, and a suffix that goes is
-// taken off the mark before: a log that lies behind its mark is an earlier one.
+// term and index of its last entry. The log is always written before its mark, and a
+// suffix that goes is taken off the mark before: a log that lies behind its mark is an
+// earlier one. Its index alone would not tell of entries that took the place of others.
 //
 // A vote is in the mark before anybody hears of it, and so is every start. Of entries
 // the mark is exact when the log is closed, and up to one call of Mark behind else.
@@ -23,16 +24,17 @@ import (
 // startsName is the stable value that counts how often the log was opened.
 const startsName = "Starts"
 
-const markMagic = "PelMark\x01"
+const markMagic = "PelMark\x02"
 
 // mark is what a log has reached at least.
-type mark struct{ starts, vote, last uint64 }
+type mark struct{ starts, vote, term, last uint64 }
 
-const markBytes = 3 * 8
+const markBytes = 4 * 8
 
 func (m mark) encode() []byte {
 	b := binary.BigEndian.AppendUint64(nil, m.starts)
 	b = binary.BigEndian.AppendUint64(b, m.vote)
+	b = binary.BigEndian.AppendUint64(b, m.term)
 	return binary.BigEndian.AppendUint64(b, m.last)
 }
 
@@ -48,7 +50,8 @@ func readMark(fs vfs.FS, path string) (m mark, known bool, err error) {
 	case err != nil:
 		return mark{}, false, err
 	}
-	return mark{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:])}, true, nil
+	u := func(i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
+	return mark{u(0), u(1), u(2), u(3)}, true, nil
 }
 
 // compare finds out whether the log is the one that its mark is of, and counts the
@@ -65,9 +68,10 @@ func (s *Store) compare() error {
 	if err != nil {
 		return err
 	}
-	_, last := s.Bounds()
 	s.marked = m
-	s.older = !known || starts < m.starts || s.vote.term < m.vote || last < m.last
+	// Of a last entry that has rotted the term is not known. It is fetched.
+	rotten := s.last > 0 && s.lastTerm == 0
+	s.older = !known || starts < m.starts || s.vote.term < m.vote || s.last < m.last || s.lastTerm < m.term && !rotten
 	if s.older {
 		return nil
 	}
@@ -104,7 +108,7 @@ func (s *Store) renew(starts uint64) error {
 		return err
 	}
 	s.mu.Lock()
-	next.vote, next.last = s.vote.term, s.last
+	next.vote, next.term, next.last = s.vote.term, s.lastTerm, s.last
 	s.mu.Unlock()
 	if err := s.markLocked(next); err != nil {
 		return err
@@ -123,7 +127,7 @@ func (s *Store) Mark() error {
 	defer s.marking.Unlock()
 	next := s.marked
 	s.mu.Lock()
-	next.vote, next.last = s.vote.term, s.last
+	next.vote, next.term, next.last = s.vote.term, s.lastTerm, s.last
 	s.mu.Unlock()
 	if s.older || next == s.marked {
 		return nil
@@ -131,10 +135,11 @@ func (s *Store) Mark() error {
 	return s.markLocked(next)
 }
 
-// lowerLocked takes what the log is about to lose off the mark.
-func (s *Store) lowerLocked(last uint64) error {
+// lowerLocked takes what the log is about to lose off the mark: it will end with an
+// entry of a term.
+func (s *Store) lowerLocked(term, last uint64) error {
 	next := s.marked
-	next.last = min(next.last, last)
+	next.term, next.last = min(next.term, term), min(next.last, last)
 	if s.older || next == s.marked {
 		return nil
 	}

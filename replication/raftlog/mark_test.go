@@ -35,11 +35,18 @@ func TestAnEarlierCopyOfALogIsKnownForOne(t *testing.T) {
 		crash bool
 		older bool
 	}{
-		"nothing came since":              {func(*testing.T, *raftlog.Store) {}, true, false},
-		"a vote":                          {func(t *testing.T, s *raftlog.Store) { vote(t, s, 7) }, true, true},
-		"an entry, and a stop":            {func(t *testing.T, s *raftlog.Store) { mustStore(t, s, 3, 3) }, false, true},
-		"an entry that was marked":        {func(t *testing.T, s *raftlog.Store) { mustStore(t, s, 3, 3); mustMark(t, s) }, true, true},
-		"an entry that is gone again":     {func(t *testing.T, s *raftlog.Store) { mustStore(t, s, 3, 3); mustMark(t, s); cut(t, s, 3, 3) }, true, false},
+		"nothing came since":          {func(*testing.T, *raftlog.Store) {}, true, false},
+		"a vote":                      {func(t *testing.T, s *raftlog.Store) { vote(t, s, 7) }, true, true},
+		"an entry, and a stop":        {func(t *testing.T, s *raftlog.Store) { mustStore(t, s, 3, 3) }, false, true},
+		"an entry that was marked":    {func(t *testing.T, s *raftlog.Store) { mustStore(t, s, 3, 3); mustMark(t, s) }, true, true},
+		"an entry that is gone again": {func(t *testing.T, s *raftlog.Store) { mustStore(t, s, 3, 3); mustMark(t, s); cut(t, s, 3, 3) }, true, false},
+		"another entry in its place": {func(t *testing.T, s *raftlog.Store) {
+			cut(t, s, 2, 2)
+			if err := s.StoreLogs(entries(2, 2, 2)); err != nil {
+				t.Fatal(err)
+			}
+			mustMark(t, s)
+		}, true, true},
 		"all entries are gone":            {func(t *testing.T, s *raftlog.Store) { mustStore(t, s, 3, 3); mustMark(t, s); cut(t, s, 1, 3) }, true, false},
 		"a prefix was cut, an entry came": {func(t *testing.T, s *raftlog.Store) { cut(t, s, 1, 1); mustStore(t, s, 3, 3) }, false, true},
 	} {

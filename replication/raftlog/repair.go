@@ -82,13 +82,16 @@ func (s *Store) Replace(logs []*raft.Log) (err error) {
 	if err := batch.Commit(pebble.Sync); err != nil {
 		return fmt.Errorf("raftlog: replace: %w", err)
 	}
+	if logs[len(logs)-1].Index == last {
+		s.setBounds(first, last, before)
+	}
 	return nil
 }
 
 // termAt returns the term of an entry, 0 when it is out of bounds or unreadable.
 func (s *Store) termAt(index uint64) (uint64, error) {
 	first, last := s.Bounds()
-	if index < first || index > last {
+	if index == 0 || index < first || index > last {
 		return 0, nil
 	}
 	var l raft.Log

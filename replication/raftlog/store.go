@@ -52,6 +52,7 @@ type Store struct {
 
 	mu          sync.Mutex
 	first, last uint64 // 0, 0: no entries
+	lastTerm    uint64 // of the last entry; 0: none, or one that cannot be read
 	vote        vote
 	staged      *uint64 // term of a vote whose candidate is not named yet
 	fresh       bool    // nothing was ever written
@@ -149,6 +150,9 @@ func (s *Store) load() error {
 	}
 	if err := it.Error(); err != nil {
 		return fmt.Errorf("raftlog: read bounds: %w", kinded(err))
+	}
+	if s.lastTerm, err = s.termAt(s.last); err != nil {
+		return err
 	}
 	row, err := s.get([]byte{prefixVote})
 	if err != nil {
@@ -285,7 +289,7 @@ func (s *Store) StoreLogs(logs []*raft.Log) (err error) {
 	if err := batch.Commit(pebble.Sync); err != nil {
 		return fmt.Errorf("raftlog: append: %w", err)
 	}
-	s.setBounds(first, next-1)
+	s.setBounds(first, next-1, logs[len(logs)-1].Term)
 	select {
 	case s.appended <- struct{}{}:
 	default:
@@ -307,10 +311,10 @@ func put(batch *pebble.Batch, l *raft.Log) error {
 	return nil
 }
 
-func (s *Store) setBounds(first, last uint64) {
+func (s *Store) setBounds(first, last, lastTerm uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.first, s.last = first, last
+	s.first, s.last, s.lastTerm = first, last, lastTerm
 }
 
 // DeleteRange deletes entries from low to high, inclusive, and syncs: a prefix
@@ -335,16 +339,22 @@ func (s *Store) DeleteRange(low, high uint64) (err error) {
 	default:
 		return fault.New(fault.Invalid, "raftlog: deleting %d to %d would leave a hole in %d to %d", low, high, first, last)
 	}
+	s.mu.Lock()
+	term := s.lastTerm
+	s.mu.Unlock()
 	if newLast < last {
+		if term, err = s.termAt(newLast); err != nil {
+			return err
+		}
 		s.marking.Lock() // over the deletion, which Mark must not see half of
 		defer s.marking.Unlock()
-		if err := s.lowerLocked(newLast); err != nil {
+		if err := s.lowerLocked(term, newLast); err != nil {
 			return fmt.Errorf("raftlog: truncate: %w", err)
 		}
 	}
 	// Readers must not take what goes for corrupt: the bounds shrink first. If the
 	// commit fails the process ends.
-	s.setBounds(newFirst, newLast)
+	s.setBounds(newFirst, newLast, term)
 	if err := s.db.DeleteRange(logKey(max(low, first)), behind(min(high, last)), pebble.Sync); err != nil {
 		return fmt.Errorf("raftlog: truncate: %w", err)
 	}
