@@ -52,8 +52,8 @@ type toy struct {
 	registry func(kind string) (map[string][]byte, error)
 	replaced int
 
-	verifying chan struct{} // verifications wait for it; nil: they do not
-	verified  int
+	preparing, verifying chan struct{} // what they wait for; nil: for nothing
+	verified             int
 }
 
 func newToy(fs vfs.FS) *toy {
@@ -172,22 +172,31 @@ func (m *toy) load(dir string) (s state, err error) {
 	return s, json.Unmarshal(b, &s)
 }
 
-func (m *toy) Prepare(_ context.Context, dir, _ string) ([32]byte, uint64, error) {
+func (m *toy) Prepare(ctx context.Context, dir, _ string) ([32]byte, uint64, error) {
+	if err := held(ctx, m.preparing); err != nil {
+		return [32]byte{}, 0, err
+	}
 	s, err := m.load(dir)
 	return s.Hash, s.At.Index, err
 }
 
+// held waits for a hold, if there is one.
+func held(ctx context.Context, hold chan struct{}) error {
+	if hold == nil {
+		return nil
+	}
+	select {
+	case <-hold:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Verify finds the breach that the machine has, or had where it was copied from.
 func (m *toy) Verify(ctx context.Context, bad func(error)) error {
-	m.mu.Lock()
-	hold := m.verifying
-	m.mu.Unlock()
-	if hold != nil {
-		select {
-		case <-hold:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if err := held(ctx, m.verifying); err != nil {
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

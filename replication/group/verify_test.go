@@ -153,3 +153,33 @@ func TestANewCopyEndsTheVerificationOfTheLast(t *testing.T) {
 		w.converge()
 	})
 }
+
+// A node that is stopped while it takes a copy in does not fetch it again.
+func TestAStopDoesNotCostTheCopy(t *testing.T) {
+	network(t, cutting(), func(w *world) {
+		w.grow(3, 3)
+		for i := range 600 {
+			w.members[0].mustPropose(fmt.Sprintf("early %d", i))
+		}
+		time.Sleep(10 * time.Second) // the log is cut
+		fetched := func() (files int) {
+			for _, m := range w.members[:3] {
+				files += m.fetched()
+			}
+			return files
+		}
+		n := w.add("Site 4")
+		n.machine.preparing = make(chan struct{})
+		w.record(n, nil)
+		n.start()
+		w.until("all files", time.Minute, func() bool { return fetched() == toyFiles })
+		time.Sleep(time.Second)
+		n.stop()
+		n.machine.preparing = nil
+		n.start()
+		w.until("the copy", time.Minute, func() bool { return n.machine.copied() == 1 })
+		if again := fetched() - toyFiles; again > 0 {
+			t.Errorf("%d files were fetched again", again)
+		}
+	})
+}
