@@ -176,7 +176,7 @@ func (g *Group) poll(ctx context.Context) {
 			g.tracker.Answered(sent, a.Index)
 			g.silence.Told(sent, a.late())
 			g.told.Store(a.Index)
-			if !swept {
+			if !swept && g.node.Applied() >= a.Index {
 				swept = g.sweep()
 			}
 		}

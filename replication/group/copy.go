@@ -111,7 +111,7 @@ func (g *Group) Bootstrap(ctx context.Context, want replication.Position) error 
 	return fault.New(fault.Unavailable, "group: copy of the catalogue at %d: %w", want.Index, errors.Join(append(errs, errNobody)...))
 }
 
-// sweep removes what an interrupted copy has left, once this node takes part
+// sweep removes what an interrupted copy has left, once this node has caught up
 // without it, and reports whether it did.
 func (g *Group) sweep() bool {
 	if !g.copying.TryLock() {
