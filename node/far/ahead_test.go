@@ -1,6 +1,7 @@
 package far_test
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -109,6 +110,52 @@ func TestAWholeSeriesTakesOneRoundTripMore(t *testing.T) {
 			t.Errorf("%v, at best %v", took, least)
 		}
 	})
+}
+
+// Who reads a series as it rests needs few requests, however the names of its
+// instances are ordered, and those that are sent ahead are the first of them.
+func TestASeriesIsReadInFewRequestsAsItRests(t *testing.T) {
+	const ahead = 4 << 20
+	s := newShelf(t, 100, 512, 16<<20) // 53 MB in 4 packs
+	net := newNetwork()
+	origin, asker := net.plain(t, "A", s), net.plain(t, "B", nil)
+	c := asker.client(nil)
+	r := s.holdings[0].Record
+	m, err := c.Open(t.Context(), origin.self.ID(), far.Want{Study: r.Study, Series: r.Series, Bytes: ahead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := m.Manifest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest := make([]int, len(all.Instances))
+	for i := range rest {
+		rest[i] = i
+	}
+	slices.SortFunc(rest, func(a, b int) int {
+		return cmp.Compare(all.Instances[a].Record.Number, all.Instances[b].Record.Number)
+	})
+	if slices.IsSorted(rest) {
+		t.Fatal("the order of names is that of arrival")
+	}
+	series := c.Read(all)
+	series.Whole()
+	series.Begin(rest[0])
+	for n, i := range rest {
+		if _, err := readInstance(t.Context(), series, all, i); err != nil {
+			t.Fatal(err)
+		}
+		if asked := origin.sentOf("pack"); n == 0 && asked > s.bytes()-ahead {
+			t.Errorf("%d bytes of %d were asked for, of which %d came ahead", asked, s.bytes(), ahead)
+		}
+	}
+	if n, most := origin.requestsFor("pack"), int(s.bytes()/(2<<20))+len(s.packs); n > most {
+		t.Errorf("%d requests for %d bytes in %d packs, want %d at most", n, s.bytes(), len(s.packs), most)
+	}
+	if asked := origin.sentOf("pack"); asked > s.bytes()-ahead*9/10 {
+		t.Errorf("%d bytes of %d were asked for, of which %d came ahead", asked, s.bytes(), ahead)
+	}
 }
 
 func TestWhatFollowsIsBoundedAndOfThePack(t *testing.T) {
