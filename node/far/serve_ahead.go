@@ -130,9 +130,11 @@ func (t *telling) sendAhead() error {
 	if len(t.ahead.runs) == 0 {
 		return nil
 	}
-	if err := t.w.flush(); err != nil {
-		return errGone(err)
+	leave, err := t.handler.turn(t.w, 0)
+	if err != nil {
+		return err
 	}
+	defer leave()
 	buffer := t.handler.buffers.Get().(*[]byte)
 	defer t.handler.buffers.Put(buffer)
 	for _, r := range t.ahead.runs {
