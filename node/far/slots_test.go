@@ -61,7 +61,7 @@ func TestTurnsComeInOrderAndToOneAtATime(t *testing.T) {
 			t.Errorf("sent in the order %v, want %v", got, want)
 		}
 		free, err := s.turn(t.Context(), "A", 1)
-		if err != nil || s.peers["A"].waiting != nil && len(s.peers["A"].waiting) > 0 {
+		if err != nil || len(s.peers["A"].waiting) > 0 {
 			t.Errorf("somebody waits still, %v", err)
 		}
 		free()
