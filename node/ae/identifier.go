@@ -74,9 +74,11 @@ func (s *session) choose(ctx context.Context, root dimse.Root, identifier *dicom
 	}
 	c := chosen{seen: map[instanceName]bool{}, away: map[string]error{}}
 	for sel, err := range selectors(studies, series, instances) {
+		before := len(c.refs)
 		if err == nil {
 			err = c.add(s.face.o.Archive.Select(ctx, sel.study, sel.series, sel.instance))
 		}
+		archive.Arrange(c.refs[before:]) // what was named one by one stays in the order of its names
 		if err != nil {
 			return chosen{}, err
 		}

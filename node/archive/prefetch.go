@@ -1,15 +1,31 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"iter"
+	"slices"
+	"strings"
 	"sync"
 )
 
 // aheadBy is how many instances are decoded before their turn to be sent comes:
 // while one travels, the processor has time for the next.
 const aheadBy = 2
+
+// Arrange puts references in the order in which all of them are best read: series
+// after series, and in each as instances arrived at the node that stores it, which is
+// how they lie in packs and staging. The order of UIDs is another, even of those that
+// are counted: .1, .10, .2.
+func Arrange(refs []Ref) {
+	slices.SortStableFunc(refs, func(a, b Ref) int {
+		return cmp.Or(
+			strings.Compare(a.Study, b.Study), strings.Compare(a.Series, b.Series),
+			strings.Compare(a.Origin, b.Origin), cmp.Compare(a.Number, b.Number),
+		)
+	})
+}
 
 // Ahead yields references, with their places, as instances are sent one after the
 // other, and has the next ones readied meanwhile. Its goroutine ends with the

@@ -88,7 +88,7 @@ type Instance interface {
 // what has to be asked of another node anyway. It changes no answer.
 type Hint struct {
 	Frame int  // from 1: this frame of the instance that is selected; 0: none
-	Whole bool // all bytes of all that is selected, in its order
+	Whole bool // all bytes of all that is selected, in the order of [Arrange]
 	// Named are SOP Instance UIDs that are selected one after the other, without the
 	// names of their series: who must be asked for them is asked once.
 	Named []string

@@ -1,6 +1,7 @@
 package far_test
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -107,6 +108,98 @@ func TestAWholeSeriesTakesOneRoundTripMore(t *testing.T) {
 		t.Logf("%d bytes in %v, at least %v", s.bytes(), took, least)
 		if took > least+delay {
 			t.Errorf("%v, at best %v", took, least)
+		}
+	})
+}
+
+// Who reads a series as it rests needs few requests, however the names of its
+// instances are ordered, and those that are sent ahead are the first of them.
+func TestASeriesIsReadInFewRequestsAsItRests(t *testing.T) {
+	const ahead = 4 << 20
+	s := newShelf(t, 100, 512, 16<<20) // 53 MB in 4 packs
+	net := newNetwork()
+	origin, asker := net.plain(t, "A", s), net.plain(t, "B", nil)
+	c := asker.client(nil)
+	r := s.holdings[0].Record
+	m, err := c.Open(t.Context(), origin.self.ID(), far.Want{Study: r.Study, Series: r.Series, Bytes: ahead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := m.Manifest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest := asTheyRest(t, all)
+	series := c.Read(all)
+	series.Whole()
+	series.Begin(rest[0])
+	for n, i := range rest {
+		if _, err := readInstance(t.Context(), series, all, i); err != nil {
+			t.Fatal(err)
+		}
+		if asked := origin.sentOf("pack"); n == 0 && asked > s.bytes()-ahead {
+			t.Errorf("%d bytes of %d were asked for, of which %d came ahead", asked, s.bytes(), ahead)
+		}
+	}
+	if n, most := origin.requestsFor("pack"), int(s.bytes()/(2<<20))+len(s.packs); n > most {
+		t.Errorf("%d requests for %d bytes in %d packs, want %d at most", n, s.bytes(), len(s.packs), most)
+	}
+	if asked := origin.sentOf("pack"); asked > s.bytes()-ahead*9/10 {
+		t.Errorf("%d bytes of %d were asked for, of which %d came ahead", asked, s.bytes(), ahead)
+	}
+}
+
+// asTheyRest are a manifest's instances in the order of their arrival.
+func asTheyRest(t *testing.T, m *far.Manifest) []int {
+	t.Helper()
+	rest := make([]int, len(m.Instances))
+	for i := range rest {
+		rest[i] = i
+	}
+	slices.SortFunc(rest, func(a, b int) int {
+		return cmp.Compare(m.Instances[a].Record.Number, m.Instances[b].Record.Number)
+	})
+	if slices.IsSorted(rest) {
+		t.Fatal("the order of names is that of arrival")
+	}
+	return rest
+}
+
+// What is read ahead comes in its order: who decodes it meanwhile has little left to
+// do when the last of it is here.
+func TestWhatIsReadAheadComesInOrder(t *testing.T) {
+	s := newShelf(t, 120, 512, 20<<20) // 63 MB in 4 packs
+	overLink(t, s, world.Link{Delay: delay, Rate: world.Gbps}, func(t *testing.T, l *linked) {
+		if _, err := l.client.Find(t.Context(), l.origin, "1.2.3"); !fault.Is(err, fault.NotFound) { // warms the connection
+			t.Fatal(err)
+		}
+		r := s.holdings[0].Record
+		started := time.Now()
+		o, err := l.client.Open(t.Context(), l.origin, far.Want{Study: r.Study, Series: r.Series, Bytes: 8 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := o.Manifest(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest := asTheyRest(t, m)
+		series := l.client.Read(m)
+		series.Whole()
+		series.Begin(rest[0])
+		var read int64
+		var late time.Duration // the most that one instance was
+		for _, i := range rest {
+			b, err := readInstance(t.Context(), series, m, i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read += int64(len(b))
+			late = max(late, time.Since(started)-2*delay-world.Gbps.Time(read))
+		}
+		t.Logf("%d bytes, instances %v late at most", read, late)
+		if most := 60 * time.Millisecond; late > most { // streams side by side: 100 ms
+			t.Errorf("an instance was %v late, want %v at most", late, most)
 		}
 	})
 }

@@ -50,6 +50,7 @@ type Client struct {
 	following bool      // a large pack is being kept while it is read
 	read      time.Time // by anybody, the last time
 	ahead     int       // fetches under way that nobody waited for when they began
+	order     uint64    // of the last of them
 	fetched   int64     // bytes
 	hedged    int64     // bytes that were asked for twice
 }

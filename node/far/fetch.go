@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,7 +31,8 @@ const (
 type fetch struct {
 	o        *object
 	from, to int
-	ahead    bool // nobody waited for it when it began
+	ahead    bool   // nobody waited for it when it began
+	order    uint64 // of those, over all series
 
 	series  *Series       // that reads ahead by it; nil: none
 	demand  bool          // somebody waits for it
@@ -49,6 +51,8 @@ func (c *Client) startLocked(o *object, from, to int, demand bool) *fetch {
 	f.demand, f.ahead = demand, !demand
 	if f.ahead {
 		c.ahead++
+		c.order++
+		f.order = c.order
 	}
 	c.work.Go(func() { c.run(f) })
 	return f
@@ -152,10 +156,27 @@ type way struct {
 	err        error
 }
 
-// stop is a node to ask. insist: it must not send us elsewhere.
+// stop is a node to ask. insist: it must not send us elsewhere. ahead: what has a
+// lower one comes first; 0: somebody waits.
 type stop struct {
 	node   string
 	insist bool
+	ahead  uint64
+}
+
+// query is what a node is told beside the range of a pack.
+func (s stop) query() string {
+	var all []string
+	if s.insist {
+		all = append(all, insistQuery)
+	}
+	if s.ahead > 0 {
+		all = append(all, aheadQuery+"="+strconv.FormatUint(s.ahead, 10))
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return "?" + strings.Join(all, "&")
 }
 
 // wayLocked is the way of a fetch: the object's nodes, those last that failed
@@ -243,6 +264,7 @@ func (c *Client) first(f *fetch, w *way) (*answered, error) {
 	}()
 	from := f.next // of late losers too, who would read it while it grows
 	launch := func(s stop) {
+		s.ahead = c.orderOf(f)
 		ctx, cancel := context.WithCancel(c.ctx)
 		asked[s.node] = cancel
 		c.work.Go(func() {
@@ -335,6 +357,16 @@ func (c *Client) mayHedge(f *fetch) bool {
 	return true
 }
 
+// orderOf is in which order a fetch is wanted; 0: somebody waits for it.
+func (c *Client) orderOf(f *fetch) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.demand {
+		return 0
+	}
+	return f.order
+}
+
 // bytes is what is left of it, about.
 func (f *fetch) bytes() int64 { return int64(f.to-f.next) * f.o.unit }
 
@@ -343,8 +375,8 @@ func (c *Client) ask(ctx context.Context, cancel context.CancelFunc, o *object, 
 	a := &answered{node: s.node, cancel: cancel, close: cancel}
 	from, to := int64(first)*o.unit, min(int64(end)*o.unit, o.size)
 	path := o.path
-	if s.insist && o.verifier != nil {
-		path += "?" + insistQuery
+	if o.verifier != nil {
+		path += s.query()
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+s.node+path, nil)
 	if err != nil {

@@ -2,6 +2,7 @@ package far
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sort"
 
@@ -81,7 +82,9 @@ func cut(m *Manifest) *pieces {
 			}
 			p.all[i].next = next
 		}
-		p.at[byPlace] = append(p.at[byPlace], of...)
+	}
+	for _, o := range inOrder(m, objects) {
+		p.at[byPlace] = append(p.at[byPlace], p.of[o]...)
 	}
 	for i := range p.all {
 		p.at[byManifest] = append(p.at[byManifest], i)
@@ -93,6 +96,31 @@ func cut(m *Manifest) *pieces {
 		}
 	}
 	return p
+}
+
+// inOrder returns a manifest's objects in the order in which what they hold arrived
+// at its node.
+func inOrder(m *Manifest, objects int) []int {
+	first := make([]uint64, objects) // number of an instance
+	for o := range first {
+		first[o] = math.MaxUint64
+	}
+	staged := len(m.Packs)
+	for i := range m.Instances {
+		in := &m.Instances[i]
+		o := in.Pack
+		if o < 0 {
+			o = staged
+			staged++
+		}
+		first[o] = min(first[o], in.Record.Number)
+	}
+	all := make([]int, objects)
+	for o := range all {
+		all[o] = o
+	}
+	slices.SortStableFunc(all, func(a, b int) int { return cmp.Compare(first[a], first[b]) })
+	return all
 }
 
 // maxPieces bounds those of one run, whose length is only claimed.

@@ -43,8 +43,8 @@ func (c *Client) Read(m *Manifest, nodes ...string) *Series {
 	return s
 }
 
-// Whole says that all of the series will be read in order: it is read ahead with
-// the first read already, as far as it may.
+// Whole says that all of the series will be read, as it rests unless reads show
+// another order: it is read ahead with the first read already, as far as it may.
 func (s *Series) Whole() {
 	s.client.mu.Lock()
 	defer s.client.mu.Unlock()
@@ -161,7 +161,7 @@ func (s *Series) readLocked(index, unit int) {
 // there is room for one, unless the end is in sight.
 func (s *Series) aheadLocked() {
 	order := byManifest
-	if s.paces[byPlace].streak > s.paces[byManifest].streak {
+	if d := s.paces[byPlace].streak - s.paces[byManifest].streak; d > 0 || d == 0 && s.whole {
 		order = byPlace
 	}
 	window := s.paces[order].window()

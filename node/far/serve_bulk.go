@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -32,7 +33,11 @@ func (h *Handler) pack(w *reply) error {
 			return nil
 		}
 	}
-	n, err := h.send(w, bytes, from, to, p.BlobBytes)
+	ahead, err := aheadOf(w.r.URL.Query())
+	if err != nil {
+		return err
+	}
+	n, err := h.send(w, bytes, from, to, p.BlobBytes, ahead)
 	h.spread.sent(id, w.peer, n)
 	return err
 }
@@ -59,7 +64,7 @@ func (h *Handler) staged(w *reply) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = h.send(w, bytes, from, to, in.Bytes)
+	_, err = h.send(w, bytes, from, to, in.Bytes, 0)
 	return err
 }
 
@@ -84,9 +89,23 @@ func parseRange(text string, size int64, unit int64) (from, to int64, err error)
 	return from, to, nil
 }
 
+// aheadOf reads in which order a range is wanted that nobody waits for; 0 if somebody
+// does.
+func aheadOf(query url.Values) (uint64, error) {
+	if !query.Has(aheadQuery) {
+		return 0, nil
+	}
+	order, err := strconv.ParseUint(query.Get(aheadQuery), 10, 63)
+	if err != nil || order == 0 {
+		return 0, fault.New(fault.Invalid, "far: not a place in an order")
+	}
+	return order, nil
+}
+
 // send writes a range and returns how much of it. The first piece is read before
-// the answer begins, so that what cannot be read has its kind.
-func (h *Handler) send(w *reply, bytes io.ReaderAt, from, to, size int64) (sent int64, err error) {
+// the answer begins, so that what cannot be read has its kind. What is sent ahead
+// then waits for its turn; ahead is its order, 0 what somebody waits for.
+func (h *Handler) send(w *reply, bytes io.ReaderAt, from, to, size int64, ahead uint64) (sent int64, err error) {
 	buffer := h.buffers.Get().(*[]byte)
 	defer h.buffers.Put(buffer)
 	for at := from; at < to; {
@@ -101,15 +120,31 @@ func (h *Handler) send(w *reply, bytes io.ReaderAt, from, to, size int64) (sent 
 			header.Set("Content-Range", "bytes "+strconv.FormatInt(from, 10)+"-"+strconv.FormatInt(to-1, 10)+"/"+strconv.FormatInt(size, 10))
 			w.began = true
 			w.WriteHeader(http.StatusPartialContent)
+			if ahead > 0 {
+				leave, err := h.turn(w, ahead)
+				if err != nil {
+					return 0, err
+				}
+				defer leave()
+			}
 		}
 		n, err := w.Write(b)
 		sent += int64(n)
 		if err != nil {
-			return sent, fault.New(fault.Canceled, "far: the asker is gone: %w", err)
+			return sent, errGone(err)
 		}
 		at += int64(n)
 	}
 	return sent, nil
+}
+
+// turn shows that an answer has begun and waits for its turn among those that are
+// sent ahead to the same node.
+func (h *Handler) turn(w *reply, order uint64) (leave func(), err error) {
+	if err := w.flush(); err != nil {
+		return nil, errGone(err)
+	}
+	return h.slots.turn(w.ctx, w.peer.Node, order)
 }
 
 // readError is why bytes that are here could not be read.

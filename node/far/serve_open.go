@@ -207,7 +207,7 @@ func (t *telling) add(one Holding) error {
 		switch {
 		case err == nil:
 			in.Pack, in.Chunks = place, one.Location.Chunks
-			t.ahead.add(pack.ID(one.Location.Pack), one.Location.Chunks)
+			t.ahead.add(one.Record.Number, pack.ID(one.Location.Pack), one.Location.Chunks)
 		case fault.Is(err, fault.Corrupt):
 			in.Lost = true
 		default:

@@ -23,6 +23,7 @@ const (
 	pathPack     = "/archive/pack/"
 	pathStaged   = "/archive/staged/"
 	insistQuery  = "insist"         // do not send me elsewhere
+	aheadQuery   = "ahead"          // =N: nobody waits for it yet; send me what has a lower N first
 	holderHeader = "Pelago-Holders" // nodes to ask instead, with status 204
 )
 

@@ -186,7 +186,7 @@ func (r *Reader) bring(ctx context.Context, o *opening, of openingOf, h catalog.
 		r.begin(k, i)
 	case o.want.ahead == aheadBytes && len(k.Instances) > 0:
 		k.readWhole()
-		r.begin(k, 0) // while the instances are opened
+		r.begin(k, k.inFront()) // while the instances are opened
 	}
 	return k, nil
 }
@@ -197,6 +197,16 @@ func tellerOf(of openingOf) string {
 		return ""
 	}
 	return of.from
+}
+
+// inFront is the index of the instance that rests before the others.
+func (k *known) inFront() (first int) {
+	for i := range k.Instances {
+		if k.Instances[i].Record.Number < k.Instances[first].Record.Number {
+			first = i
+		}
+	}
+	return first
 }
 
 // begin has what follows an instance read ahead, whose bytes came already.

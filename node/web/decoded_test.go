@@ -126,7 +126,7 @@ func TestAnImageThatCannotBeConvertedGoesAsItIsStored(t *testing.T) {
 	if len(sent) != 2 {
 		t.Fatalf("%d instances", len(sent))
 	}
-	for i, want := range []string{ref.Syntax, dict.ExplicitLittleEndian} {
+	for i, want := range []string{dict.ExplicitLittleEndian, ref.Syntax} { // as they came
 		if meta, _ := dataSetOf(t, []byte(sent[i].body)); meta.Syntax != want {
 			t.Errorf("instance %d in %s, want %s", i, meta.Syntax, want)
 		}

@@ -35,6 +35,7 @@ func (c *call) retrieve() error {
 	if err != nil {
 		return err
 	}
+	archive.Arrange(refs)
 	into, err := acceptOf(c.r).instanceContainer(c.event.Instance != "" || len(refs) == 1)
 	if err != nil {
 		return err
