@@ -279,6 +279,7 @@ func TestWhoIsNoMemberGetsNoKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	origin.waitAudited(1)
 	net.mu.Lock()
 	asker.barred = true
 	net.mu.Unlock()
@@ -291,11 +292,9 @@ func TestWhoIsNoMemberGetsNoKey(t *testing.T) {
 	if _, err := c.Read(m).Pack(0).ReadAt(t.Context(), make([]byte, 1), 0); !fault.Is(err, fault.Denied) {
 		t.Errorf("a stranger who reads a pack: %v", err)
 	}
+	origin.waitAudited(2)
 	origin.mu.Lock()
 	defer origin.mu.Unlock()
-	for len(origin.accesses) < 2 { // the asker has its answer before the audit has
-		origin.audited.Wait()
-	}
 	if n := len(origin.accesses); n != 2 || origin.accesses[0].Err != nil || origin.accesses[0].Instances != 5 ||
 		origin.accesses[0].Study != stored[0].StudyInstanceUID || origin.accesses[0].Peer.Site != "B" || origin.accesses[1].Err == nil {
 		t.Errorf("audited: %+v", origin.accesses)

@@ -118,6 +118,16 @@ func (n *network) serve(t testing.TB, site string, self *identity.Node, from far
 	return one
 }
 
+// waitAudited waits for so many entries: who asks has his answer before the audit has
+// its entry.
+func (one *node) waitAudited(entries int) {
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	for len(one.accesses) < entries {
+		one.audited.Wait()
+	}
+}
+
 // plain makes a node without an archive of its own.
 func (n *network) plain(t testing.TB, site string, from far.Source) *node {
 	t.Helper()
