@@ -38,7 +38,7 @@ const (
 // netBacklog has a node miss very many series, come back, and a new one join: of
 // studies as they mostly are, and of those that cost most.
 func netBacklog(ctx context.Context, b *bench, s *sheet) error {
-	s.note("one round for each of two networks; %d studies of %d series and %d of one, each series one image of 64 pixels, stored at one of two sites while the other is stopped; the backlog's time is from the start of that one's process until it has applied as much as the first; a third then joins: the time is from asking for its token until it knows all studies, the bytes those of the first's catalogue on disk",
+	s.note("one round for each of two networks; %d studies of %d series and %d of one, each series one image of 64 pixels, stored at one of two sites while the other is stopped; each time begins once the nodes that run have nothing else to do (packing what was stored, above all); the backlog's time is from the start of that one's process until it has applied as much as the first; a third then joins: the time is from asking for its token until it knows all studies, the bytes those of the first's catalogue on disk",
 		b.net.backlog/backlogSeries, backlogSeries, b.net.lone)
 	if err := b.backlog(ctx, s, backlog{studies: b.net.backlog / backlogSeries, series: backlogSeries}); err != nil {
 		return err
@@ -72,6 +72,9 @@ func (b *bench) backlog(ctx context.Context, s *sheet, what backlog) error {
 		if err != nil {
 			return err
 		}
+		if err := b.idle(ctx, f); err != nil {
+			return err
+		}
 		if err := b.catchUp(ctx, s, there, what, known); err != nil {
 			return err
 		}
@@ -87,6 +90,9 @@ func (b *bench) backlog(ctx context.Context, s *sheet, what backlog) error {
 // bootstrap has a new node join, beside the time that the catalogue's bytes take
 // on the link.
 func (b *bench) bootstrap(ctx context.Context, s *sheet, f *fleet.Fleet, what backlog, known uint64, link time.Duration) error {
+	if err := b.idle(ctx, f); err != nil {
+		return err
+	}
 	began := time.Now()
 	fresh, err := f.Add(ctx, "site3", "")
 	if err != nil {

@@ -136,12 +136,15 @@ func calm(ctx context.Context, f *fleet.Fleet, from, to world.Site) error {
 
 // netSeries opens a whole series elsewhere.
 func netSeries(ctx context.Context, b *bench, s *sheet) error {
-	s.note("WADO-RS of a series of %d CT of 526 KB that is packed at its origin and was never opened where it is asked for; the share is the bytes of the series at rest, as they travel, over time and the link's rate", b.net.series)
+	s.note("WADO-RS of a series of %d CT of 526 KB that is packed at its origin and was never opened where it is asked for; the share is the bytes of the series at rest, as they travel, over time and the link's rate. The nodes go on running, have had a round that is not counted, and have nothing else to do", b.net.series)
 	return b.fleet(ctx, world.Both(farAway, world.Gbps), func(f *fleet.Fleet) error {
-		for round := range b.rounds {
+		for round := -1; round < b.rounds; round++ { // round -1 is not counted: a process that has just started is slower
 			for i, r := range rates {
-				files, rests, err := b.remote(ctx, f, fmt.Sprintf("series-%d-%d", round, i), uint64(seedNetwork+10*round+i))
+				files, rests, err := b.remote(ctx, f, fmt.Sprintf("series-%d-%d", round, i), uint64(seedNetwork+10*(round+1)+i))
 				if err != nil {
+					return err
+				}
+				if err := b.idle(ctx, f); err != nil {
 					return err
 				}
 				if err := f.World.SetBoth(f.Nodes[0].Site, f.Nodes[1].Site, world.Both(farAway, r.rate)); err != nil {
@@ -159,7 +162,9 @@ func netSeries(ctx context.Context, b *bench, s *sheet) error {
 				if err != nil {
 					return err
 				}
-				s.add("series "+r.name, "", pelago, r.rate.Time(rests).Seconds()/seconds)
+				if round >= 0 {
+					s.add("series "+r.name, "", pelago, r.rate.Time(rests).Seconds()/seconds)
+				}
 				b.say("  round %d, %s: %s MB at rest in %s s; processor time: origin %s s, asked %s s, relay and client %s s",
 					round+1, r.name, number(float64(rests)/1e6), number(seconds), number(cpu[0]), number(cpu[1]), number(cpu[2]))
 				if err := b.inputs.drop(files); err != nil {
@@ -169,6 +174,48 @@ func netSeries(ctx context.Context, b *bench, s *sheet) error {
 		}
 		return nil
 	}, sites(2)...)
+}
+
+const (
+	// idleShare is what the nodes that have nothing to do take together of a core at
+	// most, over idleTime: rows that pack or compact what they have stored wait for it
+	// before they measure something else.
+	idleShare = 0.05
+	idleTime  = time.Second
+	// maxIdle bounds waiting for it.
+	maxIdle = 15 * time.Minute
+)
+
+// idle waits until the nodes that run have nothing more to do.
+func (b *bench) idle(ctx context.Context, f *fleet.Fleet) error {
+	began := time.Now()
+	for before, first := time.Duration(0), true; ; first = false {
+		var spent time.Duration
+		for _, n := range f.Nodes {
+			if !n.Running() {
+				continue
+			}
+			cpu, err := peer.CPU(n.PID())
+			if errors.Is(err, errors.ErrUnsupported) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			spent += cpu
+		}
+		if !first && (spent-before).Seconds() < idleShare*idleTime.Seconds() {
+			return nil
+		}
+		if before = spent; time.Since(began) > maxIdle {
+			return fmt.Errorf("the nodes are at work %s s after there was something to do", number(time.Since(began).Seconds()))
+		}
+		select {
+		case <-time.After(idleTime):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // processorTime returns the seconds of processor time that something takes: of the
