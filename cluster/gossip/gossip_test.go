@@ -53,6 +53,16 @@ func address(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr(ip(i)), porttest.Port)
 }
 
+// newFullParty starts nodes that know each other.
+func newFullParty(t *testing.T, n int) *party {
+	t.Helper()
+	known := make([]int, n)
+	for i := range known {
+		known[i] = i
+	}
+	return newParty(t, n, known...)
+}
+
 // newParty starts nodes that know the first and the last of them, unless others
 // are named.
 func newParty(t *testing.T, n int, known ...int) *party {
@@ -191,14 +201,10 @@ func TestADeadNodeIsMissedSoon(t *testing.T) {
 	for _, nodes := range []int{2, 3, 5, 12, 50} {
 		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
 			if nodes > 12 && testing.Short() {
-				t.Skip("takes a while under the race detector")
+				t.Skip("fifty nodes on virtual time; run without -short, as make test does")
 			}
 			synctest.Test(t, func(t *testing.T) {
-				known := make([]int, nodes)
-				for i := range known {
-					known[i] = i
-				}
-				p := newParty(t, nodes, known...)
+				p := newFullParty(t, nodes)
 				within(t, time.Minute, "all see all", p.allSee(nodes-1))
 				dead := nodes / 2
 				var others []string
@@ -277,14 +283,10 @@ func TestWhoIsNoMemberIsNotListed(t *testing.T) {
 // before memberlist's exchange of all states, minutes later, tells of it.
 func TestFiftyNodesFindEachOther(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes a while under the race detector")
+		t.Skip("fifty nodes on virtual time; run without -short, as make test does")
 	}
 	synctest.Test(t, func(t *testing.T) {
-		known := make([]int, 50)
-		for i := range known {
-			known[i] = i
-		}
-		p := newParty(t, 50, known...)
+		p := newFullParty(t, 50)
 		within(t, time.Minute, "all see all", p.allSee(49))
 	})
 }
@@ -293,15 +295,11 @@ func TestFiftyNodesFindEachOther(t *testing.T) {
 // time that it is asked: a few kilobytes a second.
 func TestFiftyNodesGossipLittle(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes a while under the race detector")
+		t.Skip("fifty nodes on virtual time; run without -short, as make test does")
 	}
 	const nodes, limit = 50, 8000 // bytes a second and node
 	synctest.Test(t, func(t *testing.T) {
-		known := make([]int, nodes)
-		for i := range known {
-			known[i] = i
-		}
-		p := newParty(t, nodes, known...)
+		p := newFullParty(t, nodes)
 		within(t, time.Minute, "all see all", p.allSee(nodes-1))
 		const lasts = 2 * time.Minute
 		before := p.sent.Load()

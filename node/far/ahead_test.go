@@ -12,6 +12,7 @@ import (
 
 	"pelago/chaos/world"
 	"pelago/cluster/fault"
+	"pelago/node/archive/archivepb"
 	"pelago/node/far"
 )
 
@@ -80,24 +81,31 @@ func TestWhatFollowsAManifestIsNotAskedFor(t *testing.T) {
 	}
 }
 
+// openWarm opens a whole series over a connection that is there already, and returns
+// its manifest and when it was asked for.
+func (l *linked) openWarm(t *testing.T, r *archivepb.Instance) (*far.Manifest, time.Time) {
+	t.Helper()
+	if _, err := l.client.Find(t.Context(), l.origin, "1.2.3"); !fault.Is(err, fault.NotFound) {
+		t.Fatal(err)
+	}
+	started := time.Now()
+	o, err := l.client.Open(t.Context(), l.origin, far.Want{Study: r.Study, Series: r.Series, Bytes: 8 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := o.Manifest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, started
+}
+
 // Its first bytes are here a round trip after a series was asked for, and all of it
 // when the link has carried it.
 func TestAWholeSeriesTakesOneRoundTripMore(t *testing.T) {
 	s := newShelf(t, 100, 512, 64<<20)
 	overLink(t, s, world.Link{Delay: delay, Rate: world.Gbps}, func(t *testing.T, l *linked) {
-		if _, err := l.client.Find(t.Context(), l.origin, "1.2.3"); !fault.Is(err, fault.NotFound) { // warms the connection
-			t.Fatal(err)
-		}
-		r := s.holdings[0].Record
-		started := time.Now()
-		o, err := l.client.Open(t.Context(), l.origin, far.Want{Study: r.Study, Series: r.Series, Bytes: 8 << 20})
-		if err != nil {
-			t.Fatal(err)
-		}
-		m, err := o.Manifest(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		m, started := l.openWarm(t, s.holdings[0].Record)
 		series := l.client.Read(m)
 		series.Whole()
 		series.Begin(0)
@@ -170,19 +178,7 @@ func asTheyRest(t *testing.T, m *far.Manifest) []int {
 func TestWhatIsReadAheadComesInOrder(t *testing.T) {
 	s := newShelf(t, 120, 512, 20<<20) // 63 MB in 4 packs
 	overLink(t, s, world.Link{Delay: delay, Rate: world.Gbps}, func(t *testing.T, l *linked) {
-		if _, err := l.client.Find(t.Context(), l.origin, "1.2.3"); !fault.Is(err, fault.NotFound) { // warms the connection
-			t.Fatal(err)
-		}
-		r := s.holdings[0].Record
-		started := time.Now()
-		o, err := l.client.Open(t.Context(), l.origin, far.Want{Study: r.Study, Series: r.Series, Bytes: 8 << 20})
-		if err != nil {
-			t.Fatal(err)
-		}
-		m, err := o.Manifest(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		m, started := l.openWarm(t, s.holdings[0].Record)
 		rest := asTheyRest(t, m)
 		series := l.client.Read(m)
 		series.Whole()

@@ -49,7 +49,7 @@ func TestOnlyAnEndAloneIsTheEnd(t *testing.T) {
 			return bytes.NewReader([]byte{1}), nil
 		})
 		n, err := from.ReadAt(make([]byte, 1), 0)
-		if asked != test.asked || asked && (n != 1 || err != nil) || !asked && err != io.EOF { //nolint:errorlint // as it is
+		if asked != test.asked || asked && (n != 1 || err != nil) || !asked && err != io.EOF { //nolint:errorlint // readers of readers compare it so
 			t.Errorf("%v: %d, %v, asked for another: %v", test.err, n, err, asked)
 		}
 	}

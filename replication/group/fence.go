@@ -130,9 +130,9 @@ func (f *fence) change(change func(*fenced)) (fenced, error) {
 	return next, nil
 }
 
-// fenced is what consensus must hear at the start and after each copy: one may be
+// standing is what consensus must hear at the start and after each copy: one may be
 // found broken before Raft has begun to apply to it.
-func (g *Group) fenced() error {
+func (g *Group) standing() error {
 	if is := g.fence.read(); is.stands {
 		return is.err()
 	}

@@ -187,7 +187,7 @@ func (g *Group) wire() (err error) {
 	g.node, err = consensus.New(consensus.Options{
 		ID: g.o.ID, Address: g.o.Address, Transport: g.transport, Log: g.raftlog, Machine: g.machine, Peers: g,
 		Settings: g.settings.Raft, Logger: g.o.Log, Newcomer: g.o.Newcomer,
-		Fence: g.fenced,
+		Fence: g.standing,
 	})
 	return err
 }

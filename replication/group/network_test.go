@@ -289,13 +289,20 @@ func (m *member) flow(name string) (stop func() int) {
 	}
 }
 
+// growAndCut makes a network of three whose log does not begin at its beginning, so
+// that who joins copies the catalogue. The settings are those of cutting.
+func (w *world) growAndCut() {
+	w.t.Helper()
+	w.grow(3, 3)
+	for i := range 600 {
+		w.members[0].mustPropose(fmt.Sprintf("early %d", i))
+	}
+	time.Sleep(10 * time.Second) // on virtual time: until the log is cut
+}
+
 func TestAnEmptyNodeCopiesTheCatalogueWhileEntriesFlow(t *testing.T) {
 	network(t, cutting(), func(w *world) {
-		w.grow(3, 3)
-		for i := range 600 {
-			w.members[0].mustPropose(fmt.Sprintf("early %d", i))
-		}
-		time.Sleep(10 * time.Second) // the log is cut
+		w.growAndCut()
 		stop := w.leader().flow("late")
 		n := w.add("Site 4")
 		// A copy takes its time, and breaks off: what is there is not fetched again.

@@ -1,7 +1,6 @@
 package group_test
 
 import (
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -17,6 +16,19 @@ func (m *toy) set(change func(*toy)) {
 	change(m)
 }
 
+// holdVerifying has verifications wait until what it returns is closed.
+func (m *toy) holdVerifying() chan struct{} {
+	m.verifying = make(chan struct{})
+	return m.verifying
+}
+
+// breakAll makes what may be copied broken.
+func (w *world) breakAll() {
+	for _, m := range w.members[:3] {
+		m.machine.set(func(m *toy) { m.breach = true })
+	}
+}
+
 func (m *toy) verifications() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -28,11 +40,7 @@ func (m *toy) verifications() int {
 func copying(t *testing.T, prepared func(w *world, n *member), test func(w *world, n *member)) {
 	t.Helper()
 	network(t, cutting(), func(w *world) {
-		w.grow(3, 3)
-		for i := range 600 {
-			w.members[0].mustPropose(fmt.Sprintf("early %d", i))
-		}
-		time.Sleep(10 * time.Second) // the log is cut
+		w.growAndCut()
 		n := w.add("Site 4")
 		prepared(w, n)
 		w.record(n, nil)
@@ -52,10 +60,7 @@ func (m *member) offers() int {
 // A copy is in use before it is verified, but nobody copies it further.
 func TestACopyIsVerifiedInUse(t *testing.T) {
 	var hold chan struct{} // of the bubble
-	copying(t, func(_ *world, n *member) {
-		hold = make(chan struct{})
-		n.machine.verifying = hold
-	}, func(w *world, n *member) {
+	copying(t, func(_ *world, n *member) { hold = n.machine.holdVerifying() }, func(w *world, n *member) {
 		n.mustPropose("from the new one")
 		if n.offers() != http.StatusServiceUnavailable {
 			t.Errorf("what nobody has verified is offered: %d", n.offers())
@@ -80,11 +85,7 @@ func TestACopyIsVerifiedInUse(t *testing.T) {
 // What a node finds broken it takes anew, from another node than before: that one
 // would offer the same again.
 func TestABrokenCopyIsTakenAnewFromAnother(t *testing.T) {
-	copying(t, func(w *world, _ *member) {
-		for _, m := range w.members[:3] {
-			m.machine.set(func(m *toy) { m.breach = true })
-		}
-	}, func(w *world, n *member) {
+	copying(t, func(w *world, _ *member) { w.breakAll() }, func(w *world, n *member) {
 		w.until("the fence", time.Minute, func() bool { return fault.Is(n.group.Fenced(), fault.Corrupt) })
 		sources := 0
 		for _, m := range w.members[:3] {
@@ -114,11 +115,8 @@ func TestABrokenCopyIsTakenAnewFromAnother(t *testing.T) {
 func TestACopyIsFoundBrokenAfterARestart(t *testing.T) {
 	var hold chan struct{} // of the bubble
 	copying(t, func(w *world, n *member) {
-		hold = make(chan struct{})
-		n.machine.verifying = hold
-		for _, m := range w.members[:3] {
-			m.machine.set(func(m *toy) { m.breach = true })
-		}
+		hold = n.machine.holdVerifying()
+		w.breakAll()
 	}, func(w *world, n *member) {
 		n.stop()
 		close(hold)
@@ -135,10 +133,7 @@ func TestACopyIsFoundBrokenAfterARestart(t *testing.T) {
 // A copy that takes the place of another does not wait for the verification of that.
 func TestANewCopyEndsTheVerificationOfTheLast(t *testing.T) {
 	var hold chan struct{} // of the bubble
-	copying(t, func(_ *world, n *member) {
-		hold = make(chan struct{})
-		n.machine.verifying = hold
-	}, func(w *world, n *member) {
+	copying(t, func(_ *world, n *member) { hold = n.machine.holdVerifying() }, func(w *world, n *member) {
 		w.settle(3, 4)
 		n.machine.set(func(m *toy) { m.rot = true })
 		n.mustPropose("applied as something else")
@@ -157,11 +152,7 @@ func TestANewCopyEndsTheVerificationOfTheLast(t *testing.T) {
 // A node that is stopped while it takes a copy in does not fetch it again.
 func TestAStopDoesNotCostTheCopy(t *testing.T) {
 	network(t, cutting(), func(w *world) {
-		w.grow(3, 3)
-		for i := range 600 {
-			w.members[0].mustPropose(fmt.Sprintf("early %d", i))
-		}
-		time.Sleep(10 * time.Second) // the log is cut
+		w.growAndCut()
 		fetched := func() (files int) {
 			for _, m := range w.members[:3] {
 				files += m.fetched()
