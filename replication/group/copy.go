@@ -141,8 +141,8 @@ func (g *Group) copyFrom(ctx context.Context, node string, generation, least uin
 		return err
 	}
 	hash, index, err := g.o.Catalogue.Prepare(ctx, whole, g.o.ID)
-	if ctx.Err() != nil || fault.Is(err, fault.Full) {
-		return err // not the copy's fault: it is there for the next attempt
+	if ended := ctx.Err(); ended != nil || fault.Is(err, fault.Full) { // not the copy's fault: it is there for the next attempt
+		return errors.Join(err, ended)
 	}
 	if err != nil || index != m.Index || hex.EncodeToString(hash[:]) != m.Hash {
 		err = fault.New(fault.Corrupt, "group: the copy is not what it was said to be: %w", errors.Join(err, fmt.Errorf("at %d", index)))

@@ -2,13 +2,18 @@ package group
 
 import (
 	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -261,6 +266,39 @@ func TestOnlyPiecesOfFilesAreServed(t *testing.T) {
 			t.Errorf("%s: %d", query, w.Code)
 		}
 	}
+}
+
+// ending is a catalogue whose copy is prepared as its node is stopped.
+type ending struct {
+	Catalogue
+	stop  context.CancelFunc
+	whole *manifest
+}
+
+func (e ending) Prepare(context.Context, string, string) (hash [32]byte, index uint64, err error) {
+	e.stop()
+	_, err = hex.Decode(hash[:], []byte(e.whole.Hash))
+	return hash, e.whole.Index, err
+}
+
+// A copy that was not put in place is not taken for one that was.
+func TestACopyThatIsStoppedIsNotDone(t *testing.T) {
+	files := someFiles()
+	from, m := offered(t, files)
+	m.Hash = strings.Repeat("5", 64)
+	mux := http.NewServeMux()
+	mux.Handle("GET /raft/checkpoint/", from.handler)
+	mux.HandleFunc("GET /raft/checkpoint", func(w http.ResponseWriter, _ *http.Request) { writeAnswer(w, m) })
+	ctx, stop := context.WithCancel(t.Context())
+	fs := vfs.NewMem()
+	g := &Group{log: slog.New(slog.DiscardHandler), o: Options{
+		Peers: call.NewClient(&local{handler: mux}), FS: fs, Dir: "data", Catalogue: ending{stop: stop, whole: m},
+	}}
+	trusted := func(context.Context, string, *manifest) error { return nil }
+	if err := g.copyFrom(ctx, "n", m.Generation, m.Index, trusted); !errors.Is(err, context.Canceled) {
+		t.Errorf("stopped before it was in place: %v", err)
+	}
+	check(t, fs, "data/copy/whole", files)
 }
 
 // small is a disk with little room.
