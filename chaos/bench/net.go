@@ -27,6 +27,7 @@ const (
 // netSize is how much is stored and asked in the rows of the network.
 type netSize struct {
 	images            int // of each C-STORE turn
+	storeTurns        int // that each takes in a round
 	visible           int // studies that each site stores a round
 	studies, queries  int // of the row of queries: stored, asked a round
 	opened            int // series of the row of first frames, a rate and round
@@ -40,11 +41,11 @@ type netSize struct {
 
 var (
 	netFull = netSize{
-		images: 200, visible: 12, studies: 2_000, queries: 400, opened: 8, series: 500,
+		images: 200, storeTurns: 12, visible: 12, studies: 2_000, queries: 400, opened: 8, series: 500,
 		slow: 55 * time.Second, slowStudies: 4, slowSeries: 5, slowN: 100, backlog: 1_000_000, lone: 100_000, changes: 60,
 	}
 	netQuick = netSize{
-		images: 8, visible: 2, studies: 20, queries: 5, opened: 2, series: 6,
+		images: 8, storeTurns: 1, visible: 2, studies: 20, queries: 5, opened: 2, series: 6,
 		slow: 2 * time.Second, slowStudies: 1, slowSeries: 2, slowN: 3, backlog: 500, lone: 100, changes: 4,
 	}
 )

@@ -18,7 +18,7 @@ func netStore(ctx context.Context, b *bench, s *sheet) error {
 	if err != nil {
 		return err
 	}
-	s.note("one association of `storescu` with %d CT of 526 KB a turn, under new UIDs each time; the three take turns in each round, another one first each time, on nodes that go on running and have had a round that is not counted. Before each turn all nodes know of what was stored, and are connected. The site that stores votes and does not lead; its others share the two cores with it", files.files)
+	s.note("one association of `storescu` with %d CT of 526 KB a turn, under new UIDs each time; the three take %d turns each in a round, another one first each time, on nodes that go on running and have had a round that is not counted; a round's rate is that of its turns together. Before each turn all nodes know of what was stored, and are connected. The site that stores votes and does not lead; its others share the two cores with it", files.files, b.net.storeTurns)
 	return b.fleet(ctx, world.Link{}, func(single *fleet.Fleet) error {
 		return b.fleet(ctx, world.Both(80*time.Millisecond, 100*world.Mbps), func(f *fleet.Fleet) error {
 			if err := voters(ctx, f, len(f.Nodes)); err != nil {
@@ -38,23 +38,23 @@ func (b *bench) storeTurns(ctx context.Context, s *sheet, single *fleet.Node, f 
 	if node == first {
 		node = f.Nodes[0]
 	}
-	store := func(n *fleet.Node) (float64, error) {
+	store := func(n *fleet.Node) (time.Duration, error) {
 		if err := b.settle(ctx); err != nil {
 			return 0, err
 		}
 		began := time.Now()
 		// New studies of the same images: +II and the like invent UIDs.
 		err := server(n).StoreSCU(ctx, []string{"+IR", fmt.Sprint(files.files), "+IS", "1", "+IP", "1"}, files.paths...)
-		return float64(files.files) / time.Since(began).Seconds(), err
+		return time.Since(began), err
 	}
 	stored := 0 // by the node of the network
 	turns := []struct {
 		name string
-		rate func() (float64, error)
+		take func() (time.Duration, error)
 	}{
-		{"alone", func() (float64, error) { return store(single) }},
-		{"connected", func() (float64, error) { stored += files.files; return store(node) }},
-		{"cut off", func() (float64, error) {
+		{"alone", func() (time.Duration, error) { return store(single) }},
+		{"connected", func() (time.Duration, error) { stored += files.files; return store(node) }},
+		{"cut off", func() (time.Duration, error) {
 			if err := cutOff(f, node); err != nil {
 				return 0, err
 			}
@@ -65,15 +65,22 @@ func (b *bench) storeTurns(ctx context.Context, s *sheet, single *fleet.Node, f 
 	}
 	// Round -1 is not counted: a process that has just started is slower.
 	for round := -1; round < b.rounds; round++ {
-		rates := map[string]float64{}
-		for i := range turns {
-			t := turns[(round+1+i)%len(turns)] // so that none has the best place each time
-			if rates[t.name], err = t.rate(); err != nil {
+		took := map[string]time.Duration{}
+		// A turn is half a second, in which one write of the disk's counts: many make a rate.
+		for i := range b.net.storeTurns * len(turns) {
+			t := turns[(i/len(turns)+i)%len(turns)] // so that none has the best place each time
+			once, err := t.take()
+			if err != nil {
 				return err
 			}
+			took[t.name] += once
 			if err := quiet(ctx, f, stored); err != nil {
 				return err
 			}
+		}
+		rates := map[string]float64{}
+		for name, all := range took {
+			rates[name] = float64(b.net.storeTurns*files.files) / all.Seconds()
 		}
 		b.say("  round %d: alone %s/s, connected %s/s, cut off %s/s", round+1, number(rates["alone"]), number(rates["connected"]), number(rates["cut off"]))
 		if round < 0 {
