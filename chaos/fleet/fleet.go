@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -99,27 +100,17 @@ func (f *Fleet) Add(ctx context.Context, site world.Site, data string) (*Node, e
 
 // prepare opens the gate of a node that is to come.
 func (f *Fleet) prepare(site world.Site) (*Node, error) {
-	listens, err := freeAddress()
+	port, err := proc.FreePort()
 	if err != nil {
 		return nil, err
 	}
+	listens := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	gate, err := f.World.Gate(f.open, site, listens)
 	if err != nil {
 		return nil, err
 	}
 	dir := filepath.Join(f.o.Dir, fmt.Sprintf("%02d-%s", len(f.Nodes)+1, site))
 	return &Node{Site: site, Gate: gate, dir: dir, args: []string{"--peer", listens, "--advertise", gate.Addr()}}, os.MkdirAll(dir, 0o700)
-}
-
-// freeAddress returns one that nobody listens on now. It must be known before
-// the node starts: others dial it before it is ready.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 // Join makes a token by which another node may join.

@@ -52,14 +52,15 @@ func newDemoSite(e *env, dir, name string, number int) *demoSite {
 // freePort prefers a port and takes any when it is busy.
 func freePort(preferred int) string {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(preferred))
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			return address
-		}
+	if l, err := net.Listen("tcp", address); err == nil {
+		l.Close()
+		return address
 	}
-	defer l.Close()
-	return l.Addr().String()
+	port, err := proc.FreePort()
+	if err != nil {
+		return address // which the node will complain of
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 // start runs the node with further arguments of serve, and waits until it is ready.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"pelago/chaos/proc"
 	"pelago/dimse/assoc"
 	"pelago/dimse/dicom"
 	"pelago/dimse/scp"
@@ -23,7 +24,7 @@ type Bucket struct{ Syncing bool }
 // Start implements [Starter]: it runs [ServeBucket] in a process of its own,
 // which is this program's binary with the arguments that [Helper] understands.
 func (b Bucket) Start(ctx context.Context, dir string) (*Server, error) {
-	port, err := freePort()
+	port, err := proc.FreePort()
 	if err != nil {
 		return nil, err
 	}

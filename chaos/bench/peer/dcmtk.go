@@ -7,6 +7,8 @@ import (
 	"net"
 	"os/exec"
 	"strings"
+
+	"pelago/chaos/proc"
 )
 
 // run runs a tool of dcmtk to its end; anything but success is an error.
@@ -63,7 +65,7 @@ func Sink(ctx context.Context, dir, title string) (*Process, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	port, err := freePort()
+	port, err := proc.FreePort()
 	if err != nil {
 		return nil, 0, err
 	}

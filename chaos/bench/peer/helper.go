@@ -10,6 +10,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"pelago/chaos/proc"
 )
 
 // helperWord is the first argument of this program when it is to be a peer.
@@ -48,7 +50,7 @@ type Files struct{ Folder string }
 
 // Start implements [Starter]; dir is for the log only.
 func (f Files) Start(ctx context.Context, dir string) (*Server, error) {
-	port, err := freePort()
+	port, err := proc.FreePort()
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"pelago/chaos/proc"
 )
 
 //go:embed shim/stall.c
@@ -45,11 +47,11 @@ func (o Orthanc) Start(ctx context.Context, dir string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	dicom, err := freePort()
+	dicom, err := proc.FreePort()
 	if err != nil {
 		return nil, err
 	}
-	web, err := freePort()
+	web, err := proc.FreePort()
 	if err != nil {
 		return nil, err
 	}

@@ -153,16 +153,6 @@ func (p *Process) Written() (int64, error) {
 	return written - canceled, nil
 }
 
-// freePort returns a TCP port of loopback that nobody listens on.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close() //nolint:errcheck // nothing was accepted
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
 // accepts tells whether a port is listened on.
 func accepts(address string) func(context.Context) error {
 	return func(ctx context.Context) error {
