@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"math/bits"
 
 	"github.com/zeebo/blake3"
 
@@ -25,10 +26,17 @@ func (s Stripe) String() string {
 	return fmt.Sprintf("%s.%d", hex.EncodeToString(s.Pack[:]), s.Generation)
 }
 
-// Group is the placement group of a pack among so many.
-func Group(pack [16]byte, groups int) int {
+// Spread is the place of a pack among all, evenly random: packs of a placement
+// group are neighbours in it, however many groups there are.
+func Spread(pack [16]byte) uint64 {
 	sum := blake3.Sum256(pack[:])
-	return int(binary.BigEndian.Uint64(sum[:8]) % uint64(groups)) //nolint:gosec // below groups
+	return binary.BigEndian.Uint64(sum[:8])
+}
+
+// Group is the placement group of a pack among so many, a power of two: the upper
+// bits of its [Spread].
+func Group(pack [16]byte, groups int) int {
+	return int(Spread(pack) >> (65 - bits.Len(uint(groups)))) //nolint:gosec // both are small
 }
 
 // Geometry is where the bytes of a ciphertext are in the shards of its stripe.

@@ -80,14 +80,19 @@ func TestNoCodeOutsideItsBounds(t *testing.T) {
 	}
 }
 
-// Groups are of the pack alone, and even enough.
+// Groups are of the pack alone, even enough, and those of more groups are parts of
+// those of fewer.
 func TestPacksSpreadOverGroups(t *testing.T) {
 	const groups, packs = 1024, 200_000
 	count := make([]int, groups)
 	for i := range packs {
 		var id [16]byte
 		copy(id[:], fmt.Sprintf("%016d", i))
-		count[Group(id, groups)]++
+		g := Group(id, groups)
+		count[g]++
+		if Group(id, 1) != 0 || Group(id, 4*groups)/4 != g {
+			t.Fatalf("a pack of group %d of %d is in %d of one, %d of %d", g, groups, Group(id, 1), Group(id, 4*groups), 4*groups)
+		}
 	}
 	for g, n := range count { // of 195; five standard deviations
 		if n < 125 || n > 265 {
