@@ -228,6 +228,9 @@ func (n *node) startWork() {
 	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
+	if limit := heapLimit(n.config.Store); limit > 0 {
+		tasks = append(tasks, newHeap(limit, n.log).task())
+	}
 	n.tasks = work.New(n.log, tasks...)
 	n.metrics.Tasks(n.tasks.Statuses)
 	n.gauges()

@@ -70,8 +70,8 @@ func (s *serveCommand) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	if os.Getenv("GOMEMLIMIT") == "" && c.Store.Memory > 0 {
-		debug.SetMemoryLimit(int64(c.Store.Memory) - int64(c.Store.Chunks))
+	if limit := heapLimit(c.Store); limit > 0 {
+		debug.SetMemoryLimit(limit) // heap.task goes on from there
 	}
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + syncsAtOnce)
@@ -82,6 +82,15 @@ func (s *serveCommand) Run(e *env) error {
 	}
 	n.greet(e.stderr)
 	return n.wait()
+}
+
+// heapLimit is the configured soft limit of Go's memory; 0: none, or the
+// environment's, which is the runtime's to keep.
+func heapLimit(s config.Store) int64 {
+	if os.Getenv("GOMEMLIMIT") != "" || s.Memory == 0 {
+		return 0
+	}
+	return int64(s.Memory) - int64(s.Chunks)
 }
 
 // greet says where the node is reached; a port that is not served has no line.
