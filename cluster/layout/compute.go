@@ -36,10 +36,14 @@ func Compute(previous *Layout, holders []Holder, n int) (*Layout, error) {
 	if sites >= ManySites || previous != nil && previous.Groups > FewGroups {
 		groups = ManyGroups
 	}
-	l := place(previous, nodes, n, groups)
+	l := &Layout{Version: 1, Shards: n, Groups: groups, Nodes: nodes, width: min(sites, MaxRow)}
+	if previous != nil {
+		l.Version = previous.Version + 1
+	}
 	if size := l.size(); size > MaxBytes {
 		return nil, fault.New(fault.Invalid, "layout: %d nodes of %d sites take %d bytes, and %d are the most", len(nodes), sites, size, MaxBytes)
 	}
+	l.place(previous)
 	return l, nil
 }
 
@@ -55,14 +59,13 @@ func holding(holders []Holder) ([]Node, error) {
 	return nodes, checkNodes(nodes)
 }
 
-// place is Compute without its checks, and for any number of groups that is a power
-// of two and no less than before.
-func place(previous *Layout, nodes []Node, n, groups int) *Layout {
-	version, kept := uint64(1), 0
+// place makes the rows, for any number of groups that is a power of two and no less
+// than before.
+func (l *Layout) place(previous *Layout) {
+	t, n, kept := newTable(l.Nodes, l.Groups, l.Version), l.Shards, 0
 	if previous != nil {
-		version, kept = previous.Version+1, min(previous.Shards, n)
+		kept = min(previous.Shards, n)
 	}
-	t := newTable(nodes, groups, version)
 	former := t.former(previous)
 	t.inherit(former, 0, kept)
 	if kept < n {
@@ -82,7 +85,7 @@ func place(previous *Layout, nodes []Node, n, groups int) *Layout {
 	substitutes := t.balance(n, t.width, slices.Clone(t.cells))
 	substitutes.fill()
 	substitutes.settle()
-	return &Layout{Version: version, Shards: n, Groups: groups, Nodes: nodes, width: t.width, rows: t.cells}
+	l.rows = t.cells
 }
 
 // balance fills the positions from lo to hi-1, of which those before are settled and
@@ -92,6 +95,9 @@ func place(previous *Layout, nodes []Node, n, groups int) *Layout {
 // a hole of it.
 func (t *table) balance(lo, hi int, base []int16) *round {
 	r := newRound(t, lo, hi, base)
+	if lo == hi {
+		return r
+	}
 	if !r.done() {
 		r.spread(true)
 	}

@@ -21,16 +21,18 @@ func (l *Layout) AppendBinary(b []byte) ([]byte, error) {
 	b = binary.AppendUvarint(b, l.Version)
 	b = append(b, byte(l.Shards), byte(bits.Len(uint(l.Groups))-1))
 	b = binary.AppendUvarint(b, uint64(siteCount(l.Nodes)))
-	for first, end := 0, 0; first < len(l.Nodes); first = end {
-		site := l.Nodes[first].Site
-		for end = first; end < len(l.Nodes) && l.Nodes[end].Site == site; end++ {
+	for left := l.Nodes; len(left) > 0; {
+		there := 1 // nodes of the first one's site
+		for there < len(left) && left[there].Site == left[0].Site {
+			there++
 		}
-		b = appendText(b, site)
-		b = binary.AppendUvarint(b, uint64(end-first))
-		for _, node := range l.Nodes[first:end] {
+		b = appendText(b, left[0].Site)
+		b = binary.AppendUvarint(b, uint64(there))
+		for _, node := range left[:there] {
 			b = appendText(b, node.ID)
 			b = binary.AppendUvarint(b, uint64(node.Pledge))
 		}
+		left = left[there:]
 	}
 	return appendRows(b, l.rows, l.indexBits()), nil
 }

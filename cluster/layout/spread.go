@@ -23,8 +23,7 @@ func (r *round) spread(paced bool) {
 				continue
 			}
 			if u, _ := p.taker(g, i, -1); u != hole {
-				r.give(g, i, u)
-				p.left--
+				p.give(g, i, u)
 			}
 		}
 		for !paced || shed < all*(step+1)/r.groups {
@@ -43,6 +42,8 @@ type pace struct {
 	all   int   // cells to be given then
 	left  int   // and now
 	rows  int   // rows left, with the present one
+	part  int64 // left of all, in units of 2^-scoreBits
+	inv   int64 // 1 of the number of positions, in units of 2^-2*scoreBits
 }
 
 func newPace(r *round) *pace {
@@ -51,19 +52,26 @@ func newPace(r *round) *pace {
 		p.first[v] = r.need(v)
 		p.all += max(p.first[v], 0)
 	}
-	p.left = p.all
+	p.left, p.part, p.inv = p.all, 1<<scoreBits, 1<<(2*scoreBits)/int64(r.hi-r.lo)
 	return p
+}
+
+// give is the round's, for a cell of those to be given.
+func (p *pace) give(g, i int, v int16) {
+	p.round.give(g, i, v)
+	p.left--
+	p.part = int64(p.left) << scoreBits / int64(p.all)
 }
 
 // lag is how far a node is behind the pace: with what it needs, or, below 0, with
 // what it has too many.
 func (p *pace) lag(v int) int64 {
-	return int64(p.need(v))<<scoreBits - int64(p.first[v])<<scoreBits*int64(p.left)/int64(max(p.all, 1))
+	return int64(p.need(v))<<scoreBits - int64(p.first[v])*p.part
 }
 
 // lack is how much less a node has at a position than at others on average.
 func (p *pace) lack(v, i int) int64 {
-	return int64(p.count[v]-p.before[v])<<scoreBits/int64(p.hi-p.lo) - int64(p.at[i*len(p.nodes)+v])<<scoreBits
+	return int64(p.count[v]-p.before[v])*p.inv>>scoreBits - int64(p.at[i*len(p.nodes)+v])<<scoreBits
 }
 
 // taker is the node that should have a cell: hole if nobody who needs one can have
@@ -111,7 +119,6 @@ func (p *pace) exchange(g int) bool {
 		return false
 	}
 	p.give(g, at, to)
-	p.left--
 	return true
 }
 
