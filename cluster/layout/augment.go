@@ -1,6 +1,9 @@
 package layout
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // augment completes a round where nobody who needs a cell can have one straight from
 // who has too many, by chains: a gives a cell to b in one row, b gives another to c in
@@ -127,10 +130,11 @@ func (a *arcs) shortest() []int {
 	if last < 0 {
 		return nil
 	}
-	path := []int{last}
-	for o := from[last]; o >= 0; o = from[o] {
-		path = append([]int{o}, path...)
+	var path []int
+	for v := last; v >= 0; v = from[v] {
+		path = append(path, v)
 	}
+	slices.Reverse(path)
 	return path
 }
 

@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 )
@@ -77,11 +78,21 @@ func TestSlotsAreMonotonic(t *testing.T) {
 
 // The largest pledges there may be do not overflow.
 func TestLargestPledges(t *testing.T) {
-	nodes := make([]Node, MaxNodes)
-	holders := make([]Holder, MaxNodes)
+	nodes, holders := make([]Node, MaxNodes), make([]Holder, 40)
 	for v := range nodes {
-		nodes[v] = Node{ID: string(rune('a'+v%26)) + string(rune('a'+v/26%26)) + string(rune('a'+v/676)), Site: string(rune('A' + v%20)), Pledge: MaxPledge - int64(v)}
-		holders[v].Node = nodes[v]
+		nodes[v] = Node{ID: fmt.Sprintf("%04d", v), Site: fmt.Sprintf("%02d", v/52), Pledge: MaxPledge - int64(v)}
+	}
+	table, total := newTable(nodes, ManyGroups, 1), 0
+	for v, slots := range apportion(nodes, table.site, ManyGroups, 9, make([]int, len(nodes))) {
+		if total += slots; slots < 9*ManyGroups/MaxNodes-1 || slots > 9*ManyGroups/MaxNodes+1 {
+			t.Errorf("node %d has %d slots", v, slots)
+		}
+	}
+	if total != 9*ManyGroups {
+		t.Errorf("%d slots", total)
+	}
+	for v := range holders {
+		holders[v].Node = nodes[v*25]
 	}
 	l := compute(t, nil, holders, 9)
 	checkTable(t, l)
