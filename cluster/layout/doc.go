@@ -7,9 +7,9 @@
 // ever ([Layout.Group]). A group has a row: an ordered list of min(sites, 16) sites,
 // each with the one of its nodes that serves the group there.
 //
-//	group 17   mercy/a   north/c   lakes/a   st-olaf/b │ bayside/a   eastend/b
-//	position      0         1         2          3     │     4           5
-//	             shards 0 to 3 of a stripe of four     │     substitutes
+//	group 17   mercy/a   lakes/a   st-olaf/a   north/a │ eastend/a   bayside/b
+//	position      0         1          2          3    │     4           5
+//	              shards 0 to 3 of a stripe of four    │      substitutes
 //
 // Shard i of a stripe is at position i. A stripe of n shards uses the first n
 // positions; who holds a shard meanwhile while its node is away is taken from those
