@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -392,6 +393,32 @@ func checkProof(t *testing.T, tree *Tree, b []byte, first, count int) {
 	for name, err := range wrong {
 		if err == nil {
 			t.Errorf("%d+%d, %s: verified", first, count, name)
+		}
+	}
+}
+
+// A tree of stored leaves is the tree of the bytes, and only of as many.
+func TestATreeOfStoredLeaves(t *testing.T) {
+	for _, leaves := range []int{1, 2, 3, 6, 7, 9} {
+		b := plaintext(leaves*LeafBytes - 5)
+		size := int64(len(b))
+		read, err := ReadTree(bytes.NewReader(b), size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := NewLeafHasher()
+		hashes := h.Append(h.Append(nil, b[:leaves/2*LeafBytes]), b[leaves/2*LeafBytes:])
+		if !slices.Equal(hashes, read.Leaves()) {
+			t.Errorf("%d leaves: hashes differ", leaves)
+		}
+		tree, err := NewTree(hashes, size)
+		if err != nil || tree.Root() != read.Root() {
+			t.Errorf("%d leaves: the root differs: %v", leaves, err)
+		}
+		for _, other := range []int64{0, -1, size + 6, size - LeafBytes, 1 << 60} {
+			if _, err := NewTree(hashes, other); !fault.Is(err, fault.Invalid) {
+				t.Errorf("%d leaves of %d bytes: %v", leaves, other, err)
+			}
 		}
 	}
 }

@@ -80,10 +80,32 @@ func sum(h *blake3.Hasher, a, b []byte) (out [32]byte) {
 	return out
 }
 
-// Tree holds the leaves of a byte string, so that any range can be proved: 32
+// LeafHasher hashes leaves for trees that are built elsewhere: of strings that come
+// in another order than their leaves, or of several strings at a time. It is for
+// one goroutine.
+type LeafHasher struct{ h *blake3.Hasher }
+
+// NewLeafHasher returns one; it takes 10 KB, and is worth keeping.
+func NewLeafHasher() *LeafHasher { return &LeafHasher{blake3.NewDeriveKey(leafContext)} }
+
+// Append cuts data, which begins on a leaf, into leaves and appends their hashes.
+func (h *LeafHasher) Append(leaves [][32]byte, data []byte) [][32]byte {
+	for len(data) > 0 {
+		leaf := data[:min(sealedBytes, len(data))]
+		data = data[len(leaf):]
+		leaves = append(leaves, sum(h.h, leaf, nil))
+	}
+	return leaves
+}
+
+// Tree holds the nodes of a byte string's tree, so that any range can be proved: 64
 // bytes of memory for each 16 KiB. It is immutable and safe for concurrent use.
 type Tree struct {
-	leaves [][32]byte
+	// levels[0] are the leaves; each level has the parents of the pairs of the one
+	// below, and its odd last node as it is. The subtree of the leaves [lo, hi) in a
+	// walk from the root is therefore a node: lo is a multiple of the next power of
+	// two from hi-lo.
+	levels [][][32]byte
 	size   int64
 	root   [32]byte
 }
@@ -94,24 +116,45 @@ func ReadTree(r io.ReaderAt, size int64) (*Tree, error) {
 	if size < 1 || size > maxBytes {
 		return nil, fault.New(fault.Invalid, "seal: a tree over %d bytes", size)
 	}
-	h := newHashes()
-	t := &Tree{size: size}
+	h := NewLeafHasher()
+	var leaves [][32]byte
 	buf := make([]byte, min(size, batch*sealedBytes))
 	for off := int64(0); off < size; off += int64(len(buf)) {
 		buf = buf[:min(size-off, int64(len(buf)))]
 		if err := readFull(r, buf, off); err != nil {
 			return nil, err
 		}
-		for rest := buf; len(rest) > 0; {
-			leaf := rest[:min(sealedBytes, len(rest))]
-			rest = rest[len(leaf):]
-			t.leaves = append(t.leaves, h.hash(leaf))
-			h.push(t.leaves[len(t.leaves)-1])
-		}
+		leaves = h.Append(leaves, buf)
 	}
-	t.root = h.root(size)
+	return NewTree(leaves, size)
+}
+
+// NewTree makes the tree of a string of size bytes from the hashes of its leaves,
+// which belong to the tree from now on. fault.Invalid if so many bytes have another
+// number of leaves.
+func NewTree(leaves [][32]byte, size int64) (*Tree, error) {
+	if size < 1 || size > maxBytes || int64(len(leaves)) != (size+sealedBytes-1)/sealedBytes {
+		return nil, fault.New(fault.Invalid, "seal: a tree of %d leaves over %d bytes", len(leaves), size)
+	}
+	h := newHashes()
+	t := &Tree{levels: [][][32]byte{leaves}, size: size}
+	for level := leaves; len(level) > 1; {
+		up := make([][32]byte, 0, (len(level)+1)/2)
+		for i := 0; i+1 < len(level); i += 2 {
+			up = append(up, h.join(level[i], level[i+1]))
+		}
+		if len(level)%2 == 1 {
+			up = append(up, level[len(level)-1])
+		}
+		t.levels = append(t.levels, up)
+		level = up
+	}
+	t.root = h.seal(t.levels[len(t.levels)-1][0], size)
 	return t, nil
 }
+
+// Leaves are the hashes of the leaves, in their order. They must not be changed.
+func (t *Tree) Leaves() [][32]byte { return t.levels[0] }
 
 // Root is the tree's root.
 func (t *Tree) Root() [32]byte { return t.root }
@@ -120,16 +163,17 @@ func (t *Tree) Root() [32]byte { return t.root }
 // first on: the subtrees to the left and right of them, in the order of a walk
 // from the root, left before right. At most 2 log2(leaves) of them.
 func (t *Tree) Proof(first, count int64) ([][32]byte, error) {
-	if first < 0 || count < 1 || count > int64(len(t.leaves)) || first > int64(len(t.leaves))-count {
-		return nil, fault.New(fault.Invalid, "seal: no leaves %d+%d in a tree of %d", first, count, len(t.leaves))
+	all := int64(len(t.levels[0]))
+	if first < 0 || count < 1 || count > all || first > all-count {
+		return nil, fault.New(fault.Invalid, "seal: no leaves %d+%d in a tree of %d", first, count, all)
 	}
-	h := newHashes()
 	var proof [][32]byte
 	var walk func(lo, hi int64)
 	walk = func(lo, hi int64) {
 		switch {
 		case hi <= first || lo >= first+count:
-			proof = append(proof, h.subtree(t.leaves[lo:hi]))
+			level := bits.Len64(uint64(hi - lo - 1))
+			proof = append(proof, t.levels[level][lo>>level])
 		case lo >= first && hi <= first+count:
 		default:
 			mid := lo + split(hi-lo)
@@ -137,7 +181,7 @@ func (t *Tree) Proof(first, count int64) ([][32]byte, error) {
 			walk(mid, hi)
 		}
 	}
-	walk(0, int64(len(t.leaves)))
+	walk(0, all)
 	return proof, nil
 }
 
