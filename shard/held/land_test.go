@@ -362,3 +362,36 @@ func benchmarkLand(b *testing.B, c shard.Code, plaintext int64, each int) {
 	b.ReportMetric(float64(shards)/b.Elapsed().Seconds(), "shards/s")
 	b.ReportMetric(float64(bytesLanded)/1e6/b.Elapsed().Seconds(), "MB/s")
 }
+
+// A number that was given to a table which was then dropped may be given again after
+// a restart: the mark does not pass it.
+func TestTheMarkDoesNotPassNumbersThatMayComeAgain(t *testing.T) {
+	fs := vfs.NewMem()
+	h := open(t, fs, nil)
+	a, b := encode(t, 1, larger, 3<<20), encode(t, 2, larger, 3<<20)
+	from, in := io.Pipe()
+	done := make(chan error)
+	go func() {
+		_, err := h.Land(t.Context(), []Claim{a.claim(1)}, from)
+		done <- err
+	}()
+	in.Write(a.shards[1][:100])
+	if _, err := h.Land(t.Context(), []Claim{b.claim(1)}, strings.NewReader("")); err == nil {
+		t.Fatal("landed")
+	}
+	in.Write(a.shards[1][100:])
+	in.Close()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	mark, err := h.mark()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h = h.reopen()
+	h.land(b.offer(1))
+	if r, err := h.row(b.name(1)); err != nil || r.ref.Table < mark {
+		t.Errorf("table %d after a mark of %d: %v", r.ref.Table, mark, err)
+	}
+	h.close()
+}
