@@ -334,6 +334,35 @@ func BenchmarkLandSmall(b *testing.B) { benchmarkLand(b, small, 100_000, 100) }
 func BenchmarkLandOne(b *testing.B)   { benchmarkLand(b, small, 100_000, 1) }
 func BenchmarkLandLarge(b *testing.B) { benchmarkLand(b, larger, 48<<20, 1) }
 
+// Uploads of a shard each that come at once.
+func BenchmarkLandAtOnce(b *testing.B) {
+	counted := &syncs{}
+	h := open(b, errorfs.Wrap(inFolder(b), counted), nil)
+	defer h.close()
+	const senders = 32
+	all := make([]offered, b.N)
+	for i := range all {
+		all[i] = encode(b, uint64(i), small, 30_000).offer(0)
+	}
+	counted.n.Store(0)
+	b.ReportAllocs()
+	b.ResetTimer()
+	var work sync.WaitGroup
+	for s := range senders {
+		work.Go(func() {
+			for i := s; i < len(all); i += senders {
+				if _, err := h.Land(b.Context(), []Claim{all[i].Claim}, bytes.NewReader(all[i].bytes)); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	work.Wait()
+	b.ReportMetric(float64(counted.n.Load())/float64(b.N), "syncs/shard")
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "shards/s")
+	b.ReportMetric(float64(h.stats.Commits.Load())/float64(b.N), "commits/shard")
+}
+
 func benchmarkLand(b *testing.B, c shard.Code, plaintext int64, each int) {
 	counted := &syncs{}
 	h := open(b, errorfs.Wrap(inFolder(b), counted), nil)
