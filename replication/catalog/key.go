@@ -5,6 +5,7 @@ import (
 
 	"github.com/zeebo/blake3"
 
+	"pelago/cluster/fault"
 	"pelago/shard"
 )
 
@@ -129,6 +130,14 @@ func keyStudyKey(study string, id [16]byte) []byte {
 
 func keyOrderKey(number uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{rowKeyOrder}, number)
+}
+
+// idAfter returns the id that a key, or a value, ends in.
+func idAfter(b []byte, at int) (id [16]byte, err error) {
+	if len(b) != at+len(id) {
+		return id, fault.New(fault.Corrupt, "catalog: a row with an id of %d bytes", len(b)-at)
+	}
+	return [16]byte(b[at:]), nil
 }
 
 // packPrefix is that of the packs of a series or, with an empty one, of a study.

@@ -129,8 +129,9 @@ func decodePack(key, row []byte) (*pack, error) {
 	if err := d.done("pack"); err != nil {
 		return nil, err
 	}
-	p.id = [16]byte(key[len(key)-16:])
-	return p, nil
+	var err error
+	p.id, err = idAfter(key, 1+2*hashBytes)
+	return p, err
 }
 
 func (d *decoder) stripe(origin string) stripe {

@@ -132,8 +132,11 @@ func (v *View) Group(group, groups int, behind [16]byte) iter.Seq2[[]Seal, error
 		}
 		defer it.Close()
 		for it.First(); it.Valid(); it.Next() {
-			key := it.Key()
-			seals, err := v.packAt([16]byte(key[len(key)-16:]), it.Value())
+			var seals []Seal
+			id, err := idAfter(it.Key(), 1+8)
+			if err == nil {
+				seals, err = v.packAt(id, it.Value())
+			}
 			if !yield(seals, err) || err != nil {
 				return
 			}

@@ -27,7 +27,7 @@ func (v *View) Keys(study, origin string) ([]StudyKey, error) {
 	defer it.Close()
 	var keys []StudyKey
 	for it.First(); it.Valid(); it.Next() {
-		k, err := v.key([16]byte(it.Key()[len(prefix):]))
+		k, err := v.keyAfter(it.Key(), len(prefix))
 		if err != nil {
 			return nil, err
 		}
@@ -59,8 +59,12 @@ func (v *View) Key(id [16]byte) (StudyKey, bool, error) {
 	return *k, true, nil
 }
 
-// key reads a key that there is.
-func (v *View) key(id [16]byte) (*StudyKey, error) {
+// keyAfter reads the key whose id a posting ends in.
+func (v *View) keyAfter(posting []byte, at int) (*StudyKey, error) {
+	id, err := idAfter(posting, at)
+	if err != nil {
+		return nil, err
+	}
 	row, err := get(v.at, keyKey(id))
 	if err == nil && row == nil {
 		err = fault.New(fault.Corrupt, "catalog: a key is not where it should be")
@@ -148,7 +152,7 @@ func (c *Catalog) keysAfter(place uint64) (keys []StudyKey, err error) {
 	}
 	defer it.Close()
 	for it.First(); it.Valid() && len(keys) < keysAtOnce; it.Next() {
-		k, err := v.key([16]byte(it.Value()))
+		k, err := v.keyAfter(it.Value(), 0)
 		if err != nil {
 			return nil, err
 		}
