@@ -139,7 +139,9 @@ func (d *decoder) stripe(origin string) stripe {
 	if s.by == "" {
 		s.by = origin
 	}
-	s.code = shard.Code{K: int(d.byte()), M: int(d.byte())}
+	if s.code = (shard.Code{K: int(d.byte()), M: int(d.byte())}); s.code.Check() != nil { // totals count by it
+		d.fail()
+	}
 	copy(s.root[:], d.take(32))
 	s.layout = d.uvarint()
 	if b := d.take(2); b != nil {

@@ -435,11 +435,13 @@ func TestKeysComeInTheOrderOfCommit(t *testing.T) {
 	c := openMem(t, vfs.NewMem())
 	defer c.Close()
 	const keys = 1200 // several reads
+	var changes []any
 	for i := range keys {
 		f := keyOf("a", fmt.Sprintf("1.%d", i%9), 0, 1)
 		f.ID = [16]byte{byte(i), byte(i >> 8), 1}
-		apply(t, c, f)
+		changes = append(changes, f)
 	}
+	apply(t, c, changes...)
 	heard := map[[16]byte]uint32{}
 	last := uint64(0)
 	listen := func(most int) {

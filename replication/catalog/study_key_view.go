@@ -15,7 +15,7 @@ import (
 // Keys returns the keys of a study, of all origins or of one, in the order of commit;
 // none of one that is deleted.
 func (v *View) Keys(study, origin string) ([]StudyKey, error) {
-	deleted, err := v.hasNoKeys(study)
+	deleted, err := v.hidesKeys(study)
 	if err != nil || deleted {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func (v *View) Key(id [16]byte) (StudyKey, bool, error) {
 	if err != nil {
 		return StudyKey{}, false, err
 	}
-	if deleted, err := v.hasNoKeys(k.Study); err != nil || deleted {
+	if deleted, err := v.hidesKeys(k.Study); err != nil || deleted {
 		return StudyKey{}, false, err
 	}
 	return *k, true, nil
@@ -75,8 +75,8 @@ func (v *View) keyAfter(posting []byte, at int) (*StudyKey, error) {
 	return decodeKey(id, row)
 }
 
-// hasNoKeys reports whether a study is deleted and nothing of it was accepted after.
-func (v *View) hasNoKeys(study string) (bool, error) {
+// hidesKeys reports whether a study is deleted and nothing of it was accepted after.
+func (v *View) hidesKeys(study string) (bool, error) {
 	if !v.c.stones.Load() {
 		return false, nil
 	}
