@@ -588,6 +588,7 @@ func keysForGolden() []*catalog.KeyFact {
 func sealsForGolden() []*catalog.SealFact {
 	grown := func(f *catalog.SealFact) {
 		f.Stripe.Generation, f.Code, f.Root[0], f.Receipts, f.Withdrawn, f.Survives = 2, shard.Code{K: 2, M: 2}, 9, 0xF, 1, 2
+		f.Revision, f.Base = 3, 2
 		f.Layout, f.Virtual, f.Elsewhere = 300, catalog.NoShard, []catalog.Elsewhere{{Shard: 1, Node: "c0de"}, {Shard: 3, Node: "3f9a"}}
 	}
 	return []*catalog.SealFact{

@@ -32,7 +32,7 @@ func FuzzDecodeEntry(f *testing.F) {
 		s := &SealFact{By: "n", Study: study, Series: series, Stripe: shard.Stripe{Pack: [16]byte{9, key}, Generation: 2}, Revision: 3, Layout: 4, Receipts: 5, Virtual: NoShard, news: news}
 		if !news {
 			s.Origin, s.Key, s.Code, s.Size, s.Root, s.Instances = "m", [16]byte{key}, shard.Code{K: 2, M: 3}, 99_000, [32]byte{8}, 7
-			s.Virtual, s.Elsewhere, s.Withdrawn, s.Survives = 1, []Elsewhere{{2, "o"}}, 1, 3
+			s.Virtual, s.Elsewhere, s.Withdrawn, s.Survives, s.Base = 1, []Elsewhere{{2, "o"}}, 1, 3, 2
 		}
 		return s
 	}

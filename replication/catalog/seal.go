@@ -27,9 +27,11 @@ type SealFact struct {
 	Code shard.Code
 	Root [32]byte // of the head, which describes the rest
 
-	// What may change. Revision counts how often it did, from 0: whoever tells news
-	// has read the revision before, for news of one that is not the next is refused.
+	// What may change. Revision rises with each change, from 0, and may skip some that
+	// were not told. Base is the revision that By had read when it last went on from
+	// what another node had told: if such a one was told meanwhile, the fact is refused.
 	Revision  uint64
+	Base      uint64
 	Layout    uint64 // version of the layout that the shards were placed by
 	Receipts  uint16 // bit i, from the lowest: shard i is at its holder, by its receipt; of the virtual one, by the origin's word
 	Virtual   int    // index of the shard that is cut from the origin's copy; NoShard: none is
@@ -260,6 +262,8 @@ func (p *pack) take(f *SealFact) (changed bool, refusal error) {
 		return false, nil
 	case f.Revision <= p.stripes[i].revision:
 		return false, fault.New(fault.Conflict, "catalog: revision %d of a stripe is told, %d is known", f.Revision, p.stripes[i].revision)
+	case f.By != p.stripes[i].by && f.Base != p.stripes[i].revision:
+		return false, fault.New(fault.Conflict, "catalog: a stripe is told by who has read revision %d, another node's %d is known", f.Base, p.stripes[i].revision)
 	}
 	kept, refusal := p.replaced(f)
 	if refusal != nil {

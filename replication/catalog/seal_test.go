@@ -118,7 +118,8 @@ func randomSeal(t *rapid.T) *catalog.SealFact {
 		f.Root[0] = byte(f.Stripe.Generation)
 	}
 	f.Receipts = rapid.Uint16Range(0, 1<<f.Code.N()-1).Draw(t, "receipts")
-	f.Revision = rapid.Uint64Range(0, 3).Draw(t, "revision")
+	f.Revision = rapid.Uint64Range(0, 5).Draw(t, "revision")
+	f.Base = rapid.Uint64Range(0, 3).Draw(t, "base")
 	f.Virtual = rapid.IntRange(catalog.NoShard, f.Code.N()-1).Draw(t, "virtual")
 	if at := rapid.IntRange(0, 2*f.Code.N()).Draw(t, "elsewhere"); at < f.Code.N() {
 		f.Elsewhere = []catalog.Elsewhere{{Shard: at, Node: "c"}}
@@ -157,6 +158,7 @@ func TestWhatOfSealsIsTaken(t *testing.T) {
 	}
 	revision := func(n uint64) func(*catalog.SealFact) { return func(f *catalog.SealFact) { f.Revision = n } }
 	receipts := func(bits uint16) func(*catalog.SealFact) { return func(f *catalog.SealFact) { f.Receipts = bits } }
+	base := func(n uint64) func(*catalog.SealFact) { return func(f *catalog.SealFact) { f.Base = n } }
 	by := func(node string) func(*catalog.SealFact) { return func(f *catalog.SealFact) { f.By = node } }
 	of := func(node string) func(*catalog.SealFact) { return func(f *catalog.SealFact) { f.Origin = node } }
 	generation := func(g uint32) func(*catalog.SealFact) {
@@ -185,6 +187,10 @@ func TestWhatOfSealsIsTaken(t *testing.T) {
 		{"of two with one revision the first counts", []any{key, seal(), seal(receipts(0b111))}, "ok, ok, conflict", "1:11"},
 		{"another node tells news of what it has read", []any{key, seal(), seal(by("b"), of("a"), revision(1), receipts(0b110))}, "ok, ok, ok", "1:110"},
 		{"what its origin did not read of it is refused", []any{key, seal(), seal(by("b"), of("a"), revision(1), receipts(0b110)), seal(revision(1), receipts(0b111))}, "ok, ok, ok, conflict", "1:110"},
+		{"however often it has changed what it told", []any{key, seal(), seal(by("b"), of("a"), revision(1), receipts(0b110)), seal(revision(5), receipts(0b111))}, "ok, ok, ok, conflict", "1:110"},
+		{"what it has read it may tell otherwise", []any{key, seal(), seal(by("b"), of("a"), revision(1), receipts(0b110)), seal(revision(2), base(1), receipts(0b111))}, "ok, ok, ok, ok", "1:111"},
+		{"and goes on from there by itself", []any{key, seal(), seal(by("b"), of("a"), revision(3), receipts(0b110)), seal(by("b"), of("a"), revision(9), receipts(0b111))}, "ok, ok, ok, ok", "1:111"},
+		{"what it read is gone when another has told more", []any{key, seal(), seal(by("b"), of("a"), revision(1)), seal(by("c"), of("a"), revision(2), base(1)), seal(revision(3), base(1))}, "ok, ok, ok, ok, conflict", "1:11"},
 		{"another node stripes when the origin is gone", []any{key, seal(by("b"), of("a"))}, "ok, ok", "1:11"},
 		{"another root under one name is refused", []any{key, seal(), seal(by("b"), of("a"), revision(1), other(func(f *catalog.SealFact) { f.Root[3]++ }))}, "ok, ok, conflict", "1:11"},
 		{"another code under one name is refused", []any{key, seal(), seal(revision(1), other(func(f *catalog.SealFact) { f.Code.M = 3 }))}, "ok, ok, conflict", "1:11"},

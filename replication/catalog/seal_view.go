@@ -15,7 +15,8 @@ import (
 	"pelago/shard"
 )
 
-// Seal is what is committed of a stripe. Withdrawn is that of its pack, Survives 0.
+// Seal is what is committed of a stripe. Withdrawn is that of its pack; Base and
+// Survives are 0.
 type Seal struct {
 	SealFact
 	Deleted bool // a tombstone covers the series: nobody may read it, and it stays until it is purged

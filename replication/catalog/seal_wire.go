@@ -83,7 +83,7 @@ func (w *sealWriter) add(f *SealFact) {
 	w.chain.series = f.Series
 	pb := &catalogpb.SealFact{
 		Shared: uint32(shared), Series: f.Series[shared:], Pack: f.Stripe.Pack[:], Generation: f.Stripe.Generation,
-		Layout: f.Layout, Receipts: uint32(f.Receipts), Virtual: uint32(f.Virtual + 1), Revision: f.Revision,
+		Layout: f.Layout, Receipts: uint32(f.Receipts), Virtual: uint32(f.Virtual + 1), Revision: f.Revision, Base: f.Base,
 		Withdrawn: f.Withdrawn, Survives: uint32(f.Survives),
 	}
 	for _, e := range f.Elsewhere {
@@ -154,7 +154,7 @@ func (c *sealChain) fact(s *catalogpb.SealFact) (*SealFact, bool) {
 		Series: c.series[:s.Shared] + s.Series, Stripe: shard.Stripe{Pack: [16]byte(s.Pack), Generation: s.Generation},
 		Origin: s.Origin, Size: int64(s.Size), Instances: s.Instances,
 		Code:     shard.Code{K: int(s.Code >> codeBits), M: int(s.Code & (1<<codeBits - 1))},
-		Revision: s.Revision, Layout: s.Layout, Receipts: uint16(s.Receipts), Virtual: int(s.Virtual) - 1,
+		Revision: s.Revision, Base: s.Base, Layout: s.Layout, Receipts: uint16(s.Receipts), Virtual: int(s.Virtual) - 1,
 		Withdrawn: s.Withdrawn, Survives: int(s.Survives), news: len(s.Root) == 0,
 	}
 	if len(f.Series) > maxUID { // else a few bytes could name gigabytes

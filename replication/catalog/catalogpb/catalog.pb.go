@@ -524,6 +524,7 @@ type SealFact struct {
 	Origin        string       `protobuf:"bytes,15,opt,name=origin,proto3" json:"origin,omitempty"`        // node that packed it; empty: the batch's
 	Withdrawn     uint32       `protobuf:"varint,16,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"` // generations up to this one are withdrawn, for this stripe is in their place
 	Survives      uint32       `protobuf:"varint,17,opt,name=survives,proto3" json:"survives,omitempty"`   // with withdrawn: so many of the sites may be lost
+	Base          uint64       `protobuf:"varint,18,opt,name=base,proto3" json:"base,omitempty"`           // the revision, told by another node, that this is told in the place of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -673,6 +674,13 @@ func (x *SealFact) GetWithdrawn() uint32 {
 func (x *SealFact) GetSurvives() uint32 {
 	if x != nil {
 		return x.Survives
+	}
+	return 0
+}
+
+func (x *SealFact) GetBase() uint64 {
+	if x != nil {
+		return x.Base
 	}
 	return 0
 }
@@ -1328,7 +1336,7 @@ const file_catalog_proto_rawDesc = "" +
 	"\aKeyFact\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\rR\x05epoch\x12\x18\n" +
-	"\awrapped\x18\x03 \x01(\fR\awrapped\"\xd2\x03\n" +
+	"\awrapped\x18\x03 \x01(\fR\awrapped\"\xe6\x03\n" +
 	"\bSealFact\x12\x16\n" +
 	"\x06shared\x18\x01 \x01(\rR\x06shared\x12\x16\n" +
 	"\x06series\x18\x02 \x01(\tR\x06series\x12\x12\n" +
@@ -1349,7 +1357,8 @@ const file_catalog_proto_rawDesc = "" +
 	"\brevision\x18\x0e \x01(\x04R\brevision\x12\x16\n" +
 	"\x06origin\x18\x0f \x01(\tR\x06origin\x12\x1c\n" +
 	"\twithdrawn\x18\x10 \x01(\rR\twithdrawn\x12\x1a\n" +
-	"\bsurvives\x18\x11 \x01(\rR\bsurvives\"5\n" +
+	"\bsurvives\x18\x11 \x01(\rR\bsurvives\x12\x12\n" +
+	"\x04base\x18\x12 \x01(\x04R\x04base\"5\n" +
 	"\tElsewhere\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\"\xaa\x01\n" +
