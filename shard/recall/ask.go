@@ -28,34 +28,55 @@ type answer struct {
 	head *stripe.Head // of an opening
 }
 
-// body reads all of an answer into b, and that nothing follows. Whoever cancels ctx
-// ends it.
-func body(ctx context.Context, from io.ReadCloser, b []byte, x *exchange) error {
-	defer from.Close()
-	stop := context.AfterFunc(ctx, func() { from.Close() })
-	defer stop()
+// incoming is the body of an answer. Whoever cancels ctx ends it.
+type incoming struct {
+	ctx  context.Context //nolint:containedctx // of one answer
+	from io.ReadCloser
+	x    *exchange
+	stop func() bool
+}
+
+func receive(ctx context.Context, from io.ReadCloser, x *exchange) *incoming {
+	return &incoming{ctx, from, x, context.AfterFunc(ctx, func() { from.Close() })}
+}
+
+func (in *incoming) close() {
+	in.stop()
+	in.from.Close()
+}
+
+// fill reads all of b.
+func (in *incoming) fill(b []byte) error {
 	for done := 0; done < len(b); {
-		n, err := from.Read(b[done:min(len(b), done+sip)])
+		n, err := in.from.Read(b[done:min(len(b), done+sip)])
 		if n > 0 {
-			x.came(int64(n), time.Now())
+			in.x.came(int64(n), time.Now())
 		}
 		done += n
 		switch {
-		case done == len(b):
+		case done == len(b): // an error comes again
 		case errors.Is(err, io.EOF):
-			return fault.New(fault.Corrupt, "recall: an answer of %d bytes where %d were asked for", done, len(b))
+			return fault.New(fault.Corrupt, "recall: an answer that is too short")
 		case err != nil:
-			return broken(ctx, err)
+			return broken(in.ctx, err)
 		}
 	}
-	var more [1]byte
-	switch n, err := from.Read(more[:]); {
-	case n > 0:
-		return fault.New(fault.Corrupt, "recall: an answer longer than the %d bytes that were asked for", len(b))
-	case err != nil && !errors.Is(err, io.EOF):
-		return broken(ctx, err)
-	}
 	return nil
+}
+
+// end checks that nothing follows.
+func (in *incoming) end() error {
+	var more [1]byte
+	for {
+		switch n, err := in.from.Read(more[:]); {
+		case n > 0:
+			return fault.New(fault.Corrupt, "recall: an answer that is too long")
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return broken(in.ctx, err)
+		}
+	}
 }
 
 // broken is why an answer ended: unless it has a kind of its own, it may yet be had.
@@ -71,13 +92,14 @@ func broken(ctx context.Context, err error) error {
 
 var errLate = fault.New(fault.Unavailable, "recall: no answer in time")
 
-// within runs an exchange that ends in time.
-func within(ctx context.Context, bytes int64, ask func(ctx context.Context, began func()) (answer, error)) (answer, error) {
+// within asks a node, and lets it answer in time. began is to be called when it
+// begins to, with how many bytes follow.
+func within(ctx context.Context, ask func(ctx context.Context, began func(bytes int64)) (answer, error)) (answer, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(answerWithin, func() { cancel(errLate) })
 	defer late.Stop()
-	got, err := ask(ctx, func() { late.Reset(answerWithin + transfer(bytes, slowest)) })
+	got, err := ask(ctx, func(bytes int64) { late.Reset(answerWithin + transfer(bytes, slowest)) })
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -86,21 +108,34 @@ func within(ctx context.Context, bytes int64, ask func(ctx context.Context, bega
 
 // leaves asks a node for leaves of its shard.
 func (p *Pack) leaves(ctx context.Context, at Place, first, count int64, x *exchange) (answer, error) {
-	size := p.geometry.ShardBytes(at.Index)
-	length := min(count*seal.LeafBytes, size-first*seal.LeafBytes)
-	return within(ctx, length, func(ctx context.Context, began func()) (answer, error) {
+	return within(ctx, func(ctx context.Context, began func(int64)) (answer, error) {
 		reply, err := p.client.o.Holders.Leaves(ctx, at, p.head.Stripe, first, count)
 		if err != nil {
 			return answer{}, broken(ctx, err)
 		}
-		began()
-		data := make([]byte, length)
-		if err := body(ctx, reply.Body, data, x); err != nil {
-			return answer{}, err
+		in := receive(ctx, reply.Body, x)
+		defer in.close()
+		size := p.geometry.ShardBytes(at.Index)
+		data := make([]byte, min(count*seal.LeafBytes, size-first*seal.LeafBytes))
+		began(int64(len(data)))
+		for done := int64(0); done < int64(len(data)); {
+			proof, leaves, err := reply.Proof()
+			if err != nil {
+				return answer{}, broken(ctx, err)
+			}
+			from := first + done/seal.LeafBytes
+			if leaves < 1 || leaves > first+count-from {
+				return answer{}, fault.New(fault.Corrupt, "recall: a run of %d leaves", leaves)
+			}
+			run := data[done:min(done+leaves*seal.LeafBytes, int64(len(data)))]
+			if err := in.fill(run); err != nil {
+				return answer{}, err
+			}
+			if err := seal.VerifyRange(p.head.Roots[at.Index], size, from, run, proof); err != nil {
+				return answer{}, fmt.Errorf("recall: %w", err)
+			}
+			done += int64(len(run))
 		}
-		if err := seal.VerifyRange(p.head.Roots[at.Index], size, first, data, reply.Proof); err != nil {
-			return answer{}, fmt.Errorf("recall: %w", err)
-		}
-		return answer{data: data}, nil
+		return answer{data: data}, in.end()
 	})
 }

@@ -37,9 +37,13 @@ type Holders interface {
 	Opening(ctx context.Context, at Place, of shard.Stripe) (Opening, error)
 }
 
-// Leaves is a range of a shard on its way.
+// Leaves is a range of a shard on its way: runs of leaves, each with its proof, so
+// that what came is proven as it comes.
 type Leaves struct {
-	Proof [][32]byte // as of seal.Tree; the caller has bounded how many
+	// Proof returns the proof of the run that is next in Body, as of seal.Tree, and how
+	// many leaves that has; it bounds what it reads. It is called before the run is
+	// read, and in the goroutine that reads.
+	Proof func() (proof [][32]byte, leaves int64, err error)
 	Body  io.ReadCloser
 }
 

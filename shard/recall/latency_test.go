@@ -286,7 +286,7 @@ type says struct {
 }
 
 func (s says) Leaves(context.Context, recall.Place, shard.Stripe, int64, int64) (recall.Leaves, error) {
-	return recall.Leaves{Proof: s.proof, Body: io.NopCloser(bytes.NewReader(s.data))}, nil
+	return recall.Leaves{Proof: func() ([][32]byte, int64, error) { return s.proof, 1, nil }, Body: io.NopCloser(bytes.NewReader(s.data))}, nil
 }
 
 func (s says) Opening(context.Context, recall.Place, shard.Stripe) (recall.Opening, error) {

@@ -11,9 +11,8 @@ import (
 )
 
 const (
-	// maxTail bounds the tail of a pack: the manifest of 64 MiB of very small
-	// instances is a few MiB.
-	maxTail = 64 << 20
+	// maxTail bounds the tail of a pack, of which a head that its seal knows tells.
+	maxTail = 1 << 30
 	// usualTail is how long one is expected to be of which nothing is known.
 	usualTail = 64 << 10
 )
@@ -54,7 +53,7 @@ func (c *Client) Open(ctx context.Context, of Sealed, places []Place) (*Opened, 
 		},
 	}
 	g.ask = func(ctx context.Context, at Place, x *exchange) (answer, error) {
-		return within(ctx, maxTail, func(ctx context.Context, began func()) (answer, error) {
+		return within(ctx, func(ctx context.Context, began func(int64)) (answer, error) {
 			return c.opening(ctx, of, at, x, began)
 		})
 	}
@@ -73,19 +72,27 @@ func (c *Client) Open(ctx context.Context, of Sealed, places []Place) (*Opened, 
 }
 
 // opening asks one node.
-func (c *Client) opening(ctx context.Context, of Sealed, at Place, x *exchange, began func()) (answer, error) {
+func (c *Client) opening(ctx context.Context, of Sealed, at Place, x *exchange, began func(int64)) (answer, error) {
 	reply, err := c.o.Holders.Opening(ctx, at, of.Stripe)
 	if err != nil {
 		return answer{}, broken(ctx, err)
 	}
-	began()
+	in := receive(ctx, reply.Body, x)
+	defer in.close()
 	head, length, err := checkHead(reply.Head, of)
 	if err != nil {
-		reply.Body.Close()
 		return answer{}, err
 	}
-	tail := make([]byte, length)
-	if err := body(ctx, reply.Body, tail, x); err != nil {
+	began(length)
+	var tail []byte
+	for int64(len(tail)) < length { // it grows with what comes
+		from := len(tail)
+		tail = append(tail, make([]byte, min(length-int64(from), 1<<20))...)
+		if err := in.fill(tail[from:]); err != nil {
+			return answer{}, err
+		}
+	}
+	if err := in.end(); err != nil {
 		return answer{}, err
 	}
 	if err := seal.VerifyRange(head.Tail, length, 0, tail, nil); err != nil {

@@ -95,6 +95,7 @@ const (
 	lost           // says that its shard is rotten
 	rotten         // sends bytes that were changed
 	unproven       // sends a wrong proof
+	confused       // proves more leaves than it was asked for
 	short          // sends a byte less
 	long           // sends a byte more
 	endless        // sends on and on
@@ -181,6 +182,16 @@ func (w *world) requests() (requests int, bytes int64) {
 	return requests, bytes
 }
 
+// proofs is the bytes of all proofs that were sent.
+func (w *world) proofs() (bytes int64) {
+	for _, n := range w.nodes {
+		n.mu.Lock()
+		bytes += n.proofs
+		n.mu.Unlock()
+	}
+	return bytes
+}
+
 func (w *world) set(i int, of ill) {
 	n := w.nodes[name(i)]
 	n.mu.Lock()
@@ -245,7 +256,7 @@ func (w *world) Leaves(ctx context.Context, at recall.Place, of shard.Stripe, fi
 	if illness == other {
 		s = w.another
 	}
-	data, proof, err := s.shards[at.Index].Range(first, count)
+	data, _, err := s.shards[at.Index].Range(first, count)
 	if err != nil {
 		return recall.Leaves{}, err
 	}
@@ -256,13 +267,27 @@ func (w *world) Leaves(ctx context.Context, at recall.Place, of shard.Stripe, fi
 			data[(leaf-first)*seal.LeafBytes+100] ^= 1
 		}
 	}
-	n.proofs += int64(len(proof)) * 32
 	n.mu.Unlock()
-	if illness == unproven {
-		proof = append(slices.Clone(proof), [32]byte{1})
+	prove := func() ([][32]byte, int64, error) { // of as many leaves as its runs have
+		if illness == confused {
+			return nil, count + 1, nil
+		}
+		run := min(runLeaves, count)
+		_, proof, err := s.shards[at.Index].Range(first, run)
+		first, count = first+run, count-run
+		if illness == unproven {
+			proof = append(slices.Clone(proof), [32]byte{1})
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.proofs += int64(len(proof)) * 32
+		return proof, run, err
 	}
-	return recall.Leaves{Proof: proof, Body: w.body(ctx, n, illness, data)}, nil
+	return recall.Leaves{Proof: prove, Body: w.body(ctx, n, illness, data)}, nil
 }
+
+// runLeaves is how many leaves a node proves at once.
+const runLeaves = 64
 
 // Opening implements recall.Holders.
 func (w *world) Opening(ctx context.Context, at recall.Place, of shard.Stripe) (recall.Opening, error) {
