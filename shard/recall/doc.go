@@ -27,8 +27,8 @@
 // [Peers] has an estimate for each way to a node, from what its answers took. A
 // range is asked of the node of its column unless another way is far cheaper; the
 // k others are the cheapest. A node that failed, lost two races in a row, or is
-// suspected by gossip is avoided, and one request is sent to it after a pause, which
-// doubles from a second to a minute, until it answers as it should.
+// suspected by gossip is avoided. After a pause, which doubles from a second to a
+// minute, one request tries it beside those to others, until it answers as it should.
 //
 // # Concurrency
 //

@@ -23,9 +23,8 @@ type exchange struct {
 	struck         bool      // and that counted against the node
 }
 
-// begin notes that a node is asked for bytes, and how it stood before that. others is
-// what those take that could be asked instead; 0: there are none.
-func (p *Peers) begin(w way, bytes int64, stood standing, others time.Duration, now time.Time) *exchange {
+// begin notes that a node is asked for bytes, and how it stood before that.
+func (p *Peers) begin(w way, bytes int64, stood standing, now time.Time) *exchange {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	one := p.atLocked(w, 0)
@@ -37,9 +36,6 @@ func (p *Peers) begin(w way, bytes int64, stood standing, others time.Duration, 
 	p.link.asked += bytes
 	x := &exchange{peers: p, peer: one, bytes: bytes, left: bytes, probe: stood != good, started: now}
 	x.patience = min(max(one.p95(), one.first+minPatience), one.first+maxPatience)
-	if x.probe && others > 0 { // what it used to take tells nothing
-		x.patience = min(x.patience, others+minPatience)
-	}
 	x.look, x.late = now.Add(x.patience), now.Add(late*x.patience)
 	return x
 }
@@ -134,12 +130,19 @@ func (x *exchange) endLocked() {
 func (x *exchange) answered(now time.Time) {
 	x.peers.mu.Lock()
 	defer x.peers.mu.Unlock()
-	x.endLocked()
-	one := x.peer
-	began := now.Sub(x.started)
-	if !x.first.IsZero() {
-		began = x.first.Sub(x.started)
+	if x.first.IsZero() { // there was nothing to come
+		x.first = now
 	}
+	x.learnLocked(now)
+	x.endLocked()
+	if !x.overdue {
+		x.peer.strikes, x.peer.pause = 0, 0
+	}
+}
+
+// learnLocked learns from an answer that began, as far as it came.
+func (x *exchange) learnLocked(now time.Time) {
+	one, began := x.peer, x.first.Sub(x.started)
 	switch {
 	case one.seen == 0:
 		one.first = began
@@ -150,16 +153,13 @@ func (x *exchange) answered(now time.Time) {
 	}
 	x.rateLocked(now)
 	one.noteLocked(began)
-	if !x.overdue {
-		one.strikes, one.pause = 0, 0
-	}
 }
 
 // rateLocked learns the rates of the peer and of our link from what came in all
 // while the body did.
 func (x *exchange) rateLocked(now time.Time) {
 	body := now.Sub(x.first).Seconds()
-	if x.first.IsZero() || body <= 0 || x.bytes-x.firstBytes < measured {
+	if body <= 0 || x.bytes-x.left-x.firstBytes < measured {
 		return
 	}
 	// Our link is as fast as it was at best, lately: mostly it waits for a peer.
@@ -199,16 +199,25 @@ func (x *exchange) avoidLocked(now time.Time) {
 	one.tryAgain = now.Add(one.pause)
 }
 
-// lost notes that the answer is not wanted any more, as others were sooner.
+// lost notes that the answer is not wanted any more, as others were sooner. What came
+// of it tells whether the node is slow.
 func (x *exchange) lost(now time.Time) {
 	x.peers.mu.Lock()
 	defer x.peers.mu.Unlock()
-	x.endLocked()
-	if x.overdue {
-		if x.first.IsZero() { // it would have taken longer, and counts, lest p95 forgets what is slow
-			x.peer.noteLocked(now.Sub(x.started))
+	defer x.endLocked()
+	if x.first.IsZero() {
+		if x.overdue || x.probe {
+			x.peer.noteLocked(now.Sub(x.started)) // at least, lest the p95 forgets what is slow
+			x.strikeLocked(now)
 		}
+		return
+	}
+	x.learnLocked(now)
+	switch well := x.restLocked(now) <= x.patience; {
+	case x.overdue, !well && x.probe:
 		x.strikeLocked(now)
+	case x.probe:
+		x.peer.strikes, x.peer.pause = 0, 0
 	}
 }
 

@@ -4,7 +4,7 @@ import "time"
 
 // Patience is how long after asking a node another is asked for, as things stand.
 func (p *Peers) Patience(node string) time.Duration {
-	x := p.begin(way{node: node}, 0, good, 0, time.Now())
+	x := p.begin(way{node: node}, 0, good, time.Now())
 	x.forget()
 	return x.patience
 }

@@ -124,8 +124,11 @@ func (g *gather) fill(ctx context.Context) error {
 	if !g.wide && !g.pending(g.want) {
 		if s, stood := g.direct(now); s != nil {
 			g.launch(ctx, s, stood, now)
-		} else if err := g.widen(ctx); err != nil {
-			return err
+		}
+		if !g.pending(g.want) {
+			if err := g.widen(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	if g.wide {
@@ -134,8 +137,8 @@ func (g *gather) fill(ctx context.Context) error {
 	return nil
 }
 
-// direct returns where the wanted shard itself is to be asked for; nil: the others
-// are asked, who are cheaper.
+// direct returns where the wanted shard itself is to be asked for; nil: only the
+// others are asked, who are cheaper.
 func (g *gather) direct(now time.Time) (*site, standing) {
 	s, stood, cost := g.cheapest(g.isWant, now)
 	switch {
@@ -289,7 +292,10 @@ func (g *gather) launch(ctx context.Context, s *site, stood standing, now time.T
 	} else {
 		g.client.budget.earn(bytes)
 	}
-	a := &attempt{site: s, x: g.client.o.Peers.begin(s.way(), bytes, stood, g.instead, now)}
+	a := &attempt{site: s, x: g.client.o.Peers.begin(s.way(), bytes, stood, now)}
+	// Whether a node that was bad is well again is no reader's loss: others are asked
+	// too, if there are any.
+	a.replaced = stood != good && g.instead > 0
 	s.running = true
 	g.running = append(g.running, a)
 	go func() {
