@@ -1,6 +1,8 @@
 package archive
 
 import (
+	"errors"
+
 	"github.com/cockroachdb/pebble/v2"
 )
 
@@ -32,7 +34,12 @@ func (r *Rows) Get(key string) (value []byte, ok bool, err error) { return r.a.g
 
 // Note writes rows, and drops those whose value is nil, all or none. A crash may
 // undo it, but never a part of it, and never what was noted before.
-func (r *Rows) Note(rows map[string][]byte) error {
+func (r *Rows) Note(rows map[string][]byte) error { return r.write(rows, pebble.NoSync) }
+
+// Commit is Note that is durable when it returns.
+func (r *Rows) Commit(rows map[string][]byte) error { return r.write(rows, pebble.Sync) }
+
+func (r *Rows) write(rows map[string][]byte, sync *pebble.WriteOptions) error {
 	batch := r.a.store.NewBatch()
 	defer batch.Close()
 	for key, value := range rows {
@@ -46,7 +53,7 @@ func (r *Rows) Note(rows map[string][]byte) error {
 			return err
 		}
 	}
-	return fmtStore(batch.Commit(pebble.NoSync))
+	return fmtStore(batch.Commit(sync))
 }
 
 // Delete drops a row, durably.
@@ -57,4 +64,20 @@ func (r *Rows) Each(visit func(key string, value []byte) error) error {
 	return r.a.each(r.prefix, func(key, value []byte) error {
 		return visit(string(key[len(r.prefix):]), value)
 	})
+}
+
+// From visits the rows in key order, from the first that is not before key on,
+// until visit returns false; the value is valid during the call.
+func (r *Rows) From(key string, visit func(key string, value []byte) (bool, error)) error {
+	err := r.a.eachFrom(r.key(key), after(r.prefix), func(key, value []byte) error {
+		more, err := visit(string(key[len(r.prefix):]), value)
+		if err == nil && !more {
+			return errStop
+		}
+		return err
+	})
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
 }

@@ -348,9 +348,12 @@ func (s *Store) excise(ctx context.Context, key tableKey) error {
 
 // Refs yields every blob of a space in key order, for verify. It shows the
 // tables as they are when it begins.
-func (s *Store) Refs(space Space, yield func(Ref) error) error {
+func (s *Store) Refs(space Space, yield func(Ref) error) error { return s.RefsSince(space, 0, yield) }
+
+// RefsSince is Refs from a table number on.
+func (s *Store) RefsSince(space Space, table uint64, yield func(Ref) error) error {
 	s.mu.Lock()
-	keys := slices.DeleteFunc(s.sortedLocked(), func(k tableKey) bool { return k.space != space })
+	keys := slices.DeleteFunc(s.sortedLocked(), func(k tableKey) bool { return k.space != space || k.number < table })
 	s.mu.Unlock()
 	for _, key := range keys {
 		for _, ref := range s.refs(key) {
@@ -360,6 +363,12 @@ func (s *Store) Refs(space Space, yield func(Ref) error) error {
 		}
 	}
 	return nil
+}
+
+// Has reports whether a blob is here: neither deleted nor lost, as far as is known.
+func (s *Store) Has(r Ref) bool {
+	size, ok := s.size(r)
+	return ok && size == r.Bytes
 }
 
 // refs are the live blobs of a table.

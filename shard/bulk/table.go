@@ -36,8 +36,10 @@ type Table struct {
 	out   *tableFile
 	refs  []Ref
 	blob  *blobWriter // open
-	done  bool
+	sizes []int64     // of its blobs, once it is finished
 	err   error
+
+	finished, done bool
 }
 
 // NewTable begins a table. It must end in Commit or Abort.
@@ -69,7 +71,7 @@ func (t *Table) Add() (io.WriteCloser, error) {
 	switch {
 	case t.err != nil:
 		return nil, t.err
-	case t.done, t.blob != nil:
+	case t.done, t.finished, t.blob != nil:
 		return nil, errors.New("bulk: Add to a table that ended or whose last blob is open")
 	case len(t.refs) == maxBlobs:
 		return nil, fault.New(fault.Invalid, "bulk: more than %d blobs in a table", maxBlobs)
@@ -118,84 +120,151 @@ func (t *Table) Number() uint64 { return t.key.number }
 // Bytes is the size so far.
 func (t *Table) Bytes() int64 { return t.out.bytes }
 
+// Finish writes the table's end and syncs it: what is left for Commit is to name
+// it. Nothing is added to it afterwards. After an error the table is void.
+func (t *Table) Finish() error {
+	switch {
+	case t.done:
+		return errors.New("bulk: the table ended already")
+	case t.err == nil && t.blob != nil:
+		t.err = errors.New("bulk: Finish with an open blob")
+	}
+	if t.err != nil || t.finished || len(t.refs) == 0 {
+		return t.err
+	}
+	t.sizes = make([]int64, len(t.refs))
+	for i, r := range t.refs {
+		t.sizes[i] = r.Bytes
+	}
+	if t.err = t.out.finish(t.sizes); t.err != nil {
+		t.done = true // and its file is gone
+		return t.err
+	}
+	t.finished = true
+	return nil
+}
+
 // Commit syncs and ingests the table and returns its blobs in order. After it
 // returns they survive a crash; after an error none of them is there. A table
 // without blobs leaves nothing.
 func (t *Table) Commit(ctx context.Context) ([]Ref, error) {
-	if t.done {
-		return nil, errors.New("bulk: the table ended already")
+	refs, err := t.store.Commit(ctx, t)
+	if err != nil {
+		return nil, err
 	}
-	if t.err == nil && t.blob != nil {
-		t.err = errors.New("bulk: Commit with an open blob")
+	return refs[0], nil
+}
+
+// Commit is [Table.Commit] of several tables at once, all or none, with the syncs
+// of one. It ends all of them.
+func (s *Store) Commit(ctx context.Context, tables ...*Table) ([][]Ref, error) {
+	refs := make([][]Ref, len(tables))
+	err := ctx.Err()
+	for i, t := range tables {
+		if err == nil {
+			err = t.Finish()
+		}
+		refs[i] = t.refs
 	}
-	if t.err == nil {
-		t.err = ctx.Err()
+	if err == nil {
+		err = s.enter()
 	}
-	if t.err != nil || len(t.refs) == 0 {
-		t.Abort()
-		return nil, t.err
-	}
-	s := t.store
-	if err := s.enter(); err != nil {
-		t.Abort()
+	if err != nil {
+		abort(tables)
 		return nil, err
 	}
 	defer s.leave()
 	if err := s.usable(); err != nil {
+		abort(tables)
+		return nil, err
+	}
+	var full []*Table
+	for _, t := range tables {
+		if t.finished {
+			t.done = true
+			full = append(full, t)
+		}
+	}
+	abort(tables) // those without blobs
+	if len(full) == 0 {
+		return refs, nil
+	}
+	if err := s.ingest(ctx, full); err != nil {
+		return nil, err
+	}
+	return refs, nil
+}
+
+func abort(tables []*Table) {
+	for _, t := range tables {
 		t.Abort()
-		return nil, err
 	}
-	t.done = true
-	sizes := make([]int64, len(t.refs))
-	for i, r := range t.refs {
-		sizes[i] = r.Bytes
-	}
-	if err := t.out.finish(sizes); err != nil {
-		return nil, err
-	}
-	if err := s.ingest(ctx, t.key, t.out, sizes); err != nil {
-		return nil, err
-	}
-	return t.refs, nil
 }
 
 // Abort drops an uncommitted table. After Commit it does nothing.
 func (t *Table) Abort() {
-	if !t.done {
-		t.done = true
+	if t.done {
+		return
+	}
+	t.done = true
+	if t.finished {
+		t.out.remove()
+	} else {
 		t.out.abort()
 	}
 }
 
-// ingest makes a finished table part of the store. The ledger hears of it
-// before, so that a crash in between leaves a table known to have no readers.
-func (s *Store) ingest(ctx context.Context, key tableKey, out *tableFile, sizes []int64) error {
-	begun := func() {
-		s.mu.Lock()
-		s.begun[key] = true
-		s.mu.Unlock()
+// ingest makes finished tables part of the store. The ledger hears of them
+// before, so that a crash in between leaves tables known to have no readers.
+func (s *Store) ingest(ctx context.Context, tables []*Table) error {
+	var begin, end []record
+	var paths []string
+	for _, t := range tables {
+		begin = append(begin, record{kind: recordBegin, table: t.key})
+		end = append(end, record{kind: recordTable, table: t.key, sizes: t.sizes})
+		paths = append(paths, t.out.path)
 	}
-	if err := s.ledger.add(one(record{kind: recordBegin, table: key}), begun); err != nil {
-		out.remove()
+	if err := s.ledger.add(func() []record { return begin }, func() { s.begin(tables) }); err != nil {
+		remove(tables)
 		return err
 	}
-	if err := s.db.Ingest(ctx, []string{out.path}); err != nil {
-		out.remove()
-		return diskError("ingest a table", err)
+	if err := s.db.Ingest(ctx, paths); err != nil {
+		remove(tables)
+		return diskError("ingest tables", err)
 	}
 	if err := s.usable(); err != nil {
 		return err
 	}
-	committed := func() {
-		s.mu.Lock()
-		s.tables[key] = newTable(sizes, out.bytes)
-		delete(s.begun, key)
-		s.mu.Unlock()
+	err := s.ledger.add(func() []record { return end }, func() { s.committed(tables) })
+	if err != nil {
+		for _, t := range tables {
+			err = errors.Join(err, s.db.Excise(ctx, t.key.span()))
+		}
 	}
-	if err := s.ledger.add(one(record{kind: recordTable, table: key, sizes: sizes}), committed); err != nil {
-		return errors.Join(err, s.db.Excise(ctx, key.span()))
+	return err
+}
+
+func (s *Store) begin(tables []*Table) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range tables {
+		s.begun[t.key] = true
 	}
-	return nil
+}
+
+func (s *Store) committed(tables []*Table) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range tables {
+		s.tables[t.key] = newTable(t.sizes, t.out.bytes)
+		delete(s.begun, t.key)
+	}
+}
+
+func remove(tables []*Table) {
+	for _, t := range tables {
+		t.out.remove()
+	}
 }
 
 // tableFile writes one sorted table beside Pebble's folder.
