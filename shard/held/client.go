@@ -259,17 +259,9 @@ func (c *Client) Tail(ctx context.Context, node string, e Entry) (*stripe.Head, 
 	}
 	defer response.Body.Close()
 	from := &caused{ctx, stall.Reader(response.Body)}
-	var length [4]byte
-	if _, err := io.ReadFull(from, length[:]); err != nil {
-		return nil, nil, errCut(err)
-	}
-	n := binary.BigEndian.Uint32(length[:])
-	if n > stripe.MaxHeadBytes {
-		return nil, nil, fault.New(fault.Invalid, "held: a head of %d bytes", n)
-	}
-	b := make([]byte, n)
-	if _, err := io.ReadFull(from, b); err != nil {
-		return nil, nil, errCut(err)
+	b, err := readLead(from)
+	if err != nil {
+		return nil, nil, err
 	}
 	head, err := headOf(b, e)
 	if err != nil {

@@ -7,18 +7,17 @@ import (
 	"io"
 	"time"
 
+	"pelago/cluster/call"
 	"pelago/cluster/fault"
 	"pelago/shard/seal"
 	"pelago/shard/stripe"
 )
 
 const (
-	// answerWithin is how long a node may take to begin to answer, and slowest, in
-	// bytes a second, how slow it may be then: a reader on whom nobody else depends
-	// waits so long, and nothing waits longer.
+	// answerWithin is how long a node may take to begin to answer, and then to send
+	// anything: who has nobody else to ask waits so long, and nothing longer.
 	answerWithin = 15 * time.Second
-	slowest      = 128 << 10
-	// sip is the least that is read at once.
+	// sip is the most that is read at once.
 	sip = 64 << 10
 )
 
@@ -30,14 +29,16 @@ type answer struct {
 
 // incoming is the body of an answer. Whoever cancels ctx ends it.
 type incoming struct {
-	ctx  context.Context //nolint:containedctx // of one answer
-	from io.ReadCloser
-	x    *exchange
-	stop func() bool
+	ctx   context.Context //nolint:containedctx // of one answer
+	from  io.ReadCloser
+	x     *exchange
+	stall *call.Stall
+	stop  func() bool
 }
 
-func receive(ctx context.Context, from io.ReadCloser, x *exchange) *incoming {
-	return &incoming{ctx, from, x, context.AfterFunc(ctx, func() { from.Close() })}
+func receive(ctx context.Context, from io.ReadCloser, x *exchange, stall *call.Stall) *incoming {
+	stall.Moved()
+	return &incoming{ctx, from, x, stall, context.AfterFunc(ctx, func() { from.Close() })}
 }
 
 func (in *incoming) close() {
@@ -50,6 +51,7 @@ func (in *incoming) fill(b []byte) error {
 	for done := 0; done < len(b); {
 		n, err := in.from.Read(b[done:min(len(b), done+sip)])
 		if n > 0 {
+			in.stall.Moved()
 			in.x.came(int64(n), time.Now())
 		}
 		done += n
@@ -90,52 +92,35 @@ func broken(ctx context.Context, err error) error {
 	return err
 }
 
-var errLate = fault.New(fault.Unavailable, "recall: no answer in time")
-
-// within asks a node, and lets it answer in time. began is to be called when it
-// begins to, with how many bytes follow.
-func within(ctx context.Context, ask func(ctx context.Context, began func(bytes int64)) (answer, error)) (answer, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	late := time.AfterFunc(answerWithin, func() { cancel(errLate) })
-	defer late.Stop()
-	got, err := ask(ctx, func(bytes int64) { late.Reset(answerWithin + transfer(bytes, slowest)) })
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	return got, err
-}
-
 // leaves asks a node for leaves of its shard.
 func (p *Pack) leaves(ctx context.Context, at Place, first, count int64, x *exchange) (answer, error) {
-	return within(ctx, func(ctx context.Context, began func(int64)) (answer, error) {
-		reply, err := p.client.o.Holders.Leaves(ctx, at, p.head.Stripe, first, count)
+	ctx, stall := call.NewStall(ctx, answerWithin)
+	defer stall.Stop()
+	reply, err := p.client.o.Holders.Leaves(ctx, at, p.head.Stripe, first, count)
+	if err != nil {
+		return answer{}, broken(ctx, err)
+	}
+	in := receive(ctx, reply.Body, x, stall)
+	defer in.close()
+	size := p.geometry.ShardBytes(at.Index)
+	data := make([]byte, min(count*seal.LeafBytes, size-first*seal.LeafBytes))
+	for done := int64(0); done < int64(len(data)); {
+		proof, leaves, err := reply.Proof()
 		if err != nil {
 			return answer{}, broken(ctx, err)
 		}
-		in := receive(ctx, reply.Body, x)
-		defer in.close()
-		size := p.geometry.ShardBytes(at.Index)
-		data := make([]byte, min(count*seal.LeafBytes, size-first*seal.LeafBytes))
-		began(int64(len(data)))
-		for done := int64(0); done < int64(len(data)); {
-			proof, leaves, err := reply.Proof()
-			if err != nil {
-				return answer{}, broken(ctx, err)
-			}
-			from := first + done/seal.LeafBytes
-			if leaves < 1 || leaves > first+count-from {
-				return answer{}, fault.New(fault.Corrupt, "recall: a run of %d leaves", leaves)
-			}
-			run := data[done:min(done+leaves*seal.LeafBytes, int64(len(data)))]
-			if err := in.fill(run); err != nil {
-				return answer{}, err
-			}
-			if err := seal.VerifyRange(p.head.Roots[at.Index], size, from, run, proof); err != nil {
-				return answer{}, fmt.Errorf("recall: %w", err)
-			}
-			done += int64(len(run))
+		from := first + done/seal.LeafBytes
+		if leaves < 1 || leaves > first+count-from {
+			return answer{}, fault.New(fault.Corrupt, "recall: a run of %d leaves", leaves)
 		}
-		return answer{data: data}, in.end()
-	})
+		run := data[done:min(done+leaves*seal.LeafBytes, int64(len(data)))]
+		if err := in.fill(run); err != nil {
+			return answer{}, err
+		}
+		if err := seal.VerifyRange(p.head.Roots[at.Index], size, from, run, proof); err != nil {
+			return answer{}, fmt.Errorf("recall: %w", err)
+		}
+		done += int64(len(run))
+	}
+	return answer{data: data}, in.end()
 }

@@ -3,7 +3,6 @@ package recall
 import (
 	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -322,7 +321,7 @@ func (g *gather) take(ctx context.Context, a *attempt) {
 	case fault.Unavailable, fault.Canceled, fault.Full, fault.Other:
 		a.x.broke(now)
 		s.tries++
-		if errors.Is(a.err, errLate) { // nothing waits for it twice
+		if now.Sub(a.x.started) >= answerWithin { // nothing waits for it twice
 			s.tries = maxTries
 		}
 	default:

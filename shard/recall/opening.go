@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"pelago/cluster/call"
 	"pelago/cluster/fault"
 	"pelago/shard"
 	"pelago/shard/seal"
@@ -53,9 +54,7 @@ func (c *Client) Open(ctx context.Context, of Sealed, places []Place) (*Opened, 
 		},
 	}
 	g.ask = func(ctx context.Context, at Place, x *exchange) (answer, error) {
-		return within(ctx, func(ctx context.Context, began func(int64)) (answer, error) {
-			return c.opening(ctx, of, at, x, began)
-		})
+		return c.opening(ctx, of, at, x)
 	}
 	for _, p := range places {
 		if p.Index >= 0 && p.Index <= of.Code.M && p.Index < of.Code.N() {
@@ -72,18 +71,19 @@ func (c *Client) Open(ctx context.Context, of Sealed, places []Place) (*Opened, 
 }
 
 // opening asks one node.
-func (c *Client) opening(ctx context.Context, of Sealed, at Place, x *exchange, began func(int64)) (answer, error) {
+func (c *Client) opening(ctx context.Context, of Sealed, at Place, x *exchange) (answer, error) {
+	ctx, stall := call.NewStall(ctx, answerWithin)
+	defer stall.Stop()
 	reply, err := c.o.Holders.Opening(ctx, at, of.Stripe)
 	if err != nil {
 		return answer{}, broken(ctx, err)
 	}
-	in := receive(ctx, reply.Body, x)
+	in := receive(ctx, reply.Body, x, stall)
 	defer in.close()
 	head, length, err := checkHead(reply.Head, of)
 	if err != nil {
 		return answer{}, err
 	}
-	began(length)
 	var tail []byte
 	for int64(len(tail)) < length { // it grows with what comes
 		from := len(tail)
