@@ -18,7 +18,7 @@ var _ recall.Holders = (*Client)(nil)
 // Leaves implements [recall.Holders], which verifies what comes and gives it its
 // time. fault.Unsupported for what another node would have to pass on.
 func (c *Client) Leaves(ctx context.Context, at recall.Place, of shard.Stripe, first, count int64) (recall.Leaves, error) {
-	response, err := c.sendTo(ctx, at, of, fmt.Sprintf("leaves?first=%d&count=%d", first, count))
+	response, err := c.sendTo(ctx, at, of, fmt.Sprintf("leaves?first=%d&count=%d", first, count)) //nolint:bodyclose // who reads it does
 	if err != nil {
 		return recall.Leaves{}, err
 	}
