@@ -136,7 +136,7 @@ func NewTree(leaves [][32]byte, size int64) (*Tree, error) {
 	if size < 1 || size > maxBytes || int64(len(leaves)) != (size+sealedBytes-1)/sealedBytes {
 		return nil, fault.New(fault.Invalid, "seal: a tree of %d leaves over %d bytes", len(leaves), size)
 	}
-	h := newHashes()
+	h := hashes{node: blake3.NewDeriveKey(nodeContext), top: blake3.NewDeriveKey(rootContext)}
 	t := &Tree{levels: [][][32]byte{leaves}, size: size}
 	for level := leaves; len(level) > 1; {
 		up := make([][32]byte, 0, (len(level)+1)/2)

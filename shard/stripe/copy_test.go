@@ -64,6 +64,7 @@ func TestACopyMustVerify(t *testing.T) {
 		s.ciphertext[at] ^= 2
 	}
 	for name, change := range map[string]func(h *Head){
+		"another pack's root":   func(h *Head) { h.Pack[0] ^= 1 },
 		"another column's root": func(h *Head) { h.Roots = slices.Clone(h.Roots); h.Roots[1][0] ^= 1 },
 		"another tail's root":   func(h *Head) { h.Tail[0] ^= 1 },
 	} {

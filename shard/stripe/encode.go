@@ -55,7 +55,11 @@ func (c *Coder) Encode(ctx context.Context, ciphertext io.ReaderAt, head Head, t
 	if err := e.complete(); err != nil {
 		return nil, err
 	}
-	return &e.head, e.end(ctx)
+	if err := e.end(ctx); err != nil {
+		return nil, err
+	}
+	complete := e.head // and not the windows with it
+	return &complete, nil
 }
 
 // encoding is one call of Encode.

@@ -57,6 +57,20 @@ type Head struct {
 // what no stripe has.
 func (h *Head) Geometry() (shard.Geometry, error) { return shard.NewGeometry(h.Code, h.Size) }
 
+// VerifyRange checks that data are leaves of the body of shard index, from first on,
+// by the proof that [Shard.Range] gave with them: fault.Corrupt if they are not,
+// fault.Invalid if they are not whole leaves. How many there are the caller knows.
+func (h *Head) VerifyRange(index int, first int64, data []byte, proof [][32]byte) error {
+	g, err := h.Geometry()
+	if err != nil {
+		return err
+	}
+	if index < 0 || index >= len(h.Roots) {
+		return fault.New(fault.Invalid, "stripe: shard %d of %v", index, h.Code)
+	}
+	return seal.VerifyRange(h.Roots[index], g.ShardBytes(index), first, data, proof)
+}
+
 // Root is the stripe root: a hash of the canonical bytes of a complete head.
 func (h *Head) Root() (root [32]byte) {
 	hasher := blake3.NewDeriveKey(rootContext)

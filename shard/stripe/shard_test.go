@@ -69,11 +69,15 @@ func checkRanges(t *testing.T, s *stripe, opened *Shard) {
 			if err != nil || !bytes.Equal(data, s.leaves(i, first, count)) {
 				t.Fatalf("%v: leaves %d+%d of shard %d: %v", s, first, count, i, err)
 			}
-			if err := seal.VerifyRange(s.head.Roots[i], s.g.ShardBytes(i), first, data, proof); err != nil {
+			if err := s.head.VerifyRange(i, first, data, proof); err != nil {
 				t.Fatalf("%v: leaves %d+%d of shard %d: %v", s, first, count, i, err)
+			}
+			if other := (i + 1) % s.g.N(); s.head.Roots[other] != s.head.Roots[i] && s.head.VerifyRange(other, first, data, proof) == nil {
+				t.Fatalf("%v: leaves %d+%d of shard %d pass for those of %d", s, first, count, i, other)
 			}
 		}
 	}
+	wantKind(t, "a range of no shard", s.head.VerifyRange(s.g.N(), 0, nil, nil), fault.Invalid)
 	for _, r := range [][2]int64{{all, 1}, {0, all + 1}, {-1, 1}, {0, 0}, {1, 1 << 62}} {
 		_, _, err := opened.Range(r[0], r[1])
 		wantKind(t, "leaves that are not there", err, fault.Invalid)
