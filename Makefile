@@ -48,7 +48,7 @@ interop: ## only the tests against dcmtk and Orthanc
 	$(GO) test -count=1 -run 'Dcmtk|DCMTK|Orthanc' ./...
 
 chaos: ## 1,000 crash points of the archive, 50 kills under load and 40 troubles of five sites, instead of the few of 'test'
-	CRASH_POINTS=1000 PELAGO_CRASH_SEEDS=10 $(GO) test -count=1 -timeout 4h -run 'Crash' ./node/staging ./node/archive ./shard/bulk ./replication/... ./node/audit
+	CRASH_POINTS=1000 PELAGO_CRASH_SEEDS=10 $(GO) test -count=1 -timeout 4h -run 'Crash' ./node/staging ./node/archive ./shard/bulk ./shard/held ./replication/... ./node/audit
 	E2E_KILLS=50 $(GO) test -count=1 -timeout 4h -v -run 'TestKillUnderLoad' ./chaos/e2e
 	E2E_TROUBLES=40 $(GO) test -count=1 -timeout 4h -v -run 'TestANetworkInTrouble' ./chaos/e2e
 

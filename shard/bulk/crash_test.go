@@ -69,7 +69,26 @@ func (s *story) remove(promise func(), refs ...Ref) {
 	promise()
 }
 
+// group commits tables together.
+func (s *story) group(promise func(), space Space, seed uint64, sizes ...int) {
+	var tables []*Table
+	var blobs [][]byte
+	for i, n := range sizes {
+		blobs = append(blobs, content(seed+uint64(i), n))
+		tables = append(tables, s.w.fill(space, blobs[i]))
+	}
+	refs, err := s.w.Store.Commit(context.Background(), tables...)
+	if err != nil {
+		s.w.t.Fatal(err)
+	}
+	for i, r := range refs {
+		s.present[r[0]] = blobs[i]
+	}
+	promise()
+}
+
 func (s *story) tell(promise func()) {
+	s.group(promise, Held, 70, 1000, 200_000, 5)
 	a := s.put(promise, Hot, 1, 200_000, 10, 150_000, 0, 90_000)
 	b := s.put(promise, Held, 20, 300_000)
 	s.remove(promise, a[0], a[1])

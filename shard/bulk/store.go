@@ -365,6 +365,32 @@ func (s *Store) RefsSince(space Space, table uint64, yield func(Ref) error) erro
 	return nil
 }
 
+// Tables yields the tables of a space in ascending order: their numbers, and the
+// bytes of their files.
+func (s *Store) Tables(space Space, yield func(number uint64, bytes int64)) {
+	type one struct {
+		number uint64
+		bytes  int64
+	}
+	var all []one
+	s.mu.Lock()
+	for key, t := range s.tables {
+		if key.space == space {
+			all = append(all, one{key.number, t.bytes})
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(all, func(a, b one) int { return cmp.Compare(a.number, b.number) })
+	for _, t := range all {
+		yield(t.number, t.bytes)
+	}
+}
+
+// TableRefs returns the blobs of one table that are here.
+func (s *Store) TableRefs(space Space, number uint64) []Ref {
+	return s.refs(tableKey{space, number})
+}
+
 // Has reports whether a blob is here: neither deleted nor lost, as far as is known.
 func (s *Store) Has(r Ref) bool {
 	size, ok := s.size(r)

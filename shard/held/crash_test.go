@@ -86,6 +86,9 @@ func tellStory(t *testing.T, h *holder, all []*made, p *promised) {
 	uploads.Wait()
 	drop(Purged{7}, all[2].offer(1), all[0].offer(0))
 	land(all[8].offer(2))
+	if _, err := h.Merge(t.Context()); err != nil {
+		t.Error(err)
+	}
 	drop(Superseded{2, [32]byte{1}}, all[4].offer(0))
 	land(all[9].offer(0), all[10].offer(0))
 }
@@ -131,7 +134,11 @@ func TestACrashAtAnyOperationKeepsReceipts(t *testing.T) {
 			return nil
 		}))
 		h := open(t, fs, nil)
+		h.merging.count = 3
 		tellStory(t, h, all, p)
+		if h.stats.Merged.Load() == 0 {
+			t.Error("nothing was merged")
+		}
 		h.close()
 		total = count.Load()
 		once.Lock()

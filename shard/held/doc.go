@@ -18,12 +18,14 @@
 //     the next start and held; only what a durable row gives up is deleted there.
 //   - Nothing leaves that does not lead to the shard's root. Rot is noted durably and
 //     told of once, whoever meets it: scrub, a reader, or bulk itself.
+//   - Tables are as large as DESIGN §4 wants them: shards of small ones are moved into
+//     others, verified, which readers do not notice.
 //   - No byte is taken without room, and none allocated by a claimed length.
 //
 // # Concurrency
 //
-// [Store], [Handler] and [Client] may be used by many goroutines. [Store.Run] is the
-// one goroutine that the store needs; a commit runs in that of an upload, for all
+// [Store], [Handler] and [Client] may be used by many goroutines. [Store.Run] has
+// two, one that scrubs and one that merges tables and forgets reasons; a commit runs in that of an upload, for all
 // that wait. Locks: Store.changing is held by whoever changes rows, over their synced
 // batch; mu and those of the small parts are leaves, never held over I/O. Callbacks
 // run without locks.

@@ -266,7 +266,7 @@ func TestAReadErrorIsNoLoss(t *testing.T) {
 	h.land(m.offer(0))
 	r := &readable{store: h.Store, name: m.name(0), ref: bulk.Ref{Space: bulk.Held}}
 	cause := fault.New(fault.Unavailable, "input/output error")
-	if err := r.met(cause); !errors.Is(err, cause) {
+	if _, err := r.met(cause); !errors.Is(err, cause) {
 		t.Error(err)
 	}
 	if len(h.told()) > 0 || h.listed()[m.name(0)] != Held {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
+	"errors"
 	"io"
 	"maps"
 	"math/rand/v2"
@@ -150,7 +151,8 @@ type memRows struct {
 	mu   sync.Mutex
 	rows map[string][]byte
 	fail error // of the next Commit
-	all  int   // commits
+	// failAt counts down: the Commit at which it is 1 fails.
+	failAt int
 }
 
 func newMemRows() *memRows { return &memRows{rows: map[string][]byte{}} }
@@ -162,7 +164,11 @@ func (m *memRows) Commit(rows map[string][]byte) error {
 		m.fail = nil
 		return err
 	}
-	m.all++
+	if m.failAt > 0 {
+		if m.failAt--; m.failAt == 0 {
+			return errors.New("no rows")
+		}
+	}
 	for k, v := range rows {
 		if v == nil {
 			delete(m.rows, k)

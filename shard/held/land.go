@@ -89,6 +89,7 @@ type Stats struct {
 	Bytes   atomic.Uint64 // of them
 	Commits atomic.Uint64 // which made them durable
 	Tables  atomic.Uint64 // that these committed
+	Merged  atomic.Uint64 // shards that were moved into a table with others
 	Dropped atomic.Uint64 // shards
 	Lost    atomic.Uint64 // shards
 	Scanned atomic.Uint64 // bytes that scrub has read
@@ -202,7 +203,7 @@ func (s *Store) judge(e Entry) (Outcome, error) {
 		s.o.Log.Error("a shard is offered under the name of another", "shard", e.Name.String())
 		s.o.OnConflict(e, r.root)
 		return Conflict, nil
-	case r.state == Held:
+	case r.state == Held && s.o.Bulk.Has(r.ref):
 		return Known, nil
 	case r.state == Dropped:
 		why, err := parseReason(r.detail)
@@ -599,9 +600,10 @@ func (s *Store) name(ready []*landing, shared *landing) error {
 // writing knows the tables that are being written: a start looks for blobs
 // without rows in those from the lowest of them on.
 type writing struct {
-	mu     sync.Mutex
-	seen   uint64 // the highest number that was given
-	floors map[*opening]uint64
+	mu        sync.Mutex
+	seen      uint64 // the highest number that was given
+	committed uint64 // the highest that bulk/ has committed: it gives none below again
+	floors    map[*opening]uint64
 }
 
 // opening is a table that is being written.
@@ -630,18 +632,20 @@ func (w *writing) end(o *opening) {
 	delete(w.floors, o)
 }
 
-// mark is the table below which all blobs have rows, once those of a group have.
+// mark is the table below which all blobs have rows, once those of a group have
+// that was committed. A number that was given and not committed may be given again
+// by another process: it stays below no mark.
 func (w *writing) mark(ready []*landing, shared *landing) uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	of := map[*opening]bool{}
-	for _, l := range ready {
-		of[l.opening] = true
+	for _, l := range append(ready[:len(ready):len(ready)], shared) {
+		if l != nil && l.opening != nil {
+			of[l.opening] = true
+			w.committed = max(w.committed, l.table.Number())
+		}
 	}
-	if shared != nil {
-		of[shared.opening] = true
-	}
-	mark := w.seen + 1
+	mark := w.committed + 1
 	for o, floor := range w.floors {
 		if !of[o] {
 			mark = min(mark, floor)

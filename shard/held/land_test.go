@@ -334,6 +334,35 @@ func BenchmarkLandSmall(b *testing.B) { benchmarkLand(b, small, 100_000, 100) }
 func BenchmarkLandOne(b *testing.B)   { benchmarkLand(b, small, 100_000, 1) }
 func BenchmarkLandLarge(b *testing.B) { benchmarkLand(b, larger, 48<<20, 1) }
 
+// Uploads of a shard each that come at once.
+func BenchmarkLandAtOnce(b *testing.B) {
+	counted := &syncs{}
+	h := open(b, errorfs.Wrap(inFolder(b), counted), nil)
+	defer h.close()
+	const senders = 32
+	all := make([]offered, b.N)
+	for i := range all {
+		all[i] = encode(b, uint64(i), small, 30_000).offer(0)
+	}
+	counted.n.Store(0)
+	b.ReportAllocs()
+	b.ResetTimer()
+	var work sync.WaitGroup
+	for s := range senders {
+		work.Go(func() {
+			for i := s; i < len(all); i += senders {
+				if _, err := h.Land(b.Context(), []Claim{all[i].Claim}, bytes.NewReader(all[i].bytes)); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	work.Wait()
+	b.ReportMetric(float64(counted.n.Load())/float64(b.N), "syncs/shard")
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "shards/s")
+	b.ReportMetric(float64(h.stats.Commits.Load())/float64(b.N), "commits/shard")
+}
+
 func benchmarkLand(b *testing.B, c shard.Code, plaintext int64, each int) {
 	counted := &syncs{}
 	h := open(b, errorfs.Wrap(inFolder(b), counted), nil)
@@ -361,4 +390,37 @@ func benchmarkLand(b *testing.B, c shard.Code, plaintext int64, each int) {
 	b.ReportMetric(float64(counted.n.Load())/float64(shards), "syncs/shard")
 	b.ReportMetric(float64(shards)/b.Elapsed().Seconds(), "shards/s")
 	b.ReportMetric(float64(bytesLanded)/1e6/b.Elapsed().Seconds(), "MB/s")
+}
+
+// A number that was given to a table which was then dropped may be given again after
+// a restart: the mark does not pass it.
+func TestTheMarkDoesNotPassNumbersThatMayComeAgain(t *testing.T) {
+	fs := vfs.NewMem()
+	h := open(t, fs, nil)
+	a, b := encode(t, 1, larger, 3<<20), encode(t, 2, larger, 3<<20)
+	from, in := io.Pipe()
+	done := make(chan error)
+	go func() {
+		_, err := h.Land(t.Context(), []Claim{a.claim(1)}, from)
+		done <- err
+	}()
+	in.Write(a.shards[1][:100])
+	if _, err := h.Land(t.Context(), []Claim{b.claim(1)}, strings.NewReader("")); err == nil {
+		t.Fatal("landed")
+	}
+	in.Write(a.shards[1][100:])
+	in.Close()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	mark, err := h.mark()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h = h.reopen()
+	h.land(b.offer(1))
+	if r, err := h.row(b.name(1)); err != nil || r.ref.Table < mark {
+		t.Errorf("table %d after a mark of %d: %v", r.ref.Table, mark, err)
+	}
+	h.close()
 }

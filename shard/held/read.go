@@ -38,24 +38,30 @@ func (s *Store) Shard(n Name) (Shard, error) {
 	case r == nil || r.state == Dropped:
 		return nil, errNotHeld(n)
 	case r.state == Lost:
-		return nil, fault.New(fault.Corrupt, "held: shard %v is lost", n)
+		return nil, errLost(n)
 	}
+	return s.openShard(n, r)
+}
+
+// openShard opens a shard where its row says that it rests.
+func (s *Store) openShard(n Name, r *row) (*readable, error) {
 	one := &readable{store: s, name: n, ref: r.ref}
 	if one.Shard = s.opened.get(n, r.ref); one.Shard != nil {
 		return one, nil
 	}
+	var err error
 	if one.Shard, err = stripe.Open(s.o.Bulk.Reader(r.ref), r.ref.Bytes); err != nil {
-		return nil, one.met(err)
+		return one.met(err)
 	}
 	head := one.Head()
 	if head.Stripe != n.Stripe || one.Index() != n.Index || head.Root() != r.root {
-		return nil, one.met(fault.New(fault.Corrupt, "held: the bytes of shard %v are those of another", n))
+		return one.met(fault.New(fault.Corrupt, "held: the bytes of shard %v are those of another", n))
 	}
 	s.opened.put(n, r.ref, one.Shard)
 	return one, nil
 }
 
-// readable is a held shard.
+// readable is a held shard, where it rested when it was opened.
 type readable struct {
 	*stripe.Shard
 	store *Store
@@ -65,7 +71,14 @@ type readable struct {
 
 func (r *readable) Range(first, count int64) ([]byte, [][32]byte, error) {
 	data, proof, err := r.Shard.Range(first, count)
-	return data, proof, r.met(err)
+	if err == nil {
+		return data, proof, nil
+	}
+	moved, err := r.met(err)
+	if err != nil {
+		return nil, nil, err
+	}
+	return moved.Range(first, count)
 }
 
 // Tail notes rot that is met while it is read.
@@ -87,24 +100,40 @@ func (m *metReader) ReadAt(p []byte, off int64) (int, error) {
 	if n == len(p) || err == io.EOF { //nolint:errorlint // io.ReaderAt gives it as it is
 		return n, err
 	}
-	return n, m.of.met(err)
+	moved, err := m.of.met(err)
+	if err != nil {
+		return n, err
+	}
+	return moved.Tail().ReadAt(p, off)
 }
 
-// met has a reader's failure noted if the bytes are at fault. Those of a shard that
-// was dropped meanwhile are not.
-func (r *readable) met(err error) error {
+// met has a reader's failure noted if the bytes are at fault. If the shard has been
+// moved meanwhile, to a table with others, it is opened there; one that was dropped
+// is fault.NotFound.
+func (r *readable) met(err error) (moved *readable, _ error) {
 	if !fault.Is(err, fault.Corrupt) && !fault.Is(err, fault.NotFound) {
-		return err
+		return nil, err
 	}
 	lost, noted := r.store.lose(r.name, r.ref, err)
 	switch {
 	case noted != nil:
-		return noted
+		return nil, noted
 	case lost:
-		return fault.New(fault.Corrupt, "held: shard %v: %w", r.name, err)
+		return nil, fault.New(fault.Corrupt, "held: shard %v: %w", r.name, err)
 	}
-	return errNotHeld(r.name)
+	now, err := r.store.row(r.name)
+	switch {
+	case err != nil:
+		return nil, err
+	case now == nil || now.state == Dropped:
+		return nil, errNotHeld(r.name)
+	case now.state == Lost:
+		return nil, errLost(r.name)
+	}
+	return r.store.openShard(r.name, now) // tables ascend: it is not where it was
 }
+
+func errLost(n Name) error { return fault.New(fault.Corrupt, "held: shard %v is lost", n) }
 
 // lose notes that a shard's bytes at a place are rotten or missing, once, and
 // reports whether they are so by now: false if the shard rests elsewhere, or was

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"pelago/cluster/fault"
@@ -21,7 +22,7 @@ const (
 	aimPercent, nextPercent = 80, 75
 	// yieldFor is how long scrub waits for readers before it looks again.
 	yieldFor = time.Second
-	// noteEvery is how often its place is noted, and what else is due is done.
+	// noteEvery is how often its place is noted, and what is due is done.
 	noteEvery = time.Minute
 	// walkRows is how many rows are looked at at a time: no iterator stays open
 	// while bytes are read.
@@ -85,19 +86,26 @@ func (s *Store) Scrubbed() (Scrub, error) {
 	return parseScrub(value), nil
 }
 
-// Run scrubs, and forgets what was dropped long ago, until ctx ends. Each pass
-// reads all that is held within Options.Period, and goes on where a restart cut it
-// off. Reports of what it meets go to Options.OnLost; report is told of failures
-// that are the store's, nil of a round without.
+// Run scrubs and tidies up until ctx ends. Each pass of scrub reads all that is held
+// within Options.Period, and goes on where a restart cut it off; what it meets goes
+// to Options.OnLost. Small tables are merged, and what was dropped long ago is
+// forgotten. report is told of failures that are the store's, nil of a round
+// without; it is called from two goroutines.
 func (s *Store) Run(ctx context.Context, report func(error)) error {
-	for {
-		err := s.scrubAgain(ctx)
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it was told to end
+	var tidying sync.WaitGroup
+	tidying.Go(func() { s.again(ctx, report, s.tidy) })
+	s.again(ctx, report, s.scrubAgain)
+	tidying.Wait()
+	return nil
+}
+
+// again does something every minute, until ctx ends.
+func (s *Store) again(ctx context.Context, report func(error), do func(context.Context) error) {
+	for ctx.Err() == nil {
+		if err := do(ctx); ctx.Err() == nil {
+			report(err)
 		}
-		report(err)
-		s.recount()
-		pause.For(ctx, noteEvery) // the next round sees the end
+		pause.For(ctx, noteEvery)
 	}
 }
 
@@ -107,7 +115,17 @@ func (s *Store) scrubAgain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(s.scrub(ctx, place), s.forgetReasons())
+	return s.scrub(ctx, place)
+}
+
+// tidy does what is due now and then. It waits for readers, but not for ever.
+func (s *Store) tidy(ctx context.Context) error {
+	for i := time.Duration(0); i < noteEvery && s.o.Busy(); i += yieldFor {
+		pause.For(ctx, yieldFor)
+	}
+	_, err := s.Merge(ctx)
+	s.recount()
+	return errors.Join(err, s.forgetReasons())
 }
 
 // recount looks how many bytes the tables of shards really have: those of the dead

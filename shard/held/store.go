@@ -90,6 +90,8 @@ type Store struct {
 	opened  recent
 	stats   Stats
 	writing writing
+	merging merging
+	stays   map[uint64]bool // tables that Merge cannot empty; its own
 
 	// changing is held by whoever changes rows, from reading them to the synced
 	// batch.
@@ -109,7 +111,7 @@ type Store struct {
 func Open(o Options) (*Store, error) {
 	o.setDefaults()
 	s := &Store{o: o, arriving: map[Name]bool{}, opened: newRecent()}
-	s.writing.floors = map[*opening]uint64{}
+	s.writing.floors, s.merging, s.stays = map[*opening]uint64{}, mergeAt(), map[uint64]bool{}
 	mark, err := s.mark()
 	if err == nil {
 		err = s.finishDrops()
@@ -171,7 +173,8 @@ func (s *Store) adopt(from uint64) error {
 		}
 		return s.adoptOne(r, rows, taken)
 	})
-	s.writing.seen = max(next, 1) - 1
+	s.writing.committed = max(next, 1) - 1
+	s.writing.seen = s.writing.committed
 	if err != nil || next == from {
 		return err
 	}
