@@ -9,7 +9,7 @@ import (
 
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
-	"pelago/shard/seal"
+	"pelago/shard"
 	"pelago/shard/stripe"
 )
 
@@ -102,22 +102,21 @@ func (p *Pack) leaves(ctx context.Context, at Place, first, count int64, x *exch
 	}
 	in := receive(ctx, reply.Body, x, stall)
 	defer in.close()
-	size := p.geometry.ShardBytes(at.Index)
-	data := make([]byte, min(count*seal.LeafBytes, size-first*seal.LeafBytes))
+	data := make([]byte, min(count*shard.LeafBytes, p.geometry.ShardBytes(at.Index)-first*shard.LeafBytes))
 	for done := int64(0); done < int64(len(data)); {
 		proof, leaves, err := reply.Proof()
 		if err != nil {
 			return answer{}, broken(ctx, err)
 		}
-		from := first + done/seal.LeafBytes
+		from := first + done/shard.LeafBytes
 		if leaves < 1 || leaves > first+count-from {
 			return answer{}, fault.New(fault.Corrupt, "recall: a run of %d leaves", leaves)
 		}
-		run := data[done:min(done+leaves*seal.LeafBytes, int64(len(data)))]
+		run := data[done:min(done+leaves*shard.LeafBytes, int64(len(data)))]
 		if err := in.fill(run); err != nil {
 			return answer{}, err
 		}
-		if err := seal.VerifyRange(p.head.Roots[at.Index], size, from, run, proof); err != nil {
+		if err := p.head.VerifyRange(at.Index, from, run, proof); err != nil {
 			return answer{}, fmt.Errorf("recall: %w", err)
 		}
 		done += int64(len(run))
