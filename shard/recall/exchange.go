@@ -126,7 +126,7 @@ func (x *exchange) endLocked() {
 	x.left = 0
 }
 
-// answered notes that all came, and was what it should be.
+// answered notes that an answer came, whatever it was.
 func (x *exchange) answered(now time.Time) {
 	x.peers.mu.Lock()
 	defer x.peers.mu.Unlock()

@@ -8,3 +8,10 @@ func (p *Peers) Patience(node string) time.Duration {
 	x.forget()
 	return x.patience
 }
+
+// Rate is what a node is believed to send, in bytes a second.
+func (p *Peers) Rate(node string) float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.of[way{node: node}].rate
+}

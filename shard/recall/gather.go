@@ -325,7 +325,11 @@ func (g *gather) take(ctx context.Context, a *attempt) {
 			s.tries = maxTries
 		}
 	default:
-		a.x.forget()
+		if fault.Is(a.err, fault.Corrupt) || fault.Is(a.err, fault.NotFound) {
+			a.x.answered(now) // as soon as it does
+		} else {
+			a.x.forget()
+		}
 		s.out = true
 		g.rot = g.rot || fault.Is(a.err, fault.Corrupt)
 		g.wrong(s.Place, a.err)

@@ -222,6 +222,44 @@ func TestBytesAndRequestsAreAsFewAsTheyCanBe(t *testing.T) {
 	})
 }
 
+// Rot is met once; other leaves of the same node are read as before.
+func TestOnlyWhatIsRottenIsDoubted(t *testing.T) {
+	s := encode(t, shard.Code{K: 2, M: 2}, plainOf(64), 9000, 1)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, time.Millisecond, s)
+		first := w.nodes[name(0)]
+		first.rot[5] = true
+		told := 0
+		p := open(t, w.client(func(recall.Rot) { told++ }), s, s.places())
+		rotten := func(want int) {
+			t.Helper()
+			before := first.asked
+			check(t, p, s, 4*seal.LeafBytes, 3*seal.LeafBytes)
+			if first.asked-before != want || told != first.asked-before {
+				t.Errorf("asked %d times for what is rotten, not %d; told %d times", first.asked-before, want, told)
+			}
+			told = 0
+		}
+		rotten(1)
+		for range 5 {
+			rotten(0)
+		}
+		before, _ := w.requests()
+		check(t, p, s, 7*seal.LeafBytes, 3*seal.LeafBytes)
+		if n, _ := w.requests(); n-before != 1 {
+			t.Errorf("%d requests for leaves that are sound", n-before)
+		}
+		time.Sleep(time.Minute)
+		delete(first.rot, 5)
+		check(t, p, s, 4*seal.LeafBytes, 3*seal.LeafBytes) // it was repaired
+		before, _ = w.requests()
+		check(t, p, s, 4*seal.LeafBytes, 3*seal.LeafBytes)
+		if n, _ := w.requests(); n-before != 1 {
+			t.Errorf("%d requests for leaves that were repaired", n-before)
+		}
+	})
+}
+
 // Two shards with rot in different leaves are as good as one with both.
 func TestRotInDifferentLeavesLosesNothing(t *testing.T) {
 	s := encode(t, shard.Code{K: 2, M: 1}, plainOf(64), 9000, 1)
@@ -306,9 +344,17 @@ func TestAFetchLastsAsLongAsAnybodyWaits(t *testing.T) {
 		if !errors.Is(err, gone) || time.Since(begun) != 5*time.Millisecond {
 			t.Errorf("%v after %v", err, time.Since(begun))
 		}
-		check(t, p, s, 0, 1000) // a reader who left says nothing against a node
-		if n, _ := w.requests(); n != 4 {
-			t.Errorf("%d requests", n)
+		for range 50 { // readers who leave say nothing against a node
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+			if _, err := p.ReadAt(ctx, make([]byte, 1000), 0); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%v", err)
+			}
+			cancel()
+		}
+		before, _ := w.requests()
+		check(t, p, s, 0, 1000)
+		if n, _ := w.requests(); n-before != 1 {
+			t.Errorf("%d requests", n-before)
 		}
 	})
 }
@@ -392,7 +438,7 @@ func TestPlacesOfOneIndexStandForEachOther(t *testing.T) {
 // takes.
 func TestALongRangeFillsTheLink(t *testing.T) {
 	s := encode(t, shard.Code{K: 5, M: 4}, 40<<20, 9000, 1)
-	for name, lose := range map[string]func(*world){"healthy": func(*world) {}, "nodes of 200 Mb/s": func(w *world) {
+	for what, lose := range map[string]func(*world){"healthy": func(*world) {}, "nodes of 200 Mb/s": func(w *world) {
 		for _, n := range w.nodes {
 			n.link.rate = gigabit / 5
 		}
@@ -400,15 +446,21 @@ func TestALongRangeFillsTheLink(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, 9, 50*time.Millisecond, s)
 			lose(w)
-			c := w.client(nil)
+			peers := recall.NewPeers(nil)
+			c := recall.New(recall.Options{Holders: w, Peers: peers, Coder: coder()})
 			p := open(t, c, s, s.places())
 			begun := time.Now()
 			check(t, p, s, 0, s.head.Size)
 			took, least := time.Since(begun), time.Duration(float64(s.head.Size)/gigabit*1e9)
 			n, bytes := w.requests()
-			t.Logf("%s: %v, the link alone %v; %d requests, %d bytes of %d, degraded %d", name, took, least, n, bytes, s.head.Size, c.Counters().Degraded.Load())
+			t.Logf("%s: %v, the link alone %v; %d requests, %d bytes of %d, degraded %d", what, took, least, n, bytes, s.head.Size, c.Counters().Degraded.Load())
 			if took > least*13/10+50*time.Millisecond {
-				t.Errorf("%s: %v", name, took)
+				t.Errorf("%s: %v", what, took)
+			}
+			for i := range s.head.Code.K { // that they shared our link is not held against them
+				if rate := peers.Rate(name(i)); rate < gigabit/5*0.9 {
+					t.Errorf("%s: node %d is believed to send %.0f bytes a second", what, i, rate)
+				}
 			}
 		})
 	}
