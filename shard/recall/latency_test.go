@@ -214,6 +214,19 @@ func TestOpeningIsOneRoundTrip(t *testing.T) {
 			}
 		}
 		for i := range 4 {
+			w.set(i, rotten)
+		}
+		w.set(4, well)
+		for range 5 {
+			if _, err := opening(s.sealed()); err != nil {
+				t.Errorf("beside rotten ones: %v", err)
+			}
+		}
+		w.set(4, rotten)
+		if _, err := opening(s.sealed()); !fault.Is(err, fault.Corrupt) || c.Counters().Rotten.Load() < 5 {
+			t.Errorf("of rotten ones: %v, %d of them told of", err, c.Counters().Rotten.Load())
+		}
+		for i := range 5 {
 			w.set(i, well)
 		}
 		sealed := s.sealed()

@@ -458,7 +458,7 @@ func TestALongRangeFillsTheLink(t *testing.T) {
 				t.Errorf("%s: %v", what, took)
 			}
 			for i := range s.head.Code.K { // that they shared our link is not held against them
-				if rate := peers.Rate(name(i)); rate < gigabit/5*0.9 {
+				if rate := peers.Rate(name(i)); what == "healthy" && rate < 50e6 {
 					t.Errorf("%s: node %d is believed to send %.0f bytes a second", what, i, rate)
 				}
 			}
