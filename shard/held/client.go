@@ -153,10 +153,49 @@ func (c *Client) landed(node string, b []byte, entries []Entry) (*Landed, error)
 	return l, l.Receipt.Verify(key)
 }
 
+// Leaves asks a node for whole leaves of a shard's body, from first on, [MaxRange]
+// bytes of them at most, and returns when the answer has begun. Nothing of it is
+// verified: that is for who has the head, run by run. fault.NotFound if the node does
+// not hold the shard, fault.Corrupt if it has lost it.
+func (c *Client) Leaves(ctx context.Context, node string, n Name, first, count int64) (*Leaves, error) {
+	if first < 0 || count < 1 || count > MaxRange/seal.LeafBytes {
+		return nil, fault.New(fault.Invalid, "held: leaves %d+%d, at most %d at once", first, count, MaxRange/seal.LeafBytes)
+	}
+	body, err := c.stream(ctx, node, pathOf(n, "leaves")+fmt.Sprintf("?first=%d&count=%d", first, count))
+	if err != nil {
+		return nil, err
+	}
+	return &Leaves{answer: body, left: count}, nil
+}
+
+// Leaves is a range of a shard as it comes: runs of leaves, each behind its proof.
+// Read and Close may be called from two goroutines. Who does not read for 15 s is
+// given up by the node.
+type Leaves struct {
+	*answer
+	left int64 // leaves
+}
+
+// Proof reads the proof of the run that is next, and tells how many leaves that has:
+// its bytes are read next. io.EOF behind the last run, fault.Invalid if the answer
+// goes on there.
+func (l *Leaves) Proof() (proof [][32]byte, leaves int64, err error) {
+	if l.left == 0 {
+		if err := atEnd(l); err != nil {
+			return nil, 0, err
+		}
+		return nil, 0, io.EOF
+	}
+	leaves = min(l.left, runLeaves)
+	l.left -= leaves
+	proof, err = readProof(l)
+	return proof, leaves, err
+}
+
 // Range returns whole leaves of a shard's body, which lead to its root in the head.
 // The head is one that was checked by the stripe root. At most [MaxRange] bytes.
-// got, unless it is nil, is called with how many bytes are there and verified, as
-// they come; those are not changed any more.
+// got, unless it is nil, is called with what is there and verified, as it comes; that
+// is not changed any more.
 //
 // fault.NotFound if the node does not hold it, fault.Corrupt if it lost it or sends
 // other bytes.
@@ -168,40 +207,55 @@ func (c *Client) Range(ctx context.Context, node string, head *stripe.Head, inde
 	if err != nil {
 		return nil, err
 	}
-	ctx, stall := call.NewStall(ctx, answerWithin)
-	defer stall.Stop()
-	n := Name{head.Stripe, index}
-	path := pathOf(n, "leaves") + fmt.Sprintf("?first=%d&count=%d", first, count)
-	response, err := c.send(ctx, node, http.MethodGet, path, nil)
+	leaves, err := c.Leaves(ctx, node, Name{head.Stripe, index}, first, count)
 	if err != nil {
 		return nil, err
 	}
-	defer response.Body.Close()
-	from := stall.Reader(response.Body)
+	defer leaves.Close()
 	data := make([]byte, min((first+count)*seal.LeafBytes, body)-first*seal.LeafBytes)
-	for at := int64(0); at < int64(len(data)); {
-		run := min(runLeaves*seal.LeafBytes, int64(len(data))-at)
-		if err := readRun(ctx, from, head.Roots[index], body, first+at/seal.LeafBytes, data[at:at+run]); err != nil {
-			return nil, fmt.Errorf("held: node %s, shard %v: %w", node, n, err)
+	for at := int64(0); ; {
+		proof, n, err := leaves.Proof()
+		if errors.Is(err, io.EOF) {
+			return data, nil
 		}
-		if at += run; got != nil {
+		if err != nil {
+			return nil, err
+		}
+		run := data[at:min(at+n*seal.LeafBytes, int64(len(data)))]
+		if _, err := io.ReadFull(leaves, run); err != nil {
+			return nil, errCut(err)
+		}
+		if err := head.VerifyRange(index, first+at/seal.LeafBytes, run, proof); err != nil {
+			return nil, fmt.Errorf("held: node %s, shard %d of %v: %w", node, index, head.Stripe, err)
+		}
+		if at += int64(len(run)); got != nil {
 			got(data[:at])
 		}
 	}
-	return data, atEnd(&caused{ctx, from})
 }
 
-// readRun reads a proof and the leaves behind it, and verifies them.
-func readRun(ctx context.Context, from io.Reader, root [32]byte, size, first int64, into []byte) error {
-	from = &caused{ctx, from}
-	proof, err := readProof(from)
+// answer is the body of an answer as it comes. Its errors tell what ended it.
+type answer struct {
+	caused
+	body  io.Closer
+	stall *call.Stall
+}
+
+// Close ends it.
+func (a *answer) Close() error {
+	a.stall.Stop()
+	return a.body.Close()
+}
+
+// stream sends a request for what is read as it comes.
+func (c *Client) stream(ctx context.Context, node, path string) (*answer, error) {
+	ctx, stall := call.NewStall(ctx, answerWithin)
+	response, err := c.send(ctx, node, http.MethodGet, path, nil)
 	if err != nil {
-		return err
+		stall.Stop()
+		return nil, err
 	}
-	if _, err := io.ReadFull(from, into); err != nil {
-		return errCut(err)
-	}
-	return seal.VerifyRange(root, size, first, into, proof)
+	return &answer{caused{ctx, stall.Reader(response.Body)}, response.Body, stall}, nil
 }
 
 // caused gives the cause of a context's end instead of a broken stream.
@@ -221,14 +275,12 @@ func (c *caused) Read(p []byte) (int, error) {
 // Head returns a stripe's head from a node that holds a shard, checked by the
 // stripe root: fault.Corrupt for another.
 func (c *Client) Head(ctx context.Context, node string, e Entry) (*stripe.Head, error) {
-	ctx, stall := call.NewStall(ctx, answerWithin)
-	defer stall.Stop()
-	response, err := c.send(ctx, node, http.MethodGet, pathOf(e.Name, "head"), nil)
+	from, err := c.stream(ctx, node, pathOf(e.Name, "head"))
 	if err != nil {
 		return nil, err
 	}
-	defer response.Body.Close()
-	b, err := call.Read(&caused{ctx, stall.Reader(response.Body)}, stripe.MaxHeadBytes)
+	defer from.Close()
+	b, err := call.Read(from, stripe.MaxHeadBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -247,22 +299,46 @@ func headOf(b []byte, e Entry) (*stripe.Head, error) {
 	return head, nil
 }
 
+// Opening asks a node that holds a shard for its stripe's head, in canonical form, and
+// the tail, which the shard must carry (fault.NotFound), and returns when the head is
+// here. Nothing of it is verified.
+func (c *Client) Opening(ctx context.Context, node string, n Name) (head []byte, tail io.ReadCloser, err error) {
+	from, err := c.stream(ctx, node, pathOf(n, "tail"))
+	if err != nil {
+		return nil, nil, err
+	}
+	if head, err = readOpening(from); err != nil {
+		return nil, nil, errors.Join(err, from.Close())
+	}
+	return head, from, nil
+}
+
+// readOpening reads the head before a tail.
+func readOpening(from io.Reader) ([]byte, error) {
+	var length [4]byte
+	if _, err := io.ReadFull(from, length[:]); err != nil {
+		return nil, errCut(err)
+	}
+	n := binary.BigEndian.Uint32(length[:])
+	if n > stripe.MaxHeadBytes {
+		return nil, fault.New(fault.Invalid, "held: a head of %d bytes", n)
+	}
+	head := make([]byte, n)
+	if _, err := io.ReadFull(from, head); err != nil {
+		return nil, errCut(err)
+	}
+	return head, nil
+}
+
 // Tail returns a stripe's head and tail from a node that holds a shard which
 // carries it, both verified by the stripe root. A tail of over 1 GiB is
 // fault.Invalid.
 func (c *Client) Tail(ctx context.Context, node string, e Entry) (*stripe.Head, []byte, error) {
-	ctx, stall := call.NewStall(ctx, answerWithin)
-	defer stall.Stop()
-	response, err := c.send(ctx, node, http.MethodGet, pathOf(e.Name, "tail"), nil)
+	b, from, err := c.Opening(ctx, node, e.Name)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer response.Body.Close()
-	from := &caused{ctx, stall.Reader(response.Body)}
-	b, err := readLead(from)
-	if err != nil {
-		return nil, nil, err
-	}
+	defer from.Close()
 	head, err := headOf(b, e)
 	if err != nil {
 		return nil, nil, err
@@ -383,14 +459,12 @@ func (c *Client) List(ctx context.Context, node string, lo, hi uint64, after *Na
 		path += "&after=" + hex.EncodeToString(after.append(nil))
 		last = keyShard(*after)
 	}
-	ctx, stall := call.NewStall(ctx, answerWithin)
-	defer stall.Stop()
-	response, err := c.send(ctx, node, http.MethodGet, path, nil)
+	from, err := c.stream(ctx, node, path)
 	if err != nil {
 		return nil, false, err
 	}
-	defer response.Body.Close()
-	page, more, err = readListed(&caused{ctx, stall.Reader(response.Body)})
+	defer from.Close()
+	page, more, err = readListed(from)
 	if err != nil {
 		return nil, false, err
 	}

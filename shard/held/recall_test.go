@@ -42,7 +42,7 @@ func TestPacksAreReadBackFromHolders(t *testing.T) {
 		}
 		var rotten atomic.Int64
 		c := recall.New(recall.Options{
-			Holders: NewClient(call.NewClient(net), nil), Peers: recall.NewPeers(nil), Coder: stripe.NewCoder(),
+			Holders: Holders{NewClient(call.NewClient(net), nil)}, Peers: recall.NewPeers(nil), Coder: stripe.NewCoder(),
 			Rotten: func(recall.Rot) { rotten.Add(1) },
 		})
 		read := func(what string) {

@@ -24,7 +24,7 @@ func (p Place) String() string {
 	return fmt.Sprintf("shard %d of node %s", p.Index, p.Node)
 }
 
-// Holders asks nodes for what they have of a stripe; *held.Client is one, without
+// Holders asks nodes for what they have of a stripe; held.Holders is one, without
 // relay. Both calls return when the
 // answer has begun, with what leads to believe it; the body follows. They and the
 // body's Read end soon after ctx does, or the body is closed, which may happen while
