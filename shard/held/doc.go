@@ -5,7 +5,7 @@
 //	sender  Client.Upload → POST /held/shards ⇢ Handler → Store.Land
 //	holder  names admitted, room reserved → stripe.Receive, as they come → a table of
 //	        bulk/, several uploads a commit → one synced batch of rows → receipt
-//	reader  Client.Range, Tail, Prove ⇢ Handler → Store.Shard → verified leaves
+//	reader  Client.Range, Tail, Prove, and Leaves for shard/recall ⇢ Handler → Store.Shard → verified leaves
 //
 // # Invariants
 //

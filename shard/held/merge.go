@@ -22,11 +22,10 @@ type merging struct {
 }
 
 // mergeAt: a byte is written when it lands, once more into its last table, and in
-// between while its table is tiny. 256 tables of 4 KiB make one that is not tiny any
-// more; smaller ones grow by as much each time. So what lands in tables of 1 MiB and
-// more is written twice, of 4 KiB and more three times, and no byte more than six
-// times. Fewer than count tiny tables and target ÷ tiny others are waiting, and those
-// that landed since the last look.
+// between while its table is tiny: merging then doubles a table at least, as none of
+// the others is less than 1/count of it, but for the smallest shards; so once if what
+// lands has 4 KiB. Tables of 1 MiB and more are written twice. Fewer than count tiny
+// ones and target ÷ tiny others are waiting at any time.
 func mergeAt() merging { return merging{target: 256 << 20, tiny: 1 << 20, count: 256} }
 
 // moved is a shard on its way to another table.
