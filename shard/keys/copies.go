@@ -165,7 +165,7 @@ func newMerger(found [copies]*source, keep func(*record) bool) (*merger, error) 
 
 // at returns the bytes of the record that begins at a place, if one does.
 func (s *source) at(at int64) ([]byte, bool) {
-	b := make([]byte, max(0, min(recordBytes+maxStudy, s.end-at)))
+	b := make([]byte, max(0, min(maxRecord, s.end-at)))
 	var rec record
 	if len(b) < recordBytes || readFull(s.file, b, at) != nil || !rec.parse(b) {
 		return nil, false

@@ -279,7 +279,7 @@ func TestANewerRingIsRefusedWhicheverFileItIs(t *testing.T) {
 		mem := vfs.NewCrashableMem()
 		someKeys(t, mem)
 		newer := bytesOf(t, mem)
-		newer[7] = 2
+		newer[7]++
 		putOne(t, mem, name, newer)
 		if _, err := Open(mem, "keys", &node{1}); !fault.Is(err, fault.Unsupported) {
 			t.Errorf("%s: %v", name, err)
