@@ -22,6 +22,7 @@ import (
 	"pelago/cluster/identity"
 	"pelago/cluster/port"
 	"pelago/node/config"
+	"pelago/node/keyring"
 	"pelago/node/member"
 	"pelago/replication"
 	"pelago/replication/catalog"
@@ -46,6 +47,7 @@ type network struct {
 	group    *group.Group
 	fresh    bool // the log had no past when it was opened
 	office   *member.Office
+	keeper   *keyring.Keeper
 	peers    *http.ServeMux                // what other nodes may call
 	offered  map[port.Service]net.Listener // until the task that serves them takes them
 
@@ -125,7 +127,14 @@ func (w *network) open(c config.Config) (err error) {
 	w.office = member.NewOffice(member.OfficeOptions{
 		Membership: w.membership, Registry: w.registry, Catalog: w.catalog, Decider: w.group, Current: w.group.Current,
 		Voters: w.voters, Alive: w.alive, Peers: calls, Place: w.place, Log: w.log,
+		First: func(s *member.Step) error { return keyring.First(w.self, s) },
 	})
+	w.keeper, err = keyring.New(keyring.Options{
+		Self: w.self, Catalog: w.catalog, Members: w.registry, Decisions: w.office.Decisions(), Leader: w.group.Leader, Log: w.log,
+	})
+	if err != nil {
+		return err
+	}
 	w.peers = http.NewServeMux()
 	raft := w.group.Handler()
 	w.peers.Handle("/raft/", raft)
@@ -133,6 +142,7 @@ func (w *network) open(c config.Config) (err error) {
 		w.peers.Handle(path, w.members(raft))
 	}
 	w.peers.Handle("/node/", w.office.Handler())
+	w.peers.Handle("/keys/", w.members(w.keeper.Handler(nil)))
 	return nil
 }
 

@@ -43,7 +43,8 @@ func (w *network) tasks() []work.Task {
 	if w.listener != nil {
 		all = append(all, again("peer_calls", w.serveCalls), again("join", w.serveJoin), again("gossip", w.talk))
 	}
-	return append(all, w.watch.task(w.catalog.Applied), again("membership", w.office.Keep), again("certificate", w.office.KeepValid), again("standing", w.office.Watch))
+	return append(all, w.watch.task(w.catalog.Applied), again("epochs", w.keeper.Follow), again("envelopes", w.keeper.Give),
+		again("membership", w.office.Keep), again("certificate", w.office.KeepValid), again("standing", w.office.Watch))
 }
 
 // serveCalls answers other nodes.

@@ -342,6 +342,9 @@ func TestWithANode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := self.FirstEpoch(); err != nil {
+			t.Fatal(err)
+		}
 		r, err := Open(vfs.Default, dir, self)
 		if err != nil {
 			t.Fatal(err)
