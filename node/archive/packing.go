@@ -106,7 +106,7 @@ func (p *packer) packDue(ctx context.Context) error {
 			return nil
 		}
 		if p.awaitsKeys() != nil {
-			return nil // told of once, and looked at again at the next tick
+			return nil //nolint:nilerr // told of once, and looked at again at the next tick
 		}
 		if err := p.observe("pack_table", func() error { return p.packTable(ctx, l.bursts, pressed) }); err != nil {
 			return p.failed(ctx, err)

@@ -131,7 +131,7 @@ func (s *Studies) Run(ctx context.Context) error {
 		changed := s.o.From.Changed() // before they are read
 		if err := s.catchUp(ctx); err != nil {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // it was cut short; the next start goes on
 			}
 			return err
 		}
