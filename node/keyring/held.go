@@ -20,13 +20,13 @@ const maxHeldBody = 64 << 10
 type Held struct {
 	Version int      `json:"version"`
 	Epochs  []uint32 `json:"epochs"` // ascending
-	// StudyKeys is the index of the log up to which it has kept all study keys that
-	// were committed; 0: none.
+	// StudyKeys is the place in the order of commit up to which it has kept all study
+	// keys ([StudyKey.At]); 0: none.
 	StudyKeys uint64 `json:"study_keys"`
 }
 
-// Opens reports whether who holds this can unwrap a study key that was committed at
-// an index of the log, wrapped under an epoch.
+// Opens reports whether who holds this can unwrap a study key that stands at a place
+// in the order of commit, wrapped under an epoch.
 func (h Held) Opens(epoch uint32, at uint64) bool {
 	_, found := slices.BinarySearch(h.Epochs, epoch)
 	return found && h.StudyKeys >= at

@@ -23,7 +23,7 @@ import (
 const (
 	cursorFile  = "followed"
 	cursorMagic = "PelFoll\x01"
-	cursorBytes = 8 + 8 // generation, index
+	cursorBytes = 8 + 8 // generation, place
 
 	// maxKept bounds the keys that are kept at once: so many are in memory.
 	maxKept = 1024
@@ -37,7 +37,7 @@ const (
 
 // StudyKey is a study key as the network has agreed on it.
 type StudyKey struct {
-	At            uint64 // index of the entry of the log that brought it
+	At            uint64 // its place in the order of commit, from 1
 	ID            [16]byte
 	Study, Origin string // Origin is the node whose key it is
 	Epoch         uint32
@@ -46,12 +46,13 @@ type StudyKey struct {
 
 // Agreed is where the network's study keys are told of: the catalogue.
 type Agreed interface {
-	// StudyKeys yields those that entries above after have brought, in the order of
-	// commit: At never falls. It ends with the last that is applied, or an error.
-	StudyKeys(ctx context.Context, after uint64) iter.Seq2[StudyKey, error]
-	// Position is the index up to which everything is applied, and the generation of
-	// the network (consensus.GenerationOf the term) that it belongs to.
-	Position() (index, generation uint64)
+	// StudyKeys yields those whose place is above one, in the order of commit: At always
+	// rises. It ends with the last that is applied, or an error. A key that was wrapped
+	// anew comes again, at another place.
+	StudyKeys(ctx context.Context, place uint64) iter.Seq2[StudyKey, error]
+	// Generation is that of the network whose order it is: within one, a place is of
+	// one key for ever.
+	Generation() uint64
 	// Changed is closed after the next change.
 	Changed() <-chan struct{}
 }
@@ -85,14 +86,13 @@ type Studies struct {
 	noteAt time.Time // when it was written
 }
 
-// cursor is how far study keys are kept: all of the log of a generation of the
-// network, up to an index.
-type cursor struct{ generation, index uint64 }
+// cursor is how far study keys are kept: all of a generation of the network up to a
+// place in the order of commit.
+type cursor struct{ generation, place uint64 }
 
 // OpenStudies reads how far it was.
 func OpenStudies(o StudiesOptions) (*Studies, error) {
 	s := &Studies{o: o}
-	index, generation := o.From.Position()
 	b, err := identity.ReadFramed(o.FS, o.FS.PathJoin(o.Dir, cursorFile), cursorMagic)
 	switch {
 	case errors.Is(err, os.ErrNotExist), fault.Is(err, fault.Corrupt): // all keys are looked at again
@@ -101,19 +101,17 @@ func OpenStudies(o StudiesOptions) (*Studies, error) {
 	case len(b) == cursorBytes:
 		s.noted = cursor{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
 	}
-	// Of another generation, or a catalogue that is older than it was, the index says
-	// nothing.
-	if s.noted.generation == generation && s.noted.index <= index {
+	if s.noted.generation == o.From.Generation() { // of another one, the place says nothing
 		s.at = s.noted
 	}
 	return s, nil
 }
 
-// At is the index of the log up to which all study keys are kept, durably.
+// At is the place in the order of commit up to which all study keys are kept, durably.
 func (s *Studies) At() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.at.index
+	return s.at.place
 }
 
 // Replaced says that the catalogue is another one now: its keys are looked at from
@@ -152,45 +150,46 @@ func (s *Studies) Run(ctx context.Context) error {
 // catchUp keeps all that is applied.
 func (s *Studies) catchUp(ctx context.Context) error {
 	s.mu.Lock()
-	round, from := s.round, s.at
+	round, done := s.round, s.at.place
 	s.mu.Unlock()
-	last, generation := s.o.From.Position() // before they are read: of what comes meanwhile, some
-	batch, done := make([]keys.StudyKey, 0, 64), from.index
-	for k, err := range s.o.From.StudyKeys(ctx, from.index) {
-		if err == nil && k.At < done {
-			err = fault.New(fault.Corrupt, "keyring: study keys of entry %d after those of %d", k.At, done)
+	// Before they are read: that of a network that is recovered meanwhile is found to be
+	// another one at the next start, and all are looked at again.
+	generation := s.o.From.Generation()
+	batch := make([]keys.StudyKey, 0, 64)
+	for k, err := range s.o.From.StudyKeys(ctx, done) {
+		if err == nil && k.At <= done {
+			err = fault.New(fault.Corrupt, "keyring: the study key at place %d comes after that at %d", k.At, done)
 		}
 		if err != nil {
 			return fault.New(fault.KindOf(err), "keyring: read the network's study keys: %w", err)
 		}
+		batch, done = append(batch, keys.StudyKey{ID: k.ID, Study: k.Study, Origin: k.Origin, Epoch: k.Epoch, Wrapped: k.Wrapped}), k.At
 		if len(batch) == maxKept {
-			// An entry may have brought more than fit: it is done once all of it is.
-			if err := s.keep(round, batch, cursor{generation, k.At - 1}); err != nil {
+			if err := s.keep(round, batch, cursor{generation, done}); err != nil {
 				return err
 			}
 			batch = batch[:0]
 		}
-		batch = append(batch, keys.StudyKey{ID: k.ID, Study: k.Study, Origin: k.Origin, Epoch: k.Epoch, Wrapped: k.Wrapped})
-		done = k.At
 	}
-	return s.keep(round, batch, cursor{generation, max(done, last)})
+	if len(batch) == 0 {
+		return nil
+	}
+	return s.keep(round, batch, cursor{generation, done})
 }
 
-// keep keeps a batch; then all keys up to an index are kept, unless the catalogue was
+// keep keeps a batch; then all keys up to a place are kept, unless the catalogue was
 // replaced since a round began.
 func (s *Studies) keep(round uint64, batch []keys.StudyKey, upTo cursor) error {
-	if len(batch) > 0 {
-		refused, err := s.o.Ring.Keep(batch...)
-		if err != nil {
-			return fault.New(fault.KindOf(err), "keyring: keep study keys: %w", err)
-		}
-		if refused > 0 {
-			s.o.Log.Warn("study keys that nodes announced cannot be kept: their ids are those of others, or they are none", "study_keys", refused, "index", upTo.index)
-		}
+	refused, err := s.o.Ring.Keep(batch...)
+	if err != nil {
+		return fault.New(fault.KindOf(err), "keyring: keep study keys: %w", err)
+	}
+	if refused > 0 {
+		s.o.Log.Warn("study keys that nodes announced cannot be kept: their ids are those of others, or they are none", "study_keys", refused, "place", upTo.place)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.round == round && upTo.index >= s.at.index {
+	if s.round == round {
 		s.at = upTo
 	}
 	return nil
@@ -205,7 +204,7 @@ func (s *Studies) note(every time.Duration) error {
 		return nil
 	}
 	b := binary.BigEndian.AppendUint64(nil, at.generation)
-	b = binary.BigEndian.AppendUint64(b, at.index)
+	b = binary.BigEndian.AppendUint64(b, at.place)
 	if err := identity.WriteFile(s.o.FS, s.o.Dir, cursorFile, identity.Frame(cursorMagic, b)); err != nil {
 		return fmt.Errorf("keyring: how far study keys are kept: %w", err)
 	}

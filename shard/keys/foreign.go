@@ -1,6 +1,8 @@
 package keys
 
 import (
+	"slices"
+
 	"pelago/cluster/fault"
 	"pelago/shard/seal"
 )
@@ -19,11 +21,17 @@ func (k *StudyKey) record() record {
 	return record{id: k.ID, epoch: k.Epoch, wrapped: k.Wrapped, study: []byte(k.Study), origin: []byte(k.Origin)}
 }
 
-// same reports whether a record is of this key. One of this node's own does not
-// say whose it is.
+// same reports whether a record is this wrapping of this key. One of this node's own
+// does not say whose it is.
 func (k *StudyKey) same(rec *record) bool {
 	return string(rec.study) == k.Study && rec.epoch == k.Epoch && rec.wrapped == k.Wrapped &&
 		(rec.own() || string(rec.origin) == k.Origin)
+}
+
+// anew reports whether this is the key of a record, wrapped under another epoch by its
+// origin. Of this node's own keys nobody else has a say.
+func (k *StudyKey) anew(rec *record) bool {
+	return !rec.own() && string(rec.study) == k.Study && string(rec.origin) == k.Origin && k.Epoch != rec.epoch
 }
 
 func (k *StudyKey) check() error {
@@ -34,11 +42,12 @@ func (k *StudyKey) check() error {
 }
 
 // Keep keeps study keys of other nodes, all of them durably in both files, with one
-// sync of each, when it returns. Those that are kept already are left, and a key
-// whose id another one has, or that cannot be kept, is left out: refused says how
-// many. Ids are random, so that comes of a fault, or of malice, of the key's origin,
-// which harms nobody else's by it. Whether a key can be unwrapped is not looked at:
-// its epoch may be still to come.
+// sync of each, when it returns. Those that are kept already are left; one that its
+// origin has wrapped anew, under another epoch, is kept beside the former. A key whose
+// id another one has, or that cannot be kept, is left out: refused says how many. Ids
+// are random, so that comes of a fault, or of malice, of the key's origin, which harms
+// nobody else's by it. Whether a key can be unwrapped is not looked at: its epoch may
+// be still to come.
 func (r *Ring) Keep(all ...StudyKey) (refused int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -47,34 +56,31 @@ func (r *Ring) Keep(all ...StudyKey) (refused int, err error) {
 	}
 	defer r.healLocked()
 	var added []record
-	batch := map[[16]byte]*StudyKey{}
+	batch := map[[16]byte][]record{}
 	for i := range all {
 		k := &all[i]
 		if k.check() != nil {
 			refused++
 			continue
 		}
-		if first := batch[k.ID]; first != nil {
-			if *first != *k {
-				refused++
-			}
-			continue
-		}
-		rec, err := r.ofIDLocked(k.ID)
-		switch {
-		case fault.Is(err, fault.NotFound), fault.Is(err, fault.Corrupt): // one that has rotted in both files comes anew
-			batch[k.ID] = k
-			added = append(added, k.record())
-		case err != nil:
+		known, err := r.ofIDLocked(k.ID)
+		if err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Corrupt) { // one that has rotted in both files comes anew
 			return refused, err
-		case !k.same(&rec):
+		}
+		known = append(known, batch[k.ID]...)
+		switch {
+		case slices.ContainsFunc(known, func(rec record) bool { return k.same(&rec) }):
+		case slices.ContainsFunc(known, func(rec record) bool { return !k.anew(&rec) }):
 			refused++
+		default:
+			added = append(added, k.record())
+			batch[k.ID] = append(batch[k.ID], k.record())
 		}
 	}
 	return refused, r.appendLocked(added)
 }
 
-// Wrapped returns a key by its id as it is wrapped, for the network to know; the
+// Wrapped returns a key by its id as it was wrapped last, for the network to know; the
 // origin of this node's own is empty. Errors as of [Ring.Key], but that the epoch
 // is not looked at.
 func (r *Ring) Wrapped(id [16]byte) (StudyKey, error) {
@@ -84,9 +90,10 @@ func (r *Ring) Wrapped(id [16]byte) (StudyKey, error) {
 		return StudyKey{}, errClosed
 	}
 	defer r.healLocked()
-	rec, err := r.ofIDLocked(id)
+	wrappings, err := r.ofIDLocked(id)
 	if err != nil {
 		return StudyKey{}, err
 	}
+	rec := wrappings[0]
 	return StudyKey{ID: rec.id, Study: string(rec.study), Origin: string(rec.origin), Epoch: rec.epoch, Wrapped: rec.wrapped}, nil
 }

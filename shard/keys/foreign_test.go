@@ -132,7 +132,8 @@ func TestAKeyUnderAnothersIDIsRefusedAndHarmsNone(t *testing.T) {
 	for name, bad := range map[string][]StudyKey{
 		"another origin":           {change(good, func(k *StudyKey) { k.Origin = "b" })},
 		"another study":            {change(good, func(k *StudyKey) { k.Study = "1.3" })},
-		"another epoch":            {change(good, func(k *StudyKey) { k.Epoch++ })},
+		"another epoch of others":  {change(good, func(k *StudyKey) { k.Epoch, k.Origin = k.Epoch+1, "b" })},
+		"another epoch of its own": {change(announced, func(k *StudyKey) { k.Epoch, k.Origin = k.Epoch+1, "b" })},
 		"another key":              {change(good, func(k *StudyKey) { k.Wrapped[9] ^= 1 })},
 		"of this node's own":       {change(announced, func(k *StudyKey) { k.Origin, k.Wrapped[9] = "b", k.Wrapped[9]^1 })},
 		"no origin":                {change(fresh, func(k *StudyKey) { k.Origin = "" })},
@@ -157,6 +158,74 @@ func TestAKeyUnderAnothersIDIsRefusedAndHarmsNone(t *testing.T) {
 	}
 	if got, err := r.Key(good.ID); err != nil || got != key || must(t, r, "1.1") != own {
 		t.Errorf("the others: %v", err)
+	}
+}
+
+// A key that its origin wraps anew opens by whichever wrapping can be opened, in each
+// of the two files, whatever happened to the other.
+func TestAKeyThatIsWrappedAnewIsKeptBesideTheFormer(t *testing.T) {
+	mem, n := vfs.NewCrashableMem(), &node{3}
+	if err := mem.MkdirAll("keys", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := identity.SyncDir(mem, "/"); err != nil {
+		t.Fatal(err)
+	}
+	r := newRing(t, mem, n)
+	before, _ := foreign(t, n, "1.1", "a")
+	first, key := foreign(t, &node{2}, "1.2", "a")
+	last, _ := foreign(t, n, "1.3", "a")
+	anew := func(epoch uint32) StudyKey {
+		k := first
+		k.Epoch = epoch
+		wrapping, err := n.Epoch(epoch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wrapped, err := seal.Wrap(wrapping, k.ID, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(k.Wrapped[:], wrapped)
+		return k
+	}
+	newer, older := anew(3), anew(1)
+	keep(t, r, before, first)
+	keep(t, r, newer, last, older)
+	for range 2 {
+		size := len(bytesOf(t, mem))
+		keep(t, r, first, newer, older, last)
+		if len(bytesOf(t, mem)) != size {
+			t.Error("kept again")
+		}
+		if got, err := r.Wrapped(first.ID); err != nil || got != newer {
+			t.Errorf("the latest wrapping: %+v, %v", got, err)
+		}
+		for _, newest := range []uint32{3, 2, 1} { // epochs that are held
+			n.current = newest
+			if got, err := r.Key(first.ID); err != nil || got != key {
+				t.Errorf("with epochs up to %d: %v", newest, err)
+			}
+		}
+		n.current = 0
+		if _, err := r.Key(first.ID); !fault.Is(err, fault.Unavailable) {
+			t.Errorf("with no epoch: %v", err)
+		}
+		n.current = 3
+		r.Close()
+		r = newRing(t, mem, n)
+	}
+	r.Close()
+	for seed := range uint64(20) {
+		for what, harm := range harms(seed) {
+			fs := mem.CrashClone(vfs.CrashCloneCfg{})
+			harm(t, fs)
+			again := newRing(t, fs, n)
+			if got, err := again.Wrapped(first.ID); err != nil || got != newer || again.Damaged() != 0 {
+				t.Errorf("%s, %d: %+v, %v", what, seed, got, err)
+			}
+			again.Close()
+		}
 	}
 }
 

@@ -49,6 +49,15 @@ func (r *record) append(b []byte) []byte {
 
 func (r *record) size() int { return recordBytes + len(r.study) + len(r.origin) }
 
+// wrapping names a record: a key that was wrapped anew has another record under its
+// id.
+type wrapping struct {
+	id    [16]byte
+	epoch uint32
+}
+
+func (r *record) wrapping() wrapping { return wrapping{r.id, r.epoch} }
+
 // own reports whether it is a key of this node.
 func (r *record) own() bool { return len(r.origin) == 0 }
 

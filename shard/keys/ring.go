@@ -2,6 +2,7 @@ package keys
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"hash/maphash"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -255,11 +257,18 @@ func (r *Ring) Key(id [16]byte) (seal.Key, error) {
 		return seal.Key{}, errClosed
 	}
 	defer r.healLocked()
-	rec, err := r.ofIDLocked(id)
+	wrappings, err := r.ofIDLocked(id)
 	if err != nil {
 		return seal.Key{}, err
 	}
-	return r.unwrap(rec)
+	for i := range wrappings { // the first error counts: it is of the latest
+		key, failed := r.unwrap(wrappings[i])
+		if failed == nil {
+			return key, nil
+		}
+		err = cmp.Or(err, failed)
+	}
+	return seal.Key{}, err
 }
 
 // Wrap seals a study key of another node's ring, whose id it is, under the newest
@@ -404,18 +413,24 @@ func (r *Ring) appendLocked(records []record) error {
 	return nil
 }
 
-// ofIDLocked is the record with an id.
-func (r *Ring) ofIDLocked(id [16]byte) (record, error) {
+// ofIDLocked are the records with an id, those of later epochs first: at least one,
+// or an error.
+func (r *Ring) ofIDLocked(id [16]byte) ([]record, error) {
+	var found []record
+	var failed error
 	for _, at := range r.byID.find(maphash.Bytes(r.seed, id[:])) {
 		rec, err := r.readLocked(at)
 		if err != nil {
-			return record{}, err
-		}
-		if rec.id == id {
-			return rec, nil
+			failed = cmp.Or(failed, err)
+		} else if rec.id == id {
+			found = append(found, rec)
 		}
 	}
-	return record{}, fault.New(fault.NotFound, "keys: no such study key")
+	if len(found) == 0 {
+		return nil, cmp.Or(failed, fault.New(fault.NotFound, "keys: no such study key"))
+	}
+	slices.SortStableFunc(found, func(a, b record) int { return cmp.Compare(b.epoch, a.epoch) })
+	return found, nil
 }
 
 // ofStudyLocked is the newest record of a study among those that such reports.
