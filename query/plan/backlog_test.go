@@ -3,6 +3,7 @@ package plan_test
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -14,8 +15,23 @@ import (
 	"pelago/replication/catalog/catalogtest"
 )
 
+// shape is what studies are like.
+type shape struct {
+	series int
+	sealed bool // each has a key, each series a pack with its seal
+}
+
+func (s shape) String() string {
+	if s.sealed {
+		return fmt.Sprintf("studies of %d, sealed", s.series)
+	}
+	return fmt.Sprintf("studies of %d", s.series)
+}
+
+var shapes = []shape{{1, false}, {5, false}, {1, true}, {5, true}}
+
 // backlog returns the entries by which a node learns of so many series.
-func backlog(b *testing.B, studies, series int) []replication.Entry {
+func backlog(b *testing.B, studies int, like shape) []replication.Entry {
 	c, err := catalog.Open(catalog.Options{Dir: b.TempDir()})
 	if err != nil {
 		b.Fatal(err)
@@ -24,19 +40,23 @@ func backlog(b *testing.B, studies, series int) []replication.Entry {
 	var entries []replication.Entry
 	a := alone.New(c)
 	a.Keep = func(e replication.Entry) { entries = append(entries, e) }
-	var facts []any
+	var facts, keys, seals []any
 	for i := range studies {
 		s := catalogtest.Make(1, uint64(i))
-		for n := range series {
-			facts = append(facts, s.FactOf(1+n, uint64(i*series+n+1)))
+		for n := range like.series {
+			facts = append(facts, s.FactOf(1+n, uint64(i*like.series+n+1)))
+		}
+		if like.sealed {
+			key, packs := catalogtest.Sealed(facts[len(facts)-like.series:])
+			keys, seals = append(keys, key), append(seals, packs...)
 		}
 		if len(facts) < 200 && i+1 < studies { // what a quarter of a second brings, about
 			continue
 		}
-		if _, err := a.Do(facts...); err != nil {
+		if _, err := a.Do(slices.Concat(facts, keys, seals)...); err != nil {
 			b.Fatal(err)
 		}
-		facts = nil
+		facts, keys, seals = nil, nil, nil
 	}
 	return entries
 }
@@ -52,9 +72,12 @@ func unfilled(b *testing.B) *catalog.Catalog {
 }
 
 // whole ends the benchmark if the backlog was not taken: refusals are fast.
-func whole(b *testing.B, c *catalog.Catalog, series uint64) {
+func whole(b *testing.B, c *catalog.Catalog, series uint64, like shape) {
 	if have := c.Totals().Series; have != series {
 		b.Fatalf("%d series of %d were taken", have, series)
+	}
+	if have := c.Sealed().Packs; like.sealed && have != series {
+		b.Fatalf("%d packs of %d were taken", have, series)
 	}
 }
 
@@ -62,9 +85,9 @@ func whole(b *testing.B, c *catalog.Catalog, series uint64) {
 // all threads, the bytes those on disk at the end.
 func BenchmarkBacklog(b *testing.B) {
 	const all = 100_000
-	for _, series := range []int{1, 5} {
-		b.Run(fmt.Sprintf("studies of %d", series), func(b *testing.B) {
-			entries := backlog(b, all/series, series)
+	for _, like := range shapes {
+		b.Run(like.String(), func(b *testing.B) {
+			entries := backlog(b, all/like.series, like)
 			logged := 0
 			for _, e := range entries {
 				logged += len(e.Data)
@@ -82,7 +105,7 @@ func BenchmarkBacklog(b *testing.B) {
 					}
 					at = next
 				}
-				whole(b, c, all)
+				whole(b, c, all, like)
 				if err := c.Close(); err != nil {
 					b.Fatal(err)
 				}
@@ -101,16 +124,16 @@ func BenchmarkBacklog(b *testing.B) {
 // rows anew, takes them in, and verifies them.
 func BenchmarkCopy(b *testing.B) {
 	const all = 100_000
-	for _, series := range []int{1, 5} {
-		b.Run(fmt.Sprintf("studies of %d", series), func(b *testing.B) {
-			entries := backlog(b, all/series, series)
+	for _, like := range shapes {
+		b.Run(like.String(), func(b *testing.B) {
+			entries := backlog(b, all/like.series, like)
 			c := unfilled(b)
 			defer c.Close()
 			last := entries[len(entries)-1]
 			if err := c.Apply(entries, replication.Position{Index: last.Index, Term: last.Term}); err != nil {
 				b.Fatal(err)
 			}
-			whole(b, c, all)
+			whole(b, c, all, like)
 			var preparing, replacing, verifying time.Duration
 			for b.Loop() {
 				copied := filepath.Join(b.TempDir(), "copy")

@@ -61,6 +61,7 @@ func answers(t tester, c *catalog.Catalog) string {
 		}
 		fmt.Fprintf(&b, "%+v\n", *f)
 	}
+	b.WriteString(sealedAnswers(t, c))
 	return fmt.Sprintf("%s%+v", b.String(), c.Totals())
 }
 
@@ -69,11 +70,18 @@ type member struct {
 	name   string
 	fs     *vfs.MemFS
 	c      *catalog.Catalog
-	queued [][]*catalog.SeriesFact // batches that are not in the log yet
+	queued []said // batches that are not in the log yet
 	number uint64
 	hash   [32]byte
-	full   [][]*catalog.SeriesFact // queued, as they would be told in full
-	whole  [32]byte                // hash of the chain that tells them so
+	full   []said   // queued, as they would be told in full
+	whole  [32]byte // hash of the chain that tells them so
+}
+
+// said are the facts of a batch.
+type said struct {
+	facts []*catalog.SeriesFact
+	keys  []*catalog.KeyFact
+	seals []*catalog.SealFact
 }
 
 // network is members and the log that they share.
@@ -145,10 +153,27 @@ func (n *network) say(m *member, facts ...*catalog.SeriesFact) {
 			n.t.Fatal(err)
 		}
 	}
-	m.queued, m.full = append(m.queued, short), append(m.full, facts)
+	m.queued, m.full = append(m.queued, said{facts: short}), append(m.full, said{facts: facts})
 	if err := m.c.Ahead(short); err != nil {
 		n.t.Fatal(err)
 	}
+}
+
+// seal queues keys and seals of a member, seals as news where its catalogue has them.
+func (n *network) seal(m *member, keys []*catalog.KeyFact, seals []*catalog.SealFact) {
+	n.t.Helper()
+	short := said{keys: keys}
+	for _, f := range seals {
+		news, err := m.c.News(f)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if news == nil {
+			news = f
+		}
+		short.seals = append(short.seals, news)
+	}
+	m.queued, m.full = append(m.queued, short), append(m.full, said{keys: keys, seals: seals})
 }
 
 // commit puts a member's next batch into the log.
@@ -157,12 +182,13 @@ func (n *network) commit(m *member) {
 		return
 	}
 	m.number++
-	b := catalog.Batch{Node: m.name, Site: "site-" + m.name, Incarnation: 1, Number: m.number, Facts: m.queued[0]}
+	b := catalog.Batch{Node: m.name, Site: "site-" + m.name, Incarnation: 1, Number: m.number}
+	b.Facts, b.Keys, b.Seals = m.queued[0].facts, m.queued[0].keys, m.queued[0].seals
 	entry, hash, err := catalog.EncodeBatch(catalogtest.SignerOf(m.name), b, m.hash)
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	b.Facts = m.full[0]
+	b.Facts, b.Keys, b.Seals = m.full[0].facts, m.full[0].keys, m.full[0].seals
 	full, whole, err := catalog.EncodeBatch(catalogtest.SignerOf(m.name), b, m.whole)
 	if err != nil {
 		n.t.Fatal(err)
@@ -210,17 +236,28 @@ func TestWhatIsSaidAheadNeverShowsElsewhere(t *testing.T) {
 			switch rapid.IntRange(0, 7).Draw(rt, "step") {
 			case 0, 1, 2:
 				var batch []*catalog.SeriesFact
+				var keys []*catalog.KeyFact
+				var seals []*catalog.SealFact
 				for _, change := range facts.Draw(rt, "changes") {
 					switch change := change.(type) {
 					case *catalog.SeriesFact:
 						change.Origin, change.Site = m.name, "site-"+m.name
 						batch = append(batch, change)
+					case *catalog.KeyFact:
+						change.Origin = m.name
+						keys = append(keys, change)
+					case *catalog.SealFact:
+						change.By = m.name
+						seals = append(seals, change)
 					case catalog.Command:
 						n.decide(m.name, change)
 					}
 				}
 				if len(batch) > 0 {
 					n.say(m, batch...)
+				}
+				if len(keys)+len(seals) > 0 {
+					n.seal(m, keys, seals)
 				}
 			case 3, 4:
 				n.commit(m)
@@ -259,7 +296,7 @@ func TestWhatIsSaidAheadNeverShowsElsewhere(t *testing.T) {
 		}
 		for _, e := range n.log {
 			results, ok := plain.Results(e.Index)
-			if !ok || slices.ContainsFunc(results, func(err error) bool { return fault.Is(err, fault.NotFound) }) && catalog.IsBatch(e.Data) {
+			if !ok || slices.ContainsFunc(catalog.OfSeries(e.Data, results), func(err error) bool { return fault.Is(err, fault.NotFound) }) {
 				rt.Errorf("entry %d: %v, %t", e.Index, results, ok)
 			}
 		}
@@ -384,6 +421,10 @@ func TestCrashAtEveryOperationKeepsPositionAndRecordsTogether(t *testing.T) {
 	for i := range 40 {
 		f := fact("b", fmt.Sprintf("1.%d", i%4), fmt.Sprintf("1.%d.%d", i%4, i%3), uint64(i), uint64(i+1), values{dict.PatientID: "P1", dict.Modality: "CT"})
 		n.say(b, f)
+		n.commit(b)
+		n.seal(b, []*catalog.KeyFact{keyOf("b", f.Study, byte(1+i%4), uint32(1+i/8))}, []*catalog.SealFact{sealOf("b", f.Study, f.Series, byte(1+i%12), byte(1+i%4), func(f *catalog.SealFact) {
+			f.Revision, f.Receipts = uint64(i/12), uint16(1)<<min(i/8, 4)-1
+		})})
 		n.commit(b)
 		if i%5 == 4 {
 			n.decide("a", &catalog.TombstoneFact{Study: fmt.Sprintf("1.%d", i%4), Tick: 1})

@@ -89,6 +89,7 @@ func (c *Catalog) commit(t *txn, at replication.Position, done []applied) error 
 	c.next = t.next
 	c.founded.Store(t.founded)
 	c.totals.Store(&t.totals)
+	c.sealed.Store(&t.sealed)
 	c.state.Store(&state{at, t.hash})
 	c.told.notify(done)
 	return nil
@@ -111,22 +112,25 @@ func (t *txn) entry(e replication.Entry) ([]error, error) {
 
 // batch applies the facts of a batch, if it is the next of its journal.
 func (t *txn) batch(e *Entry, index uint64) ([]error, error) {
-	facts := e.Batch.Facts
+	b := e.Batch
 	next, isNew, result, err := records(t.read).follows(e, index)
 	if err != nil {
 		return nil, err
 	}
 	if result != nil || !isNew {
-		return all(len(facts), result), nil
+		return all(b.Len(), result), nil
 	}
-	results := make([]error, len(facts))
-	for i, f := range facts {
+	results := make([]error, len(b.Facts), b.Len())
+	for i, f := range b.Facts {
 		if results[i], err = t.fact(f, place{index, uint32(i)}); err != nil {
 			return nil, err
 		}
 	}
-	t.facts += 1 + len(facts)
-	return results, t.agree(cursorKey(e.Batch.Node), next.encode())
+	if results, err = t.sealing(b, results); err != nil {
+		return nil, err
+	}
+	t.facts += 1 + b.Len()
+	return results, t.agree(cursorKey(b.Node), next.encode())
 }
 
 // Ahead lets queries here see facts of this node that are not committed yet. They

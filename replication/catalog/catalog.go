@@ -51,6 +51,7 @@ type Catalog struct {
 	utf8    func() *dicom.Charset                         // of all attributes
 
 	totals                            atomic.Pointer[Totals]
+	sealed                            atomic.Pointer[Sealed]
 	state                             atomic.Pointer[state]
 	registryChanges, tombstoneChanges atomic.Uint64
 
@@ -227,6 +228,7 @@ func (c *Catalog) load() error {
 	c.next = m.next
 	c.founded.Store(m.founded)
 	c.totals.Store(&m.totals)
+	c.sealed.Store(&m.sealed)
 	for _, err := range c.Tombstones(context.Background()) {
 		if err != nil {
 			return err

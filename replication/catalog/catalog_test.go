@@ -23,6 +23,7 @@ import (
 	"pelago/replication"
 	"pelago/replication/catalog"
 	"pelago/replication/catalog/catalogtest"
+	"pelago/shard"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
@@ -453,7 +454,11 @@ func randomChange(t *rapid.T) any {
 		}
 		return series, instance
 	}
-	switch rapid.IntRange(0, 9).Draw(t, "kind") {
+	switch rapid.IntRange(0, 14).Draw(t, "kind") {
+	case 10, 11:
+		return randomKey(t)
+	case 12, 13, 14:
+		return randomSeal(t)
 	case 0:
 		s, i := object()
 		return &catalog.TombstoneFact{Study: study, Series: s, Instance: i, Tick: 1}
@@ -576,6 +581,21 @@ func factsForGolden() []*catalog.SeriesFact {
 	return []*catalog.SeriesFact{first, fact("3f9a", "1.2.3", "1.2.3.51", 43, 2, v), other}
 }
 
+func keysForGolden() []*catalog.KeyFact {
+	return []*catalog.KeyFact{keyOf("3f9a", "1.2.3", 7, 2), keyOf("3f9a", "1.2.4", 8, 1)}
+}
+
+func sealsForGolden() []*catalog.SealFact {
+	grown := func(f *catalog.SealFact) {
+		f.Stripe.Generation, f.Code, f.Root[0], f.Receipts, f.Withdrawn, f.Survives = 2, shard.Code{K: 2, M: 2}, 9, 0xF, 1, 2
+		f.Layout, f.Virtual, f.Elsewhere = 300, catalog.NoShard, []catalog.Elsewhere{{Shard: 1, Node: "c0de"}, {Shard: 3, Node: "3f9a"}}
+	}
+	return []*catalog.SealFact{
+		sealOf("3f9a", "1.2.3", "1.2.3.4", 1, 7), sealOf("3f9a", "1.2.3", "1.2.3.51", 2, 7), sealOf("3f9a", "1.2.3", "1.2.3.51", 3, 7),
+		sealOf("3f9a", "1.2.4", "1.9", 4, 8), sealOf("3f9a", "1.2.3", "1.2.3.4", 1, 7, grown),
+	}
+}
+
 func commandsForGolden() []catalog.Command {
 	return []catalog.Command{
 		&catalog.TombstoneFact{Study: "1.2.3", Series: "1.2.3.4", Instance: "1.2.3.4.5", Tick: 1700000000, By: "operator"},
@@ -591,12 +611,23 @@ func TestEntriesAreGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sealed, sealedHash, err := catalog.EncodeBatch(catalogtest.SignerOf("3f9a"), catalog.Batch{
+		Node: "3f9a", Site: "site-3f9a", Incarnation: 2, Number: 4, Facts: factsForGolden()[:1], Keys: keysForGolden(), Seals: sealsForGolden(),
+	}, hash)
+	if err != nil {
+		t.Fatal(err)
+	}
 	decision, err := catalog.EncodeDecisionUnder([16]byte{9}, catalogtest.SignerOf("3f9a"), "3f9a",
 		[]catalog.Condition{catalog.If("ae", "NORTH/CT1", nil), catalog.If("ae", "NORTH/CT2", []byte{4})}, commandsForGolden())
 	if err != nil {
 		t.Fatal(err)
 	}
-	goldenText(t, "entries.hex", fmt.Sprintf("%x\n%x\n%x\n", batch, hash, decision))
+	goldenText(t, "entries.hex", fmt.Sprintf("%x\n%x\n%x\n%x\n%x\n", batch, hash, sealed, sealedHash, decision))
+	if e, err := catalog.DecodeEntry(sealed); err != nil {
+		t.Error(err)
+	} else if again, _, err := catalog.EncodeBatch(catalogtest.SignerOf("3f9a"), *e.Batch, hash); err != nil || !bytes.Equal(again, sealed) {
+		t.Errorf("decoding and encoding a batch with seals again gives other bytes (%v)", err)
+	}
 	if e, err := catalog.DecodeEntry(batch); err != nil {
 		t.Error(err)
 	} else if again, _, err := catalog.EncodeBatch(catalogtest.SignerOf("3f9a"), *e.Batch, [32]byte{1, 2, 3}); err != nil || !bytes.Equal(again, batch) {
@@ -621,6 +652,14 @@ func TestRowsAreGolden(t *testing.T) {
 	apply(t, c,
 		fact("3f9a", "1.2.3", "1.2.3.4", 42, 7, values{dict.PatientID: "P1", dict.PatientName: "Müller^Jürgen", dict.StudyDate: "20240229", dict.StudyTime: "235959.5", dict.Modality: "CT"}),
 		fact("3f9a", "1.2.3", "1.2.3.5", 43, 1, values{dict.PatientID: "P2", dict.AccessionNumber: "A-1", dict.Modality: "SR"}))
+	for _, f := range keysForGolden() {
+		apply(t, c, f)
+	}
+	for i, f := range sealsForGolden() {
+		if err := apply(t, c, f)[0]; err != nil {
+			t.Fatalf("seal %d: %v", i, err)
+		}
+	}
 	var b bytes.Buffer
 	for _, row := range catalog.Dump(c) {
 		fmt.Fprintln(&b, row)
@@ -655,7 +694,7 @@ func TestNewerEntriesStopTheReader(t *testing.T) {
 		return append([]byte{0x08, 2, 0x10, 2, 0x22, byte(len(body))}, body...)
 	}
 	for name, b := range map[string][]byte{
-		"newer reader":    {0x08, 3, 0x10, 3},
+		"newer reader":    {0x08, 4, 0x10, 4},
 		"unknown body":    {0x08, 2, 0x10, 2, 0xF2, 0x3F, 1, 0},
 		"unknown command": decision(0xF2, 0x3F, 0),
 	} {
@@ -680,7 +719,14 @@ func FuzzApply(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	sealed, _, err := catalog.EncodeBatch(catalogtest.SignerOf("3f9a"), catalog.Batch{
+		Node: "3f9a", Site: "site-3f9a", Incarnation: 1, Number: 1, Keys: keysForGolden(), Seals: sealsForGolden(),
+	}, [32]byte{})
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Add(batch, true)
+	f.Add(sealed, true)
 	f.Add(decision, true)
 	f.Add([]byte{0x08, 2, 0x10, 2}, false)
 	f.Fuzz(func(t *testing.T, b []byte, signed bool) {
@@ -693,6 +739,12 @@ func FuzzApply(f *testing.F) {
 				e.Batch.Node, e.Batch.Incarnation, e.Batch.Number = "3f9a", 1, 2
 				for _, f := range e.Batch.Facts {
 					f.Origin = "3f9a"
+				}
+				for _, f := range e.Batch.Keys {
+					f.Origin = "3f9a"
+				}
+				for _, f := range e.Batch.Seals {
+					f.By = "3f9a"
 				}
 				at, _, err := c.Cursor("3f9a")
 				if err != nil {

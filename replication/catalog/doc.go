@@ -1,5 +1,5 @@
-// Package catalog is the replicated table of patients, studies and series,
-// tombstones and registries: a deterministic state machine in a Pebble of its
+// Package catalog is the replicated table of patients, studies and series, study keys
+// and seals, tombstones and registries: a deterministic state machine in a Pebble of its
 // own (catalog/). The same entries in the same order give the same records on
 // every node.
 //
@@ -11,6 +11,16 @@
 // record keeps what each origin said of it, because origins speak in absolute
 // values and may be heard again. Tombstones hide records and never expire.
 // docs/formats/catalog.md has the rows, and the entries, to the byte.
+//
+// # Keys and seals
+//
+// A pack's record has the seals of its stripes ([SealFact]): what each is made of,
+// which the first committed saying settles for ever, and where its shards are, which
+// is told again. Study keys ([KeyFact]) open packs. Both are found by study and series
+// ([View.Seals], [View.Keys]) and by their ids; packs also in the order of their
+// spread ([View.Group]), keys in that of their commit ([Catalog.StudyKeys]). A stripe
+// goes when a later generation of its pack, which stands, has withdrawn it, and not
+// otherwise. What a tombstone covers is hidden from readers and stays.
 //
 // # What changes it
 //

@@ -9,8 +9,8 @@ import (
 
 // batchToProto groups facts of one study that stand together.
 func batchToProto(b Batch, previous [32]byte) (*catalogpb.Batch, error) {
-	if !isName(b.Node) || len(b.Site) > maxName || b.Incarnation == 0 || b.Number == 0 || len(b.Facts) > MaxBatchFacts {
-		return nil, fault.New(fault.Invalid, "catalog: batch %d of incarnation %d with %d facts is none", b.Number, b.Incarnation, len(b.Facts))
+	if !isName(b.Node) || len(b.Site) > maxName || b.Incarnation == 0 || b.Number == 0 || b.Len() > MaxBatchFacts {
+		return nil, fault.New(fault.Invalid, "catalog: batch %d of incarnation %d with %d facts is none", b.Number, b.Incarnation, b.Len())
 	}
 	pb := &catalogpb.Batch{Node: b.Node, Site: valid(b.Site), Incarnation: b.Incarnation, Number: b.Number}
 	if b.Number > 1 {
@@ -27,7 +27,7 @@ func batchToProto(b Batch, previous [32]byte) (*catalogpb.Batch, error) {
 			return nil, err
 		}
 	}
-	return pb, nil
+	return pb, sealsToProto(pb, b)
 }
 
 // factWriter encodes facts one after the other.
@@ -102,9 +102,12 @@ func batchFromProto(pb *catalogpb.Batch) (*Batch, error) {
 	b := &Batch{Node: pb.Node, Site: pb.Site, Incarnation: pb.Incarnation, Number: pb.Number}
 	arrived := int64(0)
 	for _, study := range pb.Studies {
+		if b.Len()+len(study.GetSeries())+len(study.GetKeys())+len(study.GetSeals()) > MaxBatchFacts || !b.sealsFromProto(study) {
+			return bad()
+		}
 		uid, before := study.GetStudy(), (*SeriesFact)(nil)
 		for _, s := range study.GetSeries() {
-			if len(b.Facts) == MaxBatchFacts || int(s.GetShared()) > len(uid) {
+			if int(s.GetShared()) > len(uid) {
 				return bad()
 			}
 			f, ok := factFromProto(s, before)

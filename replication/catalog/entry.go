@@ -11,11 +11,13 @@ import (
 	"pelago/replication/catalog/catalogpb"
 )
 
-// The version of what this code writes, and the least version of a reader that
-// understands it. A change that an older reader must not skip raises both.
+// The version of what this code writes, and the least versions of a reader that
+// understands it. A change that an older reader must not skip raises the version and
+// has a least reader of its own.
 const (
-	entryVersion   = 2
-	entryMinReader = 2
+	entryVersion    = 3
+	entryMinReader  = 2
+	sealedMinReader = 3 // of a batch with keys or seals
 )
 
 // What signatures are over begins with a text of its own, so that none can be
@@ -29,8 +31,8 @@ const (
 const (
 	// MaxBatchBytes bounds an encoded batch.
 	MaxBatchBytes = 64 << 10
-	// MaxBatchFacts bounds the facts of a batch, MaxCommands the commands of a
-	// decision and MaxConditions its conditions.
+	// MaxBatchFacts bounds the facts of a batch, of all kinds together, MaxCommands
+	// the commands of a decision and MaxConditions its conditions.
 	MaxBatchFacts = 4096
 	MaxCommands   = 4096
 	MaxConditions = 256
@@ -46,14 +48,20 @@ type Signer interface {
 }
 
 // Batch is what a node's journal says at once: facts of this node, whose Origin
-// and Site are the batch's.
+// and Site (of a seal: By) are the batch's. They are applied, and have their results,
+// in the order of the fields: a seal may name a key of the same batch.
 type Batch struct {
 	Node        string
 	Site        string
 	Incarnation uint64 // from 1; a new one when the numbering cannot go on
 	Number      uint64 // dense, from 1 in each incarnation
 	Facts       []*SeriesFact
+	Keys        []*KeyFact
+	Seals       []*SealFact
 }
+
+// Len is how many facts of all kinds there are.
+func (b *Batch) Len() int { return len(b.Facts) + len(b.Keys) + len(b.Seals) }
 
 // Condition is what a registry record must be for a decision to be taken.
 type Condition struct {
@@ -107,10 +115,18 @@ func EncodeBatch(s Signer, b Batch, previous [32]byte) (entry []byte, hash [32]b
 	}
 	message := batchMessage(previous, body)
 	entry, err = marshal(&catalogpb.Entry{
-		Version: entryVersion, MinReader: entryMinReader,
+		Version: entryVersion, MinReader: b.minReader(),
 		Body: &catalogpb.Entry_Batch{Batch: body}, Signature: s.Sign(message),
 	})
 	return entry, blake3.Sum256(message), err
+}
+
+// minReader is the least version of a reader that understands all facts.
+func (b *Batch) minReader() uint32 {
+	if len(b.Keys)+len(b.Seals) > 0 {
+		return sealedMinReader
+	}
+	return entryMinReader
 }
 
 // batchMessage is what a batch's node signs, and what its hash is of.
@@ -189,7 +205,13 @@ func DecodeEntry(b []byte) (*Entry, error) {
 	e := &Entry{signature: pb.Signature}
 	switch body := pb.Body.(type) {
 	case *catalogpb.Entry_Batch:
-		return e, e.decodeBatch(body.Batch)
+		if err := e.decodeBatch(body.Batch); err != nil {
+			return e, err
+		}
+		if least := e.Batch.minReader(); pb.MinReader < least {
+			return nil, fault.New(fault.Invalid, "catalog: a batch for readers of version %d has facts of version %d, which they would skip", pb.MinReader, least)
+		}
+		return e, nil
 	case *catalogpb.Entry_Decision:
 		return e, e.decodeDecision(body.Decision)
 	}

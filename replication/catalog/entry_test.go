@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"pelago/cluster/fault"
+	"pelago/shard"
 )
 
 type noSigner struct{}
@@ -23,6 +24,20 @@ func FuzzDecodeEntry(f *testing.F) {
 	}}
 	entry, _, err := EncodeBatch(noSigner{}, b, [32]byte{7})
 	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(entry)
+	b.Keys = []*KeyFact{{Origin: "n", Study: "1.3", ID: [16]byte{1}, Epoch: 2}, {Origin: "n", Study: "1.2", ID: [16]byte{2}, Epoch: 1}, {Origin: "n", Study: "1.9", ID: [16]byte{3}, Epoch: 1}}
+	of := func(study, series string, key byte, news bool) *SealFact {
+		s := &SealFact{By: "n", Study: study, Series: series, Stripe: shard.Stripe{Pack: [16]byte{9, key}, Generation: 2}, Revision: 3, Layout: 4, Receipts: 5, Virtual: NoShard, news: news}
+		if !news {
+			s.Origin, s.Key, s.Code, s.Size, s.Root, s.Instances = "m", [16]byte{key}, shard.Code{K: 2, M: 3}, 99_000, [32]byte{8}, 7
+			s.Virtual, s.Elsewhere, s.Withdrawn, s.Survives = 1, []Elsewhere{{2, "o"}}, 1, 3
+		}
+		return s
+	}
+	b.Seals = []*SealFact{of("1.3", "1.3.1", 1, false), of("1.3", "1.3.1", 1, false), of("1.2", "1.2.3", 5, false), of("1.3", "1.3.1", 6, true), of("1.3", "1.3.2", 6, false)}
+	if entry, _, err = EncodeBatch(noSigner{}, b, [32]byte{7}); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(entry)

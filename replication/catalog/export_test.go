@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 
 	"pelago/replication/catalog/catalogpb"
@@ -38,8 +39,24 @@ func Marks(c *Catalog) int {
 	return len(marks)
 }
 
-// IsBatch reports whether an entry is a batch.
-func IsBatch(entry []byte) bool {
+// OfSeries returns those of an entry's results that are of facts of series: none of
+// what is no batch.
+func OfSeries(entry []byte, results []error) []error {
 	e, err := DecodeEntry(entry)
-	return err == nil && e.Batch != nil
+	if err != nil || e.Batch == nil {
+		return nil
+	}
+	return results[:min(len(results), len(e.Batch.Facts))]
+}
+
+// Rests compacts all rows and returns the bytes of the tables that they are in.
+func Rests(c *Catalog) uint64 {
+	if err := c.db.Flush(); err != nil {
+		panic(err)
+	}
+	if err := c.db.Compact(context.Background(), []byte{0}, []byte{0xFF}, true); err != nil {
+		panic(err)
+	}
+	m := c.db.Metrics().Total()
+	return uint64(m.TablesSize)
 }

@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 
 	"github.com/zeebo/blake3"
+
+	"pelago/cluster/fault"
+	"pelago/shard"
 )
 
 // Rows of catalog/, by the first byte of their keys (docs/formats.md):
@@ -24,6 +27,11 @@ import (
 //	p hash(8) of patient, order        posting: a patient's studies
 //	x index(1) term 00 order           posting: the Indexer's
 //	y index(1) word                    vocabulary: the Indexer's
+//	k id(16)                           study key
+//	h hash(8) of study UID, id(16)     posting: keys of a study
+//	j number(8)                        study keys in the order of commit
+//	s hash(8) of study UID, hash(8) of series UID, pack(16)   seals of a pack
+//	z spread(8) pack(16)               where the seals of a pack are
 const (
 	rowMeta      = 'M'
 	rowPosition  = 'm'
@@ -41,6 +49,11 @@ const (
 	rowPatient   = 'p'
 	rowIndex     = 'x'
 	rowWord      = 'y'
+	rowKey       = 'k'
+	rowKeyStudy  = 'h'
+	rowKeyOrder  = 'j'
+	rowPack      = 's'
+	rowSpread    = 'z'
 )
 
 const hashBytes = 8
@@ -107,6 +120,43 @@ func decisionKey(hash [32]byte) []byte { return append([]byte{rowDecision}, hash
 // aheadKey marks a series record.
 func aheadKey(number uint32, uid string) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{rowAhead}, number), uid...)
+}
+
+func keyKey(id [16]byte) []byte { return append([]byte{rowKey}, id[:]...) }
+
+func keyStudyKey(study string, id [16]byte) []byte {
+	return append(uidKey(rowKeyStudy, study), id[:]...)
+}
+
+func keyOrderKey(number uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{rowKeyOrder}, number)
+}
+
+// idAfter returns the id that a key, or a value, ends in.
+func idAfter(b []byte, at int) (id [16]byte, err error) {
+	if len(b) != at+len(id) {
+		return id, fault.New(fault.Corrupt, "catalog: a row with an id of %d bytes", len(b)-at)
+	}
+	return [16]byte(b[at:]), nil
+}
+
+// packPrefix is that of the packs of a series or, with an empty one, of a study.
+func packPrefix(study, series string) []byte {
+	b := uidKey(rowPack, study)
+	if series != "" {
+		h := hash64(series)
+		b = append(b, h[:]...)
+	}
+	return b
+}
+
+func packKey(study, series string, pack [16]byte) []byte {
+	return append(packPrefix(study, series), pack[:]...)
+}
+
+// spreadKey stands among those of its placement group, however many there are.
+func spreadKey(pack [16]byte) []byte {
+	return append(binary.BigEndian.AppendUint64([]byte{rowSpread}, shard.Spread(pack)), pack[:]...)
 }
 
 // indexPrefix is the prefix of the postings of a term.

@@ -6,7 +6,7 @@ import (
 	"pelago/cluster/fault"
 )
 
-const metaVersion = 3
+const metaVersion = 4
 
 // meta is the one row that changes with every Apply.
 type meta struct {
@@ -15,6 +15,7 @@ type meta struct {
 	indexer     uint32
 	founded     bool
 	totals      Totals
+	sealed      Sealed
 	hash        sum
 }
 
@@ -24,8 +25,9 @@ func (m meta) encode() []byte {
 		m.totals.Patients, m.totals.Studies, m.totals.Series, m.totals.Instances, m.totals.Bytes} {
 		b = binary.AppendUvarint(b, v)
 	}
+	b = m.sealed.append(append(b, flag(m.founded)))
 	hash := m.hash.bytes()
-	return append(append(b, flag(m.founded)), hash[:]...)
+	return append(b, hash[:]...)
 }
 
 func decodeMeta(b []byte) (meta, error) {
@@ -36,6 +38,7 @@ func decodeMeta(b []byte) (meta, error) {
 	m := meta{index: d.uvarint(), term: d.uvarint(), next: uint32(d.uvarint()), indexer: uint32(d.uvarint())}
 	m.totals = Totals{d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint()}
 	m.founded = d.byte() != 0
+	m.sealed = d.sealed()
 	var hash [32]byte
 	copy(hash[:], d.take(uint64(len(hash))))
 	m.hash = sumOf(hash)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"pelago/dimse/dict"
+	"pelago/shard"
 )
 
 func TestOrderIsNewestFirst(t *testing.T) {
@@ -115,6 +116,55 @@ func FuzzDecodeSeries(f *testing.F) {
 		}
 		x.counts()
 		x.visible()
+	})
+}
+
+func FuzzDecodePack(f *testing.F) {
+	p := &pack{id: [16]byte{1}, study: "1.2.3", series: "1.2.3.4", origin: "n", key: [16]byte{2}, size: 40_000, instances: 3, withdrawn: 1, stripes: []stripe{
+		{generation: 2, by: "n", code: shard.Code{K: 1, M: 2}, root: [32]byte{3}, receipts: 7, virtual: NoShard},
+		{generation: 3, by: "m", revision: 4, code: shard.Code{K: 2, M: 2}, root: [32]byte{4}, layout: 9, elsewhere: []Elsewhere{{1, "o"}}},
+	}}
+	key := packKey(p.study, p.series, p.id)
+	f.Add(p.encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := decodePack(key, b)
+		if err != nil {
+			return
+		}
+		again, err := decodePack(key, p.encode())
+		if err != nil || !bytes.Equal(again.encode(), p.encode()) {
+			t.Errorf("a record that was read cannot be written and read again: %v", err)
+		}
+		p.spare()
+	})
+}
+
+func FuzzDecodeKey(f *testing.F) {
+	f.Add((&StudyKey{At: 3, Study: "1.2.3", Origin: "n", Epoch: 4}).encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		k, err := decodeKey([16]byte{1}, b)
+		if err != nil || b == nil {
+			return
+		}
+		again, err := decodeKey(k.ID, k.encode())
+		if err != nil || *again != *k {
+			t.Errorf("a record that was read cannot be written and read again: %v", err)
+		}
+	})
+}
+
+func FuzzDecodeMeta(f *testing.F) {
+	m := meta{index: 3, next: 4, founded: true, sealed: Sealed{Keys: 5, Packs: 6, Bytes: 7, lastKey: 8}}
+	m.sealed.Spares[2] = Amount{9, 10}
+	f.Add(m.encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := decodeMeta(b)
+		if err != nil {
+			return
+		}
+		if again, err := decodeMeta(m.encode()); err != nil || again != m {
+			t.Errorf("a record that was read cannot be written and read again: %v", err)
+		}
 	})
 }
 

@@ -338,7 +338,7 @@ func TestAFactThatLeansOnNothingIsNotFound(t *testing.T) {
 	n.catchUp(m, len(n.log))
 	n.say(m, fact("a", "1.1", "1.1.1", 2, 2, values{dict.PatientID: "P1", dict.StudyDescription: "a long description"}),
 		fact("a", "1.1", "1.1.2", 2, 2, values{dict.PatientID: "P1", dict.StudyDescription: "a long description"}))
-	short, full := m.queued[0], m.full[0]
+	short, full := m.queued[0].facts, m.full[0].facts
 	for _, other := range []bool{false, true} { // another series of the study is known, and does not help
 		s := newScene(t)
 		c := openMem(t, vfs.NewMem())

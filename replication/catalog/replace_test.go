@@ -39,6 +39,8 @@ func behindAndAhead(t *testing.T, fs vfs.FS, dir string) (c *catalog.Catalog, ha
 		apply(t, other, fact("b", uid, uid+".7", uint64(i), 7, v))
 	}
 	apply(t, other, &catalog.TombstoneFact{Study: "1.2", Tick: 1})
+	apply(t, other, keyOf("b", "1.1", 1, 1), keyOf("b", "1.2", 2, 1), keyOf("b", "1.1", 1, 2))
+	apply(t, other, sealOf("b", "1.1", "1.1.7", 1, 1), sealOf("b", "1.2", "1.2.7", 2, 2))
 	if err := other.Ahead([]*catalog.SeriesFact{fact("z", "1.3", "1.3.9", 99, 2, v)}); err != nil {
 		t.Fatal(err)
 	}
@@ -103,6 +105,9 @@ func TestReplaceTakesACopyUnderItsUsers(t *testing.T) {
 	verify(t, c)
 	// It goes on, with names and words of its own.
 	apply(t, c, fact("new", "1.5", "1.5.1", 1, 1, values{dict.PatientID: "P2", dict.Modality: "MR"}), fact("b", "1.0", "1.0.8", 50, 1, values{dict.PatientID: "P1"}))
+	if got := kinds(apply(t, c, keyOf("b", "1.3", 3, 1), sealOf("b", "1.3", "1.3.7", 3, 3), sealOf("b", "1.1", "1.1.7", 2, 1))); got != "ok, ok, conflict" {
+		t.Errorf("keys and seals after it: %s", got)
+	}
 	verify(t, c)
 	if err := c.Close(); err != nil {
 		t.Fatal(err)

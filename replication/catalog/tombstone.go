@@ -148,6 +148,25 @@ func (t *txn) covered(study, series string) (bool, error) {
 	return false, nil
 }
 
+// coveredIn reports whether a tombstone covers all of a series, among rows as they
+// are committed; without any stones none does.
+func coveredIn(r pebble.Reader, study, series string, stones bool) (bool, error) {
+	if !stones {
+		return false, nil
+	}
+	for _, uid := range [...]string{"", series} {
+		stone, err := get(r, tombstoneKey(study, uid, ""))
+		if err != nil {
+			return false, err
+		}
+		if stone != nil {
+			accepted, err := get(r, registryKey(KindAccepted, AcceptedName(study, series)))
+			return accepted == nil, err
+		}
+	}
+	return false, nil
+}
+
 // Deleted returns the tombstone that covers an instance (or series, or study,
 // with the lower UIDs empty), if any: the widest.
 func (c *Catalog) Deleted(study, series, instance string) (*TombstoneFact, bool) {

@@ -24,6 +24,7 @@ type txn struct {
 	names   []name // that have no number yet, in the order of those that they get
 	next    uint32
 	totals  Totals
+	sealed  Sealed
 	hash    sum
 	founded bool
 	stones  bool // there is, or was, any tombstone: most catalogues are spared the look-ups
@@ -68,7 +69,7 @@ func (c *Catalog) begin() *txn {
 	c.rows.reset()
 	return &txn{
 		c: c, rows: &c.rows, studies: map[string]*studyState{}, small: map[string][]byte{},
-		patient: map[string]*patientDelta{}, next: c.next, totals: c.Totals(), stones: c.stones.Load(),
+		patient: map[string]*patientDelta{}, next: c.next, totals: c.Totals(), sealed: c.Sealed(), stones: c.stones.Load(),
 		hash: c.state.Load().hash, founded: c.founded.Load(),
 	}
 }
@@ -225,7 +226,7 @@ func (t *txn) save(at replication.Position) error {
 		return err
 	}
 	m := meta{
-		index: at.Index, term: at.Term, next: t.next, indexer: t.c.indexer.Version(), founded: t.founded, totals: t.totals, hash: t.hash,
+		index: at.Index, term: at.Term, next: t.next, indexer: t.c.indexer.Version(), founded: t.founded, totals: t.totals, sealed: t.sealed, hash: t.hash,
 	}
 	t.rows.set([]byte{rowMeta}, m.encode())
 	// Members are many and seldom change.

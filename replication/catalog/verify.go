@@ -17,7 +17,8 @@ import (
 
 // Verify reads every record and checks what must hold between them: each study
 // is the fold of its series, every posting and UID row has its study and every
-// study its postings, tombstones cover what they say, totals are the sums. It
+// study its postings, tombstones cover what they say, each pack has its key and is
+// found by its id, totals are the sums. It
 // calls bad for each breach (without patient data), one call at a time, and
 // changes nothing.
 func (c *Catalog) Verify(ctx context.Context, bad func(error)) error {
@@ -49,6 +50,9 @@ func (c *Catalog) Verify(ctx context.Context, bad func(error)) error {
 		if err := v.compare(ctx); err != nil {
 			return err
 		}
+	}
+	if err := v.sealed(ctx, m, &all); err != nil {
+		return err
 	}
 	if err := v.agreed(ctx, m, &all); err != nil {
 		return err
@@ -176,7 +180,7 @@ func (v *verifier) compare(ctx context.Context) error {
 	return nil
 }
 
-// agreed checks the state hash, to which the studies have been added, and that
+// agreed checks the state hash, to which studies, keys and packs have been added, and that
 // no mark stands for nothing.
 func (v *verifier) agreed(ctx context.Context, m meta, all *tally) error {
 	for _, kind := range []byte{rowTombstone, rowRegistry, rowCursor, rowDecision} {
@@ -322,22 +326,7 @@ func (v *verifier) seriesOf(s *study, it *pebble.Iterator) (list []*series, err 
 
 // covered reports whether tombstones hide a series.
 func (v *verifier) covered(study, series string) (bool, error) {
-	if !v.stones {
-		return false, nil
-	}
-	covered := false
-	for _, uid := range [...]string{"", series} {
-		stone, err := get(v.snapshot, tombstoneKey(study, uid, ""))
-		if err != nil {
-			return false, err
-		}
-		covered = covered || stone != nil
-	}
-	if !covered {
-		return false, nil
-	}
-	accepted, err := get(v.snapshot, registryKey(KindAccepted, AcceptedName(study, series)))
-	return accepted == nil, err
+	return coveredIn(v.snapshot, study, series, v.stones)
 }
 
 // series adds what is committed of a series to the hash, and checks the mark of

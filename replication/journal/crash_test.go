@@ -19,6 +19,7 @@ type crashes struct {
 	mem    *vfs.MemFS
 	source *source
 	order  *order
+	packs  *packs // nil: none
 	seed   uint64
 
 	mu     sync.Mutex
@@ -31,6 +32,7 @@ type crashPoint struct {
 	op      string
 	disk    *vfs.MemFS
 	stored  int
+	packed  *packs
 	network agreed
 }
 
@@ -77,6 +79,9 @@ func (c *crashes) MaybeError(op errorfs.Op) error {
 	stored := len(c.source.log)
 	c.source.mu.Unlock()
 	p := crashPoint{op: fmt.Sprintf("operation %d, %v of %s", len(c.points), op.Kind, op.Path), stored: stored, network: *c.order.seen.Load()}
+	if c.packs != nil {
+		p.packed = c.packs.clone()
+	}
 	r := randomly(c.seed + uint64(len(c.points)))
 	p.disk = c.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: r.IntN(101), RNG: r})
 	c.points = append(c.points, p)

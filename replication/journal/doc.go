@@ -49,6 +49,16 @@
 // logged as it is by then, once. Pauses after failed proposals grow to 10 s, and end
 // when the network seems to be there again ([Journal.Retry]).
 //
+// # Keys and seals
+//
+// What the network must learn of this node's packs are durable rows of its own
+// ([Packs]), numbered as they are written; [Journal.Offer] says that there is a new
+// one. They need no coalescing: a run of them is logged at once, but for what the
+// catalogue has, under a cursor of their own, which is the number of the last row. A
+// seal whose stripe is committed is told as what has changed of it. What is known of
+// series goes first: rows are read only while no more than half of maxBacklog waits.
+// A new incarnation goes through all rows again, and logs what is lacking.
+//
 // # Rows
 //
 // Under "j/" in the store (docs/formats/journal.md). Rows of batches that are

@@ -267,7 +267,9 @@ type node struct {
 	o  *order
 }
 
-func tryOpen(fs vfs.FS, o *order) (*node, error) {
+func tryOpen(fs vfs.FS, o *order) (*node, error) { return tryOpenWith(fs, o, nil) }
+
+func tryOpenWith(fs vfs.FS, o *order, p Packs) (*node, error) {
 	db, err := pebble.Open("store", &pebble.Options{FS: fs, Logger: silent{}})
 	if err != nil {
 		return nil, err
@@ -276,7 +278,7 @@ func tryOpen(fs vfs.FS, o *order) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	j, err := Open(db, c, Options{Node: "n", Site: "s", Signer: catalogtest.SignerOf("n")})
+	j, err := Open(db, c, Options{Node: "n", Site: "s", Signer: catalogtest.SignerOf("n"), Packs: p})
 	if err != nil {
 		return nil, errors.Join(err, c.Close(), db.Close())
 	}
@@ -285,7 +287,13 @@ func tryOpen(fs vfs.FS, o *order) (*node, error) {
 
 func openNode(t testing.TB, fs vfs.FS, o *order) *node {
 	t.Helper()
-	n, err := tryOpen(fs, o)
+	return openPacker(t, fs, o, nil)
+}
+
+// openPacker opens a node that has packs.
+func openPacker(t testing.TB, fs vfs.FS, o *order, p Packs) *node {
+	t.Helper()
+	n, err := tryOpenWith(fs, o, p)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,6 +36,7 @@ type Options struct {
 	Node   string // the id that facts and batches carry
 	Site   string
 	Signer catalog.Signer // of the node's key
+	Packs  Packs          // keys and seals of this node; nil: it has none
 }
 
 // Journal is the log and the goroutines that drain it.
@@ -67,6 +68,7 @@ type Journal struct {
 	retell    bool          // the catalogue is not the one that was told
 	rejected  uint64
 	sending   sending
+	offered   offered // keys and seals
 }
 
 // sending is how proposals fare.
@@ -89,6 +91,7 @@ func Open(db *pebble.DB, c *catalog.Catalog, o Options) (*Journal, error) {
 		o: o, db: db, catalog: c, wake: make(chan struct{}, 1), more: make(chan struct{}, 1), back: make(chan struct{}, 1),
 		series: newCoalescer(), changed: make(chan struct{}), state: newState(), lacking: time.Now(),
 	}
+	j.offered = j.atOnce()
 	value, closer, err := db.Get(stateKey)
 	switch {
 	case errors.Is(err, pebble.ErrNotFound):
@@ -118,7 +121,7 @@ func (j *Journal) readRows() error {
 			number > j.state.oldest && r.previous != previous {
 			return fault.New(fault.Corrupt, "journal: batch %d does not follow the one before", number)
 		}
-		j.rows = append(j.rows, kept{number, r.previous, r.hash, len(b.Facts), now})
+		j.rows = append(j.rows, kept{number, r.previous, r.hash, len(b.Facts), b.Len(), now})
 		number, previous = number+1, r.hash
 		return nil
 	})
@@ -218,6 +221,7 @@ func (j *Journal) begin(seen uint64) error {
 	j.unmarked, j.left, j.leftFacts, j.announced = 1, 0, 0, false
 	j.renumber, j.retell = nil, false
 	j.series.forget()
+	j.offered = j.atOnce()
 	return nil
 }
 

@@ -11,7 +11,8 @@ type kept struct {
 	number   uint64
 	previous [hashBytes]byte
 	hash     [hashBytes]byte
-	facts    int
+	series   int       // facts of series in it
+	facts    int       // of all kinds
 	since    time.Time // when it was logged, or what is in it should have been, as far as this process knows
 }
 

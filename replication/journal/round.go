@@ -140,7 +140,7 @@ func (j *Journal) log(series []*pending) error {
 		if err := b.Set(batchKey(next.next), r.encode(), nil); err != nil {
 			return fmt.Errorf("journal: log batch: %w", err)
 		}
-		added = append(added, kept{next.next, r.previous, r.hash, n, lackedSince(rest[:n])})
+		added = append(added, kept{next.next, r.previous, r.hash, n, n, lackedSince(rest[:n])})
 		next.next, next.last, rest = next.next+1, r.hash, rest[n:]
 	}
 	if len(added) == 0 {

@@ -28,7 +28,7 @@ func batchKey(number uint64) []byte {
 }
 
 const (
-	stateVersion = 2
+	stateVersion = 3
 	rowVersion   = 2
 	hashBytes    = 32
 )
@@ -39,6 +39,7 @@ type state struct {
 	oldest      uint64 // number of the oldest batch that is kept; next when none is, before the first
 	next        uint64 // number of the next batch, from 1
 	cursor      uint64 // every instance up to this local number is in a logged fact
+	packs       uint64 // every row of Packs up to this number is in a logged batch, or known
 	last        [hashBytes]byte
 }
 
@@ -46,7 +47,7 @@ func newState() state { return state{incarnation: 1, oldest: 1, next: 1} }
 
 func (s state) encode() []byte {
 	b := []byte{stateVersion}
-	for _, v := range [...]uint64{s.incarnation, s.oldest, s.next, s.cursor} {
+	for _, v := range [...]uint64{s.incarnation, s.oldest, s.next, s.cursor, s.packs} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
 	return append(b, s.last[:]...)
@@ -56,11 +57,11 @@ func decodeState(b []byte) (state, error) {
 	if len(b) > 0 && b[0] != stateVersion {
 		return state{}, fault.New(fault.Unsupported, "journal: state of version %d", b[0])
 	}
-	if len(b) != 1+4*8+hashBytes {
+	if len(b) != 1+5*8+hashBytes {
 		return state{}, fault.New(fault.Corrupt, "journal: state of %d bytes", len(b))
 	}
 	u := func(i int) uint64 { return binary.BigEndian.Uint64(b[1+8*i:]) }
-	s := state{incarnation: u(0), oldest: u(1), next: u(2), cursor: u(3), last: [hashBytes]byte(b[1+4*8:])}
+	s := state{incarnation: u(0), oldest: u(1), next: u(2), cursor: u(3), packs: u(4), last: [hashBytes]byte(b[1+5*8:])}
 	if s.incarnation == 0 || s.incarnation > maxIncarnation || s.oldest == 0 || s.next < s.oldest {
 		return state{}, fault.New(fault.Corrupt, "journal: a state of incarnation %d with batches %d to %d", s.incarnation, s.oldest, s.next)
 	}

@@ -17,7 +17,7 @@ import (
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 
 func goldenRows(t testing.TB) (stateRow, batchRow []byte) {
-	s := state{incarnation: 2, oldest: 3, next: 4, cursor: 60, last: [hashBytes]byte{1, 2, 3}}
+	s := state{incarnation: 2, oldest: 3, next: 4, cursor: 60, packs: 70, last: [hashBytes]byte{1, 2, 3}}
 	r := row{previous: s.last}
 	var err error
 	r.entry, r.hash, err = catalog.EncodeBatch(catalogtest.SignerOf("n"), catalog.Batch{

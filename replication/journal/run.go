@@ -88,6 +88,9 @@ func (j *Journal) drain(ctx context.Context, s Source) error {
 		if err != nil {
 			return err
 		}
+		if err := j.offer(ctx); err != nil {
+			return err
+		}
 		if idle := j.idle(); idle >= keepBatches || idle > 0 && time.Since(pruned) > keepTime {
 			if err := j.prune(); err != nil {
 				return err
@@ -232,6 +235,9 @@ func (j *Journal) schedule(timer *time.Timer, more bool) {
 	defer j.mu.Unlock()
 	j.wakeAt = now.Add(keepTime) // to drop rows of the last batches
 	if due, ok := j.series.next(now); ok && due.Before(j.wakeAt) {
+		j.wakeAt = due
+	}
+	if due := j.offered.due; !due.IsZero() && due.Before(j.wakeAt) {
 		j.wakeAt = due
 	}
 	if more {

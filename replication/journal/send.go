@@ -42,7 +42,7 @@ func (j *Journal) send(ctx context.Context, p Proposer) error {
 		}
 		agreed := failure == nil || index > 0 // what became of it is committed
 		if agreed {
-			if failure, err = j.learn(number, index, failure); err != nil {
+			if failure, err = j.learn(number, entry, index, failure); err != nil {
 				return err
 			}
 		}
@@ -146,7 +146,7 @@ func (j *Journal) choose() (uint64, error) {
 // moveLocked notes up to where the network has the log.
 func (j *Journal) moveLocked(committed uint64) {
 	j.committed = committed
-	if j.left != 0 && j.backlogLocked() <= lowBacklog || committed >= j.state.oldest+keepBatches {
+	if (j.left != 0 || j.offered.full) && j.backlogLocked() <= lowBacklog || committed >= j.state.oldest+keepBatches {
 		poke(j.wake)
 	}
 }
@@ -182,7 +182,7 @@ func (j *Journal) propose(ctx context.Context, p Proposer, entry []byte) (uint64
 // learn finds out what became of a batch whose entry is applied here, or that was
 // refused by what is: failure is nil when the network has it, or when a new
 // incarnation begins.
-func (j *Journal) learn(number, index uint64, refusal error) (failure, err error) {
+func (j *Journal) learn(number uint64, entry []byte, index uint64, refusal error) (failure, err error) {
 	var results []error
 	if refusal == nil {
 		results, _ = j.catalog.Results(index)
@@ -191,6 +191,16 @@ func (j *Journal) learn(number, index uint64, refusal error) (failure, err error
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
+	taken, failure := j.taken(number, cursor, known, results, refusal)
+	if taken {
+		return nil, j.tellRefusals(entry, results)
+	}
+	return failure, nil
+}
+
+// taken reports whether the network has taken a batch; if it has not, failure is as
+// that of learn.
+func (j *Journal) taken(number uint64, cursor catalog.Cursor, known bool, results []error, refusal error) (taken bool, failure error) {
 	// Of the whole batch each fact has the same.
 	if i := slices.IndexFunc(results, func(err error) bool { return err != nil }); i >= 0 {
 		refusal = results[i]
@@ -199,9 +209,9 @@ func (j *Journal) learn(number, index uint64, refusal error) (failure, err error
 	defer j.mu.Unlock()
 	next, v := judge(cursor, known, j.state, j.rows)
 	switch {
-	case v != fits || slices.ContainsFunc(results, unsupported):
+	case v != fits || slices.ContainsFunc(j.ofSeriesLocked(number, results), unsupported):
 		j.renumberLocked(fault.New(fault.Conflict, "journal: the network has other batches than this log"))
-		return nil, nil
+		return false, nil
 	case next > number:
 		j.moveLocked(next - 1)
 		for _, result := range results {
@@ -209,11 +219,19 @@ func (j *Journal) learn(number, index uint64, refusal error) (failure, err error
 				j.rejected++
 			}
 		}
-		return nil, nil
+		return true, nil
 	case refusal == nil:
-		return fault.New(fault.Unavailable, "journal: batch %d is not taken", number), nil
+		return false, fault.New(fault.Unavailable, "journal: batch %d is not taken", number)
 	}
-	return fault.New(fault.KindOf(refusal), "journal: batch %d is refused: %w", number, refusal), nil
+	return false, fault.New(fault.KindOf(refusal), "journal: batch %d is refused: %w", number, refusal)
+}
+
+// ofSeriesLocked returns those of a batch's results that are of facts of series.
+func (j *Journal) ofSeriesLocked(number uint64, results []error) []error {
+	if number < j.state.oldest || number >= j.state.next {
+		return results
+	}
+	return results[:min(len(results), j.rows[number-j.state.oldest].series)]
 }
 
 // unsupported reports whether a fact leans on what the network does not know: it

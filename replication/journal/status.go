@@ -9,7 +9,7 @@ type Status struct {
 	Committed   uint64 // number of the last one that the network has
 	Pending     uint64 // facts that the network does not have
 	// Left says that there is no room for facts in the log because the network
-	// takes none; they are told here, and made again when it does.
+	// takes none; they are made again when it does. Those of series are told here.
 	Left bool
 	// Failing is why the last proposal failed, Since when the first of those that
 	// failed since a success did. nil: the network takes batches.
@@ -26,7 +26,7 @@ func (j *Journal) Status() Status {
 	defer j.mu.Unlock()
 	return Status{
 		Incarnation: j.state.incarnation, Logged: j.state.next - 1, Committed: j.committed,
-		Pending: j.pendingLocked(), Left: j.left != 0,
+		Pending: j.pendingLocked(), Left: j.left != 0 || j.offered.full,
 		Failing: j.sending.failed, Since: j.sending.since, Refused: j.sending.refused,
 	}
 }
@@ -77,7 +77,9 @@ func (j *Journal) keptSinceLocked() (since time.Time) {
 
 // lacksLocked reports whether there is something that the log has not, and that
 // does not wait to be coalesced.
-func (j *Journal) lacksLocked() bool { return j.left != 0 || j.unmarked != 0 || !j.announced }
+func (j *Journal) lacksLocked() bool {
+	return j.left != 0 || j.unmarked != 0 || !j.announced || j.offered.full
+}
 
 // Rejected is the number of facts that the catalogue refused as invalid since
 // the start: a fault of the Source.

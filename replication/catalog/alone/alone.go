@@ -107,9 +107,9 @@ func (a *Solo) Decide(_ context.Context, conditions []catalog.Condition, command
 	return a.do(r, a.c.Applied()+1, 0)
 }
 
-// Do applies facts (*catalog.SeriesFact) and commands in their order, each run of
-// facts of one origin as batches of its journal and each run of commands as a
-// decision, and returns their results.
+// Do applies facts (*catalog.SeriesFact, *catalog.KeyFact, *catalog.SealFact) and
+// commands in their order, each run of facts of one kind and node as batches of its
+// journal and each run of commands as a decision, and returns their results.
 func (a *Solo) Do(changes ...any) ([]error, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -185,31 +185,24 @@ func (r *run) put(entry []byte, asked bool) {
 
 func (r *run) add(changes []any) error {
 	for len(changes) > 0 {
-		var facts []*catalog.SeriesFact
-		var commands []catalog.Command
-		n := 0
-	gather:
+		first, err := r.speakerOf(changes[0])
+		if err != nil {
+			return err
+		}
+		n := 1
 		for ; n < len(changes); n++ {
-			switch change := changes[n].(type) {
-			case *catalog.SeriesFact:
-				if commands != nil || len(facts) > 0 && (facts[0].Origin != change.Origin || facts[0].Site != change.Site) {
-					break gather
-				}
-				facts = append(facts, change)
-			case catalog.Command:
-				if facts != nil {
-					break gather
-				}
-				commands = append(commands, change)
-			default:
-				return fault.New(fault.Invalid, "alone: a change of type %T", change)
+			if next, err := r.speakerOf(changes[n]); err != nil || next != first {
+				break
 			}
 		}
-		var err error
-		if commands != nil {
+		if first.kind == ofCommand {
+			commands := make([]catalog.Command, n)
+			for i := range commands {
+				commands[i] = changes[i].(catalog.Command)
+			}
 			err = r.decide(nil, commands)
-		} else if err = r.admit(facts[0].Origin, facts[0].Site); err == nil {
-			err = r.say(facts)
+		} else if err = r.admit(first.node, first.site); err == nil {
+			err = r.say(first, changes[:n])
 		}
 		if err != nil {
 			return err
@@ -217,6 +210,55 @@ func (r *run) add(changes []any) error {
 		changes = changes[n:]
 	}
 	return nil
+}
+
+// speaker is who says a change, and of what kind it is: a run of changes that agree
+// in it is one entry.
+type speaker struct {
+	node, site string
+	kind       kind
+}
+
+type kind uint8
+
+const (
+	ofCommand kind = iota
+	ofSeries
+	ofKey
+	ofSeal
+)
+
+func (r *run) speakerOf(change any) (s speaker, err error) {
+	switch change := change.(type) {
+	case *catalog.SeriesFact:
+		return speaker{change.Origin, change.Site, ofSeries}, nil
+	case *catalog.KeyFact:
+		s = speaker{node: change.Origin, kind: ofKey}
+	case *catalog.SealFact:
+		s = speaker{node: change.By, kind: ofSeal}
+	case catalog.Command:
+		return s, nil
+	default:
+		return s, fault.New(fault.Invalid, "alone: a change of type %T", change)
+	}
+	s.site, err = r.siteOf(s.node)
+	return s, err
+}
+
+// siteOf returns the site of a member; of who is none yet, none.
+func (r *run) siteOf(node string) (string, error) {
+	if site, ok := r.members[node]; ok {
+		return site, nil
+	}
+	row, err := r.c.RegistryRecord(catalog.KindMember, node)
+	if err != nil || row == nil {
+		return "", err
+	}
+	m, err := catalog.DecodeMember(row)
+	if err != nil {
+		return "", err
+	}
+	return m.Site, nil
 }
 
 func (r *run) decide(conditions []catalog.Condition, commands []catalog.Command) error {
@@ -228,13 +270,12 @@ func (r *run) decide(conditions []catalog.Condition, commands []catalog.Command)
 	return err
 }
 
-// say adds facts of one node as its next batch, or as several.
-func (r *run) say(facts []*catalog.SeriesFact) error {
-	node := facts[0].Origin
-	at, ok := r.cursors[node]
+// say adds facts of one kind and node as its next batch, or as several.
+func (r *run) say(by speaker, facts []any) error {
+	at, ok := r.cursors[by.node]
 	if !ok {
 		var err error
-		if at, ok, err = r.c.Cursor(node); err != nil {
+		if at, ok, err = r.c.Cursor(by.node); err != nil {
 			return err
 		}
 		if !ok {
@@ -246,15 +287,24 @@ func (r *run) say(facts []*catalog.SeriesFact) error {
 	err := fault.New(fault.Full, "alone: %d facts", len(facts))
 	var hash [32]byte
 	if len(facts) <= most {
-		entry, hash, err = catalog.EncodeBatch(SignerOf(node), catalog.Batch{
-			Node: node, Site: facts[0].Site, Incarnation: at.Incarnation, Number: at.Number + 1, Facts: facts,
-		}, at.Hash)
+		b := catalog.Batch{Node: by.node, Site: by.site, Incarnation: at.Incarnation, Number: at.Number + 1}
+		for _, f := range facts {
+			switch f := f.(type) {
+			case *catalog.SeriesFact:
+				b.Facts = append(b.Facts, f)
+			case *catalog.KeyFact:
+				b.Keys = append(b.Keys, f)
+			case *catalog.SealFact:
+				b.Seals = append(b.Seals, f)
+			}
+		}
+		entry, hash, err = catalog.EncodeBatch(SignerOf(by.node), b, at.Hash)
 	}
 	if fault.Is(err, fault.Full) && len(facts) > 1 {
-		if err := r.say(facts[:len(facts)/2]); err != nil {
+		if err := r.say(by, facts[:len(facts)/2]); err != nil {
 			return err
 		}
-		return r.say(facts[len(facts)/2:])
+		return r.say(by, facts[len(facts)/2:])
 	}
 	if err != nil {
 		return err
@@ -262,7 +312,7 @@ func (r *run) say(facts []*catalog.SeriesFact) error {
 	if r.cursors == nil {
 		r.cursors = map[string]catalog.Cursor{}
 	}
-	r.cursors[node] = catalog.Cursor{Incarnation: at.Incarnation, Number: at.Number + 1, Hash: hash}
+	r.cursors[by.node] = catalog.Cursor{Incarnation: at.Incarnation, Number: at.Number + 1, Hash: hash}
 	r.put(entry, true)
 	return nil
 }

@@ -217,11 +217,14 @@ func (x *Batch) GetStudies() []*StudyFacts {
 	return nil
 }
 
-// StudyFacts are facts of series of one study.
+// StudyFacts are facts of one study: of its series, its keys, its packs. An entry with
+// keys or seals has a min_reader of 3.
 type StudyFacts struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Study         string                 `protobuf:"bytes,1,opt,name=study,proto3" json:"study,omitempty"`
 	Series        []*SeriesFact          `protobuf:"bytes,2,rep,name=series,proto3" json:"series,omitempty"`
+	Keys          []*KeyFact             `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
+	Seals         []*SealFact            `protobuf:"bytes,4,rep,name=seals,proto3" json:"seals,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -266,6 +269,20 @@ func (x *StudyFacts) GetStudy() string {
 func (x *StudyFacts) GetSeries() []*SeriesFact {
 	if x != nil {
 		return x.Series
+	}
+	return nil
+}
+
+func (x *StudyFacts) GetKeys() []*KeyFact {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *StudyFacts) GetSeals() []*SealFact {
+	if x != nil {
+		return x.Seals
 	}
 	return nil
 }
@@ -422,6 +439,297 @@ func (x *SeriesFact) GetDropped() []byte {
 	return nil
 }
 
+// KeyFact is a key of the batch's node for packs of the study.
+type KeyFact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`           // 16 bytes
+	Epoch         uint32                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`    // of the network's key that wraps it, from 1
+	Wrapped       []byte                 `protobuf:"bytes,3,opt,name=wrapped,proto3" json:"wrapped,omitempty"` // 61 bytes (docs/formats/seal.md)
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyFact) Reset() {
+	*x = KeyFact{}
+	mi := &file_catalog_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyFact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyFact) ProtoMessage() {}
+
+func (x *KeyFact) ProtoReflect() protoreflect.Message {
+	mi := &file_catalog_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyFact.ProtoReflect.Descriptor instead.
+func (*KeyFact) Descriptor() ([]byte, []int) {
+	return file_catalog_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *KeyFact) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *KeyFact) GetEpoch() uint32 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *KeyFact) GetWrapped() []byte {
+	if x != nil {
+		return x.Wrapped
+	}
+	return nil
+}
+
+// SealFact is a pack of a series as it is striped, in absolute values. One without
+// a root is news of a stripe that is committed: code, size, key, instances and origin
+// are then left out as well, and are that one's.
+type SealFact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The series' UID: shared characters that it begins with as that of the seal
+	// before it in the study does (of the first: as the study's), and the rest.
+	Shared        uint32       `protobuf:"varint,1,opt,name=shared,proto3" json:"shared,omitempty"`
+	Series        string       `protobuf:"bytes,2,opt,name=series,proto3" json:"series,omitempty"`
+	Pack          []byte       `protobuf:"bytes,3,opt,name=pack,proto3" json:"pack,omitempty"`              // 16 bytes
+	Generation    uint32       `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"` // of the stripe, from 1
+	Code          uint32       `protobuf:"varint,5,opt,name=code,proto3" json:"code,omitempty"`             // 16 times the data shards, and the parity shards
+	Size          uint64       `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`             // of the ciphertext
+	Root          []byte       `protobuf:"bytes,7,opt,name=root,proto3" json:"root,omitempty"`              // 32 bytes, of the stripe
+	Key           []byte       `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"`                // 16 bytes; empty: of the seal before it in the study; of the first, the last of its keys
+	Layout        uint64       `protobuf:"varint,9,opt,name=layout,proto3" json:"layout,omitempty"`         // version of the layout that it was placed by
+	Receipts      uint32       `protobuf:"varint,10,opt,name=receipts,proto3" json:"receipts,omitempty"`    // bit i, from the lowest: shard i has a holder's receipt
+	Virtual       uint32       `protobuf:"varint,11,opt,name=virtual,proto3" json:"virtual,omitempty"`      // 1 + the index of the shard that is cut from the origin's copy; 0: none
+	Elsewhere     []*Elsewhere `protobuf:"bytes,12,rep,name=elsewhere,proto3" json:"elsewhere,omitempty"`
+	Instances     uint64       `protobuf:"varint,13,opt,name=instances,proto3" json:"instances,omitempty"`
+	Revision      uint64       `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`   // how often the stripe was told otherwise before
+	Origin        string       `protobuf:"bytes,15,opt,name=origin,proto3" json:"origin,omitempty"`        // node that packed it; empty: the batch's
+	Withdrawn     uint32       `protobuf:"varint,16,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"` // generations up to this one are withdrawn, for this stripe is in their place
+	Survives      uint32       `protobuf:"varint,17,opt,name=survives,proto3" json:"survives,omitempty"`   // with withdrawn: so many of the sites may be lost
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealFact) Reset() {
+	*x = SealFact{}
+	mi := &file_catalog_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealFact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealFact) ProtoMessage() {}
+
+func (x *SealFact) ProtoReflect() protoreflect.Message {
+	mi := &file_catalog_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealFact.ProtoReflect.Descriptor instead.
+func (*SealFact) Descriptor() ([]byte, []int) {
+	return file_catalog_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SealFact) GetShared() uint32 {
+	if x != nil {
+		return x.Shared
+	}
+	return 0
+}
+
+func (x *SealFact) GetSeries() string {
+	if x != nil {
+		return x.Series
+	}
+	return ""
+}
+
+func (x *SealFact) GetPack() []byte {
+	if x != nil {
+		return x.Pack
+	}
+	return nil
+}
+
+func (x *SealFact) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *SealFact) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *SealFact) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *SealFact) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *SealFact) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *SealFact) GetLayout() uint64 {
+	if x != nil {
+		return x.Layout
+	}
+	return 0
+}
+
+func (x *SealFact) GetReceipts() uint32 {
+	if x != nil {
+		return x.Receipts
+	}
+	return 0
+}
+
+func (x *SealFact) GetVirtual() uint32 {
+	if x != nil {
+		return x.Virtual
+	}
+	return 0
+}
+
+func (x *SealFact) GetElsewhere() []*Elsewhere {
+	if x != nil {
+		return x.Elsewhere
+	}
+	return nil
+}
+
+func (x *SealFact) GetInstances() uint64 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+func (x *SealFact) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *SealFact) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *SealFact) GetWithdrawn() uint32 {
+	if x != nil {
+		return x.Withdrawn
+	}
+	return 0
+}
+
+func (x *SealFact) GetSurvives() uint32 {
+	if x != nil {
+		return x.Survives
+	}
+	return 0
+}
+
+// Elsewhere is a shard that another node holds than the layout says.
+type Elsewhere struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Elsewhere) Reset() {
+	*x = Elsewhere{}
+	mi := &file_catalog_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Elsewhere) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Elsewhere) ProtoMessage() {}
+
+func (x *Elsewhere) ProtoReflect() protoreflect.Message {
+	mi := &file_catalog_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Elsewhere.ProtoReflect.Descriptor instead.
+func (*Elsewhere) Descriptor() ([]byte, []int) {
+	return file_catalog_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Elsewhere) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *Elsewhere) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 // Decision is commands that a node asks for: all of them if every condition
 // holds, else none.
 type Decision struct {
@@ -436,7 +744,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_catalog_proto_msgTypes[4]
+	mi := &file_catalog_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +756,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_catalog_proto_msgTypes[4]
+	mi := &file_catalog_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,7 +769,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_catalog_proto_rawDescGZIP(), []int{4}
+	return file_catalog_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Decision) GetNode() string {
@@ -504,7 +812,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_catalog_proto_msgTypes[5]
+	mi := &file_catalog_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +824,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_catalog_proto_msgTypes[5]
+	mi := &file_catalog_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +837,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_catalog_proto_rawDescGZIP(), []int{5}
+	return file_catalog_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Condition) GetKind() string {
@@ -567,7 +875,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_catalog_proto_msgTypes[6]
+	mi := &file_catalog_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +887,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_catalog_proto_msgTypes[6]
+	mi := &file_catalog_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,7 +900,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_catalog_proto_rawDescGZIP(), []int{6}
+	return file_catalog_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Command) GetKind() isCommand_Kind {
@@ -664,7 +972,7 @@ type TombstoneFact struct {
 
 func (x *TombstoneFact) Reset() {
 	*x = TombstoneFact{}
-	mi := &file_catalog_proto_msgTypes[7]
+	mi := &file_catalog_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +984,7 @@ func (x *TombstoneFact) String() string {
 func (*TombstoneFact) ProtoMessage() {}
 
 func (x *TombstoneFact) ProtoReflect() protoreflect.Message {
-	mi := &file_catalog_proto_msgTypes[7]
+	mi := &file_catalog_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +997,7 @@ func (x *TombstoneFact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TombstoneFact.ProtoReflect.Descriptor instead.
 func (*TombstoneFact) Descriptor() ([]byte, []int) {
-	return file_catalog_proto_rawDescGZIP(), []int{7}
+	return file_catalog_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TombstoneFact) GetStudy() string {
@@ -740,7 +1048,7 @@ type RestoreFact struct {
 
 func (x *RestoreFact) Reset() {
 	*x = RestoreFact{}
-	mi := &file_catalog_proto_msgTypes[8]
+	mi := &file_catalog_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +1060,7 @@ func (x *RestoreFact) String() string {
 func (*RestoreFact) ProtoMessage() {}
 
 func (x *RestoreFact) ProtoReflect() protoreflect.Message {
-	mi := &file_catalog_proto_msgTypes[8]
+	mi := &file_catalog_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +1073,7 @@ func (x *RestoreFact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreFact.ProtoReflect.Descriptor instead.
 func (*RestoreFact) Descriptor() ([]byte, []int) {
-	return file_catalog_proto_rawDescGZIP(), []int{8}
+	return file_catalog_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RestoreFact) GetStudy() string {
@@ -814,7 +1122,7 @@ type RegistryFact struct {
 
 func (x *RegistryFact) Reset() {
 	*x = RegistryFact{}
-	mi := &file_catalog_proto_msgTypes[9]
+	mi := &file_catalog_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +1134,7 @@ func (x *RegistryFact) String() string {
 func (*RegistryFact) ProtoMessage() {}
 
 func (x *RegistryFact) ProtoReflect() protoreflect.Message {
-	mi := &file_catalog_proto_msgTypes[9]
+	mi := &file_catalog_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +1147,7 @@ func (x *RegistryFact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegistryFact.ProtoReflect.Descriptor instead.
 func (*RegistryFact) Descriptor() ([]byte, []int) {
-	return file_catalog_proto_rawDescGZIP(), []int{9}
+	return file_catalog_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RegistryFact) GetKind() string {
@@ -881,7 +1189,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_catalog_proto_msgTypes[10]
+	mi := &file_catalog_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +1201,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_catalog_proto_msgTypes[10]
+	mi := &file_catalog_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1214,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_catalog_proto_rawDescGZIP(), []int{10}
+	return file_catalog_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Member) GetSite() string {
@@ -991,11 +1299,13 @@ const file_catalog_proto_rawDesc = "" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x16\n" +
 	"\x06number\x18\x04 \x01(\x04R\x06number\x12\x14\n" +
 	"\x05after\x18\x05 \x01(\fR\x05after\x127\n" +
-	"\astudies\x18\x06 \x03(\v2\x1d.pelago.catalog.v2.StudyFactsR\astudies\"Y\n" +
+	"\astudies\x18\x06 \x03(\v2\x1d.pelago.catalog.v2.StudyFactsR\astudies\"\xbc\x01\n" +
 	"\n" +
 	"StudyFacts\x12\x14\n" +
 	"\x05study\x18\x01 \x01(\tR\x05study\x125\n" +
-	"\x06series\x18\x02 \x03(\v2\x1d.pelago.catalog.v2.SeriesFactR\x06series\"\xf0\x02\n" +
+	"\x06series\x18\x02 \x03(\v2\x1d.pelago.catalog.v2.SeriesFactR\x06series\x12.\n" +
+	"\x04keys\x18\x03 \x03(\v2\x1a.pelago.catalog.v2.KeyFactR\x04keys\x121\n" +
+	"\x05seals\x18\x04 \x03(\v2\x1b.pelago.catalog.v2.SealFactR\x05seals\"\xf0\x02\n" +
 	"\n" +
 	"SeriesFact\x12\x16\n" +
 	"\x06shared\x18\x01 \x01(\rR\x06shared\x12\x16\n" +
@@ -1014,7 +1324,35 @@ const file_catalog_proto_rawDesc = "" +
 	"\breserved\x18\v \x01(\bR\breserved\x12\x18\n" +
 	"\afollows\x18\f \x01(\bR\afollows\x12\x12\n" +
 	"\x04base\x18\r \x01(\fR\x04base\x12\x18\n" +
-	"\adropped\x18\x0e \x01(\fR\adropped\"\xaa\x01\n" +
+	"\adropped\x18\x0e \x01(\fR\adropped\"I\n" +
+	"\aKeyFact\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\rR\x05epoch\x12\x18\n" +
+	"\awrapped\x18\x03 \x01(\fR\awrapped\"\xd2\x03\n" +
+	"\bSealFact\x12\x16\n" +
+	"\x06shared\x18\x01 \x01(\rR\x06shared\x12\x16\n" +
+	"\x06series\x18\x02 \x01(\tR\x06series\x12\x12\n" +
+	"\x04pack\x18\x03 \x01(\fR\x04pack\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\rR\n" +
+	"generation\x12\x12\n" +
+	"\x04code\x18\x05 \x01(\rR\x04code\x12\x12\n" +
+	"\x04size\x18\x06 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04root\x18\a \x01(\fR\x04root\x12\x10\n" +
+	"\x03key\x18\b \x01(\fR\x03key\x12\x16\n" +
+	"\x06layout\x18\t \x01(\x04R\x06layout\x12\x1a\n" +
+	"\breceipts\x18\n" +
+	" \x01(\rR\breceipts\x12\x18\n" +
+	"\avirtual\x18\v \x01(\rR\avirtual\x12:\n" +
+	"\telsewhere\x18\f \x03(\v2\x1c.pelago.catalog.v2.ElsewhereR\telsewhere\x12\x1c\n" +
+	"\tinstances\x18\r \x01(\x04R\tinstances\x12\x1a\n" +
+	"\brevision\x18\x0e \x01(\x04R\brevision\x12\x16\n" +
+	"\x06origin\x18\x0f \x01(\tR\x06origin\x12\x1c\n" +
+	"\twithdrawn\x18\x10 \x01(\rR\twithdrawn\x12\x1a\n" +
+	"\bsurvives\x18\x11 \x01(\rR\bsurvives\"5\n" +
+	"\tElsewhere\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\"\xaa\x01\n" +
 	"\bDecision\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12<\n" +
@@ -1073,33 +1411,39 @@ func file_catalog_proto_rawDescGZIP() []byte {
 	return file_catalog_proto_rawDescData
 }
 
-var file_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_catalog_proto_goTypes = []any{
 	(*Entry)(nil),         // 0: pelago.catalog.v2.Entry
 	(*Batch)(nil),         // 1: pelago.catalog.v2.Batch
 	(*StudyFacts)(nil),    // 2: pelago.catalog.v2.StudyFacts
 	(*SeriesFact)(nil),    // 3: pelago.catalog.v2.SeriesFact
-	(*Decision)(nil),      // 4: pelago.catalog.v2.Decision
-	(*Condition)(nil),     // 5: pelago.catalog.v2.Condition
-	(*Command)(nil),       // 6: pelago.catalog.v2.Command
-	(*TombstoneFact)(nil), // 7: pelago.catalog.v2.TombstoneFact
-	(*RestoreFact)(nil),   // 8: pelago.catalog.v2.RestoreFact
-	(*RegistryFact)(nil),  // 9: pelago.catalog.v2.RegistryFact
-	(*Member)(nil),        // 10: pelago.catalog.v2.Member
+	(*KeyFact)(nil),       // 4: pelago.catalog.v2.KeyFact
+	(*SealFact)(nil),      // 5: pelago.catalog.v2.SealFact
+	(*Elsewhere)(nil),     // 6: pelago.catalog.v2.Elsewhere
+	(*Decision)(nil),      // 7: pelago.catalog.v2.Decision
+	(*Condition)(nil),     // 8: pelago.catalog.v2.Condition
+	(*Command)(nil),       // 9: pelago.catalog.v2.Command
+	(*TombstoneFact)(nil), // 10: pelago.catalog.v2.TombstoneFact
+	(*RestoreFact)(nil),   // 11: pelago.catalog.v2.RestoreFact
+	(*RegistryFact)(nil),  // 12: pelago.catalog.v2.RegistryFact
+	(*Member)(nil),        // 13: pelago.catalog.v2.Member
 }
 var file_catalog_proto_depIdxs = []int32{
-	2, // 0: pelago.catalog.v2.Batch.studies:type_name -> pelago.catalog.v2.StudyFacts
-	3, // 1: pelago.catalog.v2.StudyFacts.series:type_name -> pelago.catalog.v2.SeriesFact
-	5, // 2: pelago.catalog.v2.Decision.conditions:type_name -> pelago.catalog.v2.Condition
-	6, // 3: pelago.catalog.v2.Decision.commands:type_name -> pelago.catalog.v2.Command
-	7, // 4: pelago.catalog.v2.Command.tombstone:type_name -> pelago.catalog.v2.TombstoneFact
-	8, // 5: pelago.catalog.v2.Command.restore:type_name -> pelago.catalog.v2.RestoreFact
-	9, // 6: pelago.catalog.v2.Command.registry:type_name -> pelago.catalog.v2.RegistryFact
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	2,  // 0: pelago.catalog.v2.Batch.studies:type_name -> pelago.catalog.v2.StudyFacts
+	3,  // 1: pelago.catalog.v2.StudyFacts.series:type_name -> pelago.catalog.v2.SeriesFact
+	4,  // 2: pelago.catalog.v2.StudyFacts.keys:type_name -> pelago.catalog.v2.KeyFact
+	5,  // 3: pelago.catalog.v2.StudyFacts.seals:type_name -> pelago.catalog.v2.SealFact
+	6,  // 4: pelago.catalog.v2.SealFact.elsewhere:type_name -> pelago.catalog.v2.Elsewhere
+	8,  // 5: pelago.catalog.v2.Decision.conditions:type_name -> pelago.catalog.v2.Condition
+	9,  // 6: pelago.catalog.v2.Decision.commands:type_name -> pelago.catalog.v2.Command
+	10, // 7: pelago.catalog.v2.Command.tombstone:type_name -> pelago.catalog.v2.TombstoneFact
+	11, // 8: pelago.catalog.v2.Command.restore:type_name -> pelago.catalog.v2.RestoreFact
+	12, // 9: pelago.catalog.v2.Command.registry:type_name -> pelago.catalog.v2.RegistryFact
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_catalog_proto_init() }
@@ -1111,7 +1455,7 @@ func file_catalog_proto_init() {
 		(*Entry_Batch)(nil),
 		(*Entry_Decision)(nil),
 	}
-	file_catalog_proto_msgTypes[6].OneofWrappers = []any{
+	file_catalog_proto_msgTypes[9].OneofWrappers = []any{
 		(*Command_Tombstone)(nil),
 		(*Command_Restore)(nil),
 		(*Command_Registry)(nil),
@@ -1122,7 +1466,7 @@ func file_catalog_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_catalog_proto_rawDesc), len(file_catalog_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

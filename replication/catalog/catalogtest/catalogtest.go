@@ -11,8 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/zeebo/blake3"
+
 	"pelago/dimse/dict"
 	"pelago/replication/catalog"
+	"pelago/shard"
 )
 
 // Study is a synthetic study of one series.
@@ -79,6 +82,27 @@ func (s Study) FactOf(n int, asOf uint64) *catalog.SeriesFact {
 		binary.LittleEndian.PutUint64(f.UIDHash[i:], r.Uint64())
 	}
 	return f
+}
+
+// Sealed returns a key of the study that facts of series (*catalog.SeriesFact) are of,
+// and a seal of one pack of each: as a network of nine sites makes them.
+func Sealed(facts []any) (key *catalog.KeyFact, seals []any) {
+	first := facts[0].(*catalog.SeriesFact)
+	r := rand.NewChaCha8(blake3.Sum256([]byte(first.Study)))
+	key = &catalog.KeyFact{Origin: first.Origin, Study: first.Study, Epoch: 3}
+	_, _ = r.Read(key.ID[:]) // never fails
+	_, _ = r.Read(key.Wrapped[:])
+	for _, f := range facts {
+		f := f.(*catalog.SeriesFact)
+		s := &catalog.SealFact{
+			By: f.Origin, Study: f.Study, Series: f.Series, Stripe: shard.Stripe{Generation: 1}, Origin: f.Origin, Key: key.ID,
+			Size: int64(f.Bytes)/3 + 1<<20, Instances: f.Instances, Code: shard.Code{K: 5, M: 4}, Layout: 40, Receipts: 0x1FF, Virtual: int(r.Uint64() % 9),
+		}
+		_, _ = r.Read(s.Stripe.Pack[:])
+		_, _ = r.Read(s.Root[:])
+		seals = append(seals, s)
+	}
+	return key, seals
 }
 
 // Load brings a catalogue of synthetic studies, and of nothing else, to n of
