@@ -27,6 +27,7 @@ import (
 	"pelago/replication"
 	"pelago/replication/catalog"
 	"pelago/replication/group"
+	"pelago/shard/keys"
 )
 
 // network is this node's part in the network: its port, its membership, and the
@@ -48,6 +49,7 @@ type network struct {
 	fresh    bool // the log had no past when it was opened
 	office   *member.Office
 	keeper   *keyring.Keeper
+	studies  *keyring.Studies              // nil at a witness, which keeps no keys
 	peers    *http.ServeMux                // what other nodes may call
 	offered  map[port.Service]net.Listener // until the task that serves them takes them
 
@@ -91,7 +93,7 @@ func openPort(c config.Peer) (net.Listener, authority.Place, error) {
 }
 
 // open opens what lies between the port and the catalogue; nothing runs yet.
-func (w *network) open(c config.Config) (err error) {
+func (w *network) open(c config.Config, ring *keys.Ring) (err error) {
 	id := w.self.ID()
 	w.registry, err = member.NewRegistry(member.RegistryOptions{
 		Self: id, Catalog: w.catalog, Hints: w.membership.Hints, Heard: w.heard,
@@ -142,7 +144,10 @@ func (w *network) open(c config.Config) (err error) {
 		w.peers.Handle(path, w.members(raft))
 	}
 	w.peers.Handle("/node/", w.office.Handler())
-	w.peers.Handle("/keys/", w.members(w.keeper.Handler(nil)))
+	if err := w.openStudies(c, ring); err != nil {
+		return err
+	}
+	w.peers.Handle("/keys/", w.members(w.keeper.Handler(w.keptStudyKeys)))
 	return nil
 }
 
