@@ -40,8 +40,9 @@ type Keys interface {
 	Prepare(studies ...string) error
 	// Key returns a key by its id.
 	Key(id [16]byte) (seal.Key, error)
-	// Forget drops all keys of studies, so that their packs are noise.
-	Forget(studies ...string) error
+	// ForgetOwn drops this node's keys of studies, so that its packs of them are noise.
+	// Those of other nodes stay: that nothing is left here says nothing of them.
+	ForgetOwn(studies ...string) error
 }
 
 // Decider has the network decide.

@@ -92,7 +92,7 @@ func (r *ring) Key(id [16]byte) (seal.Key, error) {
 	return key, nil
 }
 
-func (r *ring) Forget(studies ...string) error {
+func (r *ring) ForgetOwn(studies ...string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, study := range studies {

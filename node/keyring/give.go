@@ -28,9 +28,10 @@ const (
 	stride = 1 << 20
 
 	// giveEvery is how often duties are looked at beside every change of the records,
-	// giveLater how long others leave them to the leader.
+	// giveLater how long others leave them to the leader, giveSoon if that is a witness.
 	giveEvery = 5 * time.Minute
 	giveLater = 5 * time.Second
+	giveSoon  = 500 * time.Millisecond
 	giveRetry = 2 * time.Second
 	// decideTime bounds one round of decisions.
 	decideTime = 30 * time.Second
@@ -79,7 +80,7 @@ func (k *Keeper) Give(ctx context.Context) error {
 		v := k.now.Load()
 		wait, changed := jitter(giveEvery), v.changed
 		if k.duties(v).any() {
-			if !k.leads() && !pause.For(ctx, jitter(giveLater)) {
+			if !pause.For(ctx, k.patience(v)) {
 				return nil
 			}
 			if err := k.give(ctx, k.duties(k.now.Load())); err != nil && ctx.Err() == nil {
@@ -99,7 +100,19 @@ func (k *Keeper) Give(ctx context.Context) error {
 	}
 }
 
-func (k *Keeper) leads() bool { return k.o.Leader == nil || k.o.Leader() == k.o.Self.ID() }
+// patience is how long this node leaves duties to others.
+func (k *Keeper) patience(v *view) time.Duration {
+	if k.o.Leader == nil {
+		return 0
+	}
+	switch leader := k.o.Leader(); {
+	case leader == k.o.Self.ID():
+		return 0
+	case slices.Contains(v.members, leader) && v.has(leader):
+		return jitter(giveLater)
+	}
+	return jitter(giveSoon) // it has none to give
+}
 
 // failed tells of what does not pass by itself, once of each kind.
 func (k *Keeper) failed(err error) {

@@ -338,6 +338,33 @@ func TestOfANetworkOfAWitnessTheFirstMemberMakesTheEpoch(t *testing.T) {
 	})
 }
 
+// Nobody waits for a leader that has no keys to give.
+func TestALeaderWithoutKeysKeepsNobodyWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := w.found()
+		witness := w.join(func(m *member.Member) { m.Witness = true })
+		took := func() time.Duration {
+			began := time.Now()
+			b := w.join(nil)
+			w.until("it has the first", func() bool { return same(1, a, b) })
+			return time.Since(began)
+		}
+		led := took()
+		id := witness.id()
+		w.leader.Store(&id)
+		witnessed := took()
+		other := w.join(nil)
+		w.until("another has it", func() bool { return same(1, a, other) })
+		other.stop() // it leads, and does nothing
+		id = other.id()
+		w.leader.Store(&id)
+		if waited := took(); led > 200*time.Millisecond || witnessed > time.Second || waited < 2*time.Second || waited > 8*time.Second {
+			t.Errorf("%v by who leads, %v where a witness does, %v where a leader does nothing", led, witnessed, waited)
+		}
+	})
+}
+
 func TestLargeNetworksAreGivenKeysInBoundedDecisions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

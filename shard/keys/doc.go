@@ -5,8 +5,9 @@
 //
 // The ring makes this node's own keys ([Ring.ForStudy]) and keeps those of others
 // ([Ring.Keep]), as the catalogue tells of them, so that a node can open what others
-// stored when they are gone. Both are found by id and forgotten by study; what this
-// node packs is only ever under a key of its own. While it holds no epoch key it
+// stored when they are gone. Both are found by id and forgotten by study: this node's
+// own when it has nothing left of a study, all when the network has given it up. What
+// this node packs is only ever under a key of its own. While it holds no epoch key it
 // makes none, and says so.
 //
 // A file is a log of records, only ever appended to, and written anew when keys

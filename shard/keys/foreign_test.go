@@ -284,6 +284,38 @@ func TestWithoutEpochsKeysAreKeptAndNoneAreMade(t *testing.T) {
 	must(t, r, "1.1")
 }
 
+// A node of whose share of a study nothing is left, by a deletion of a series or a
+// discarded version, must not shred what others have of it.
+func TestForgettingItsOwnKeyLeavesThoseOfOthers(t *testing.T) {
+	fs, n := vfs.NewMem(), &node{1}
+	r := newRing(t, fs, n)
+	own := must(t, r, "1.1")
+	a, key := foreign(t, n, "1.1", "a")
+	only, _ := foreign(t, n, "1.2", "a")
+	keep(t, r, a, only)
+	size := len(bytesOf(t, fs))
+	if err := r.ForgetOwn("1.2", "1.3"); err != nil || len(bytesOf(t, fs)) != size {
+		t.Errorf("of studies that it has no key of: %v", err)
+	}
+	if err := r.ForgetOwn("1.1"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := r.Key(own.id); !fault.Is(err, fault.NotFound) || bytes.Contains(bytesOf(t, fs), own.id[:]) {
+			t.Errorf("forgotten: %v", err)
+		}
+		if got, err := r.Key(a.ID); err != nil || got != key {
+			t.Errorf("another node's: %v", err)
+		}
+		r.Close()
+		r = newRing(t, fs, n)
+	}
+	if again := must(t, r, "1.1"); again.id == own.id || again.id == a.ID {
+		t.Error("a forgotten key came back, or another node's is used")
+	}
+	r.Close()
+}
+
 // A key that has rotted in both files comes back from the network.
 func TestAKeyThatRottedInBothFilesIsKeptAnew(t *testing.T) {
 	mem, n := vfs.NewMem(), &node{1}

@@ -300,10 +300,18 @@ func (r *Ring) Unwrap(id [16]byte, wrapped []byte) (seal.Key, error) {
 }
 
 // Forget drops all keys of studies, other nodes' too, durably, so that their packs
-// are noise: both files are written anew without them. A crash may leave one with them, and
+// are noise wherever they are: for studies that the network has given up, and only
+// these. Both files are written anew without them. A crash may leave one with them, and
 // the next start then takes them back: it was not done. Old copies of the file, in backups or
 // in blocks that the disk has not reused, still hold them.
-func (r *Ring) Forget(studies ...string) error {
+func (r *Ring) Forget(studies ...string) error { return r.forget(anyOf, studies) }
+
+// ForgetOwn drops this node's keys of studies of which it has nothing left, as Forget
+// does. What other nodes have of them opens as before.
+func (r *Ring) ForgetOwn(studies ...string) error { return r.forget((*record).own, studies) }
+
+// forget drops those keys of studies that such reports.
+func (r *Ring) forget(such func(*record) bool, studies []string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.usableLocked(); err != nil {
@@ -311,7 +319,7 @@ func (r *Ring) Forget(studies ...string) error {
 	}
 	drop := map[string]bool{}
 	for _, study := range studies {
-		if _, err := r.ofStudyLocked(study, anyOf); err == nil {
+		if _, err := r.ofStudyLocked(study, such); err == nil {
 			drop[study] = true
 		} else if !fault.Is(err, fault.NotFound) {
 			return err
@@ -320,7 +328,7 @@ func (r *Ring) Forget(studies ...string) error {
 	if len(drop) == 0 {
 		return nil
 	}
-	return r.merge(func(rec *record) bool { return !drop[string(rec.study)] })
+	return r.merge(func(rec *record) bool { return !drop[string(rec.study)] || !such(rec) })
 }
 
 // Close closes the ring.
