@@ -20,6 +20,14 @@ func TestAnIdentityIsMadeOnceAndStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if a.Current() != 0 || len(a.Epochs()) != 0 {
+		t.Errorf("it begins with the epochs %v", a.Epochs())
+	}
+	for range 2 { // the second time changes nothing
+		if err := a.FirstEpoch(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	b, err := Open(vfs.Default, dir)
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +90,6 @@ func TestLostOrRottenKeysAreRefused(t *testing.T) {
 		kind   fault.Kind
 	}{
 		"node key gone":           {remove(nodeFile), fault.Corrupt},
-		"epochs gone":             {remove(epochFile), fault.Corrupt},
 		"both gone":               {remove(nodeFile, epochFile), fault.Corrupt},
 		"all gone beside a store": {func(t *testing.T, dir string) { remove(nodeFile, epochFile, "studies")(t, dir) }, fault.Corrupt},
 		"node key rotten":         {change(nodeFile, 20), fault.Corrupt},
@@ -90,11 +97,12 @@ func TestLostOrRottenKeysAreRefused(t *testing.T) {
 		"epochs rotten":           {change(epochFile, 30), fault.Corrupt},
 		"checksum rotten":         {change(epochFile, -1), fault.Corrupt},
 		"newer version":           {change(nodeFile, 7), fault.Unsupported},
+		"newer epochs":            {change(epochFile, 7), fault.Unsupported},
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := t.TempDir()
 			dir := filepath.Join(data, "keys")
-			if _, err := Open(vfs.Default, dir); err != nil {
+			if n, err := Open(vfs.Default, dir); err != nil || n.FirstEpoch() != nil {
 				t.Fatal(err)
 			}
 			if err := os.WriteFile(filepath.Join(dir, "studies"), []byte("x"), 0o600); err != nil {
@@ -136,17 +144,32 @@ func TestACrashWhileFoundingHarmsNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := n.FirstEpoch(); err != nil {
+			t.Fatal(err)
+		}
 		if crashed == nil {
 			after := mem.CrashClone(vfs.CrashCloneCfg{})
-			if again, err := Open(after, "data/keys"); err != nil || again.ID() != n.ID() {
+			again, err := Open(after, "data/keys")
+			if err != nil || again.ID() != n.ID() || again.Current() != 1 || !sameEpoch(again, n, 1) {
 				t.Errorf("a returned identity did not survive: %v", err)
 			}
 			break
 		}
-		if _, err := Open(crashed, "data/keys"); err != nil {
+		again, err := Open(crashed, "data/keys")
+		if err != nil {
 			t.Errorf("crash at %d: %v", at, err)
+			continue
+		}
+		if err := again.FirstEpoch(); err != nil || again.Current() != 1 {
+			t.Errorf("crash at %d: it cannot be founded again: %v", at, err)
 		}
 	}
+}
+
+func sameEpoch(a, b *Node, number uint32) bool {
+	x, errA := a.Epoch(number)
+	y, errB := b.Epoch(number)
+	return errA == nil && errB == nil && x == y
 }
 
 func TestGoldenKeyFiles(t *testing.T) {
@@ -196,8 +219,8 @@ func FuzzKeyFiles(f *testing.F) {
 		if b, err := parseFile(file, nodeMagic, "x"); err == nil && len(b) > len(file) {
 			t.Fatal("more than there was")
 		}
-		if all, err := parseEpochs(payload, sealing); err == nil && len(all) == 0 {
-			t.Fatal("no epochs and no error")
+		if all, err := parseEpochs(payload, sealing); err == nil && len(all.keys)*entryBytes != len(payload) {
+			t.Fatalf("%d epochs of %d bytes", len(all.keys), len(payload))
 		}
 	})
 }

@@ -8,12 +8,13 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"pelago/cluster/fault"
@@ -27,7 +28,6 @@ const (
 
 	idBytes      = 20
 	sealingBytes = 32
-	firstEpoch   = 1
 )
 
 // stores are folders of a data directory that hold what only its keys open.
@@ -39,15 +39,20 @@ type Node struct {
 	id      string
 	signing ed25519.PrivateKey
 	sealing hpke.PrivateKey
-	epochs  epochs
-	current uint32
+
+	fs  vfs.FS
+	dir string
+
+	adding sync.Mutex // held while the epoch keys are written, which is rare
+	epochs atomic.Pointer[epochs]
 }
 
 // Open reads the key folder dir (keys/ in the data directory) or, in a fresh
-// data directory, makes the node's signing key (Ed25519), its sealing key (HPKE,
-// X25519) and the first epoch key, and syncs them before it returns. Files are
-// 0600, the folder 0700. fault.Corrupt if keys are rotten, or missing where
-// there is something that they open.
+// data directory, makes the node's signing key (Ed25519) and its sealing key (HPKE,
+// X25519), and syncs them before it returns. Files are 0600, the folder 0700.
+// Epoch keys that are not there are not held: see the package comment.
+// fault.Corrupt if keys are rotten, or the node's own are missing where there is
+// something that they open.
 func Open(fs vfs.FS, dir string) (*Node, error) {
 	if err := makeFolder(fs, dir); err != nil {
 		return nil, err
@@ -91,47 +96,65 @@ func read(fs vfs.FS, dir string) (*Node, error) {
 	if err != nil {
 		return nil, fault.New(fault.Corrupt, "identity: sealing key: %w", err)
 	}
-	sealed, err := ReadFramed(fs, fs.PathJoin(dir, epochFile), epochMagic)
+	n := &Node{id: IDOf(signing.Public().(ed25519.PublicKey)), signing: signing, sealing: sealing, fs: fs, dir: dir}
+	all, err := readEpochs(fs, dir, sealing)
 	if err != nil {
-		return nil, fault.New(fault.Corrupt, "identity: the node's key is here, its epoch keys are not: %v", err)
+		return nil, err
+	}
+	n.epochs.Store(all)
+	return n, nil
+}
+
+// readEpochs opens the epoch keys that are there; none, if none are.
+func readEpochs(fs vfs.FS, dir string, sealing hpke.PrivateKey) (*epochs, error) {
+	sealed, err := ReadFramed(fs, fs.PathJoin(dir, epochFile), epochMagic)
+	if errors.Is(err, os.ErrNotExist) {
+		return &epochs{keys: map[uint32][epochBytes]byte{}}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("identity: read the epoch keys: %w", err)
 	}
 	all, err := parseEpochs(sealed, sealing)
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{id: IDOf(signing.Public().(ed25519.PublicKey)), signing: signing, sealing: sealing, epochs: all}
-	for number := range all {
-		n.current = max(n.current, number)
+	// A process that ended between the file's rename and the folder's sync leaves a
+	// name that is read, and not durable: from here on what is held is said to be.
+	if err := SyncDir(fs, dir); err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
 	}
-	return n, nil
+	return all, nil
 }
 
 // mayFound refuses to make keys where something exists that needs the lost ones.
-// The epoch keys alone, without study keys wrapped under them, are what a crash
-// while founding leaves.
 func mayFound(fs vfs.FS, dir string) error {
 	names, err := fs.List(dir)
 	if err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
 	for _, name := range names {
-		if name != epochFile && !strings.HasSuffix(name, tempSuffix) {
+		if !strings.HasSuffix(name, tempSuffix) {
 			return fault.New(fault.Corrupt, "identity: %s is missing and %s is here: restore the key folder", nodeFile, name)
 		}
 	}
+	return nothingBeside(fs, dir)
+}
+
+// nothingBeside refuses a key folder beside which there is something that keys open.
+func nothingBeside(fs vfs.FS, dir string) error {
 	beside, err := fs.List(fs.PathDir(dir))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("identity: %w", err)
 	}
 	for _, name := range beside {
 		if slices.Contains(stores, name) {
-			return fault.New(fault.Corrupt, "identity: the key folder is empty and %s/ is here: restore the key folder", name)
+			return fault.New(fault.Corrupt, "identity: the key folder lacks keys and %s/ is here: restore the key folder", name)
 		}
 	}
 	return nil
 }
 
-// found makes the keys. The node's key comes last: with it the identity exists.
+// found makes the node's keys: with them the identity exists.
 func found(fs vfs.FS, dir string) error {
 	_, signing, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -139,18 +162,6 @@ func found(fs vfs.FS, dir string) error {
 	}
 	var private [sealingBytes]byte
 	rand.Read(private[:])
-	sealing, err := sealingKey(private[:])
-	if err != nil {
-		return fmt.Errorf("identity: %w", err)
-	}
-	sealed, err := sealEpoch(sealing.PublicKey(), firstEpoch, newEpoch())
-	if err != nil {
-		return fmt.Errorf("identity: %w", err)
-	}
-	entry := append(binary.BigEndian.AppendUint32(nil, firstEpoch), sealed...)
-	if err := WriteFile(fs, dir, epochFile, Frame(epochMagic, entry)); err != nil {
-		return err
-	}
 	if err := WriteFile(fs, dir, nodeFile, Frame(nodeMagic, slices.Concat(signing.Seed(), private[:]))); err != nil {
 		return err
 	}
@@ -185,16 +196,3 @@ func (n *Node) Sign(message []byte) []byte { return ed25519.Sign(n.signing, mess
 
 // Signer is the node's key for TLS and certificate requests.
 func (n *Node) Signer() crypto.Signer { return n.signing }
-
-// Epoch returns an epoch key by number; fault.NotFound for one that this node
-// was never given.
-func (n *Node) Epoch(number uint32) ([32]byte, error) {
-	key, ok := n.epochs[number]
-	if !ok {
-		return key, fault.New(fault.NotFound, "identity: no key of epoch %d", number)
-	}
-	return key, nil
-}
-
-// Current is the newest epoch's number.
-func (n *Node) Current() uint32 { return n.current }

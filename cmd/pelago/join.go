@@ -29,7 +29,7 @@ func (n *node) becomeMember(ctx context.Context, self *identity.Node, at authori
 	case !fault.Is(err, fault.NotFound):
 		return nil, err
 	case c.Peer.Join == "":
-		m, err = member.Found(vfs.Default, folder, self, c.Network, c.Site)
+		m, err = member.Found(vfs.Default, folder, self, c.Network, c.Site, at)
 		if err == nil {
 			n.log.Info("founded a network", "network", m.Name().Network, "site", c.Site, "node", self.ID())
 		}

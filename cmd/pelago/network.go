@@ -22,10 +22,12 @@ import (
 	"pelago/cluster/identity"
 	"pelago/cluster/port"
 	"pelago/node/config"
+	"pelago/node/keyring"
 	"pelago/node/member"
 	"pelago/replication"
 	"pelago/replication/catalog"
 	"pelago/replication/group"
+	"pelago/shard/keys"
 )
 
 // network is this node's part in the network: its port, its membership, and the
@@ -46,6 +48,8 @@ type network struct {
 	group    *group.Group
 	fresh    bool // the log had no past when it was opened
 	office   *member.Office
+	keeper   *keyring.Keeper
+	studies  *keyring.Studies              // nil at a witness, which keeps no keys
 	peers    *http.ServeMux                // what other nodes may call
 	offered  map[port.Service]net.Listener // until the task that serves them takes them
 
@@ -89,7 +93,7 @@ func openPort(c config.Peer) (net.Listener, authority.Place, error) {
 }
 
 // open opens what lies between the port and the catalogue; nothing runs yet.
-func (w *network) open(c config.Config) (err error) {
+func (w *network) open(c config.Config, ring *keys.Ring) (err error) {
 	id := w.self.ID()
 	w.registry, err = member.NewRegistry(member.RegistryOptions{
 		Self: id, Catalog: w.catalog, Hints: w.membership.Hints, Heard: w.heard,
@@ -125,7 +129,14 @@ func (w *network) open(c config.Config) (err error) {
 	w.office = member.NewOffice(member.OfficeOptions{
 		Membership: w.membership, Registry: w.registry, Catalog: w.catalog, Decider: w.group, Current: w.group.Current,
 		Voters: w.voters, Alive: w.alive, Peers: calls, Place: w.place, Log: w.log,
+		First: func(s *member.Step) error { return keyring.First(w.self, s) },
 	})
+	w.keeper, err = keyring.New(keyring.Options{
+		Self: w.self, Catalog: w.catalog, Members: w.registry, Decisions: w.office.Decisions(), Leader: w.group.Leader, Log: w.log,
+	})
+	if err != nil {
+		return err
+	}
 	w.peers = http.NewServeMux()
 	raft := w.group.Handler()
 	w.peers.Handle("/raft/", raft)
@@ -133,6 +144,10 @@ func (w *network) open(c config.Config) (err error) {
 		w.peers.Handle(path, w.members(raft))
 	}
 	w.peers.Handle("/node/", w.office.Handler())
+	if err := w.openStudies(c, ring); err != nil {
+		return err
+	}
+	w.peers.Handle("/keys/", w.members(w.keeper.Handler(w.keptStudyKeys)))
 	return nil
 }
 

@@ -43,7 +43,11 @@ func (w *network) tasks() []work.Task {
 	if w.listener != nil {
 		all = append(all, again("peer_calls", w.serveCalls), again("join", w.serveJoin), again("gossip", w.talk))
 	}
-	return append(all, w.watch.task(w.catalog.Applied), again("membership", w.office.Keep), again("certificate", w.office.KeepValid), again("standing", w.office.Watch))
+	all = append(all, w.watch.task(w.catalog.Applied), again("epochs", w.keeper.Follow), again("envelopes", w.keeper.Give))
+	if w.studies != nil {
+		all = append(all, again("study_keys", w.studies.Run))
+	}
+	return append(all, again("membership", w.office.Keep), again("certificate", w.office.KeepValid), again("standing", w.office.Watch))
 }
 
 // serveCalls answers other nodes.

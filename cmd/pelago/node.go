@@ -171,10 +171,15 @@ func (n *node) openStores() (err error) {
 	}
 	n.network.catalog, n.network.meta = n.catalog, n.meta
 	// By tasks, and they start later.
-	n.network.replaced = func() { n.archive.Journal().Replaced() }
+	n.network.replaced = func() {
+		n.archive.Journal().Replaced()
+		if n.network.studies != nil {
+			n.network.studies.Replaced()
+		}
+	}
 	n.network.kept = func() time.Duration { return n.archive.Journal().Kept() }
 	n.network.led = func() { n.archive.Journal().Retry() }
-	if err = n.network.open(n.config); err != nil {
+	if err = n.network.open(n.config, n.keys); err != nil {
 		return err
 	}
 	o.Catalog, o.Propose, o.Decide, o.Takes = n.catalog, n.network.group, n.network.group, n.network.takes

@@ -23,6 +23,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 	totals, journal := n.archive.Catalog().Totals(), n.archive.Journal()
 	from := n.vantage()
 	hash, index := n.catalog.StateHash()
+	epochs := n.network.keeper.State()
 	return &admin.Status{
 		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: from.Leader,
 		AppliedIndex: from.AppliedIndex, CommitIndex: from.CommitIndex, StalenessSeconds: from.StalenessSeconds(),
@@ -37,6 +38,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, HotBytes: usage.Hot, CachedBytes: usage.Cached, FreeBytes: usage.Free,
 		Transfers:   admin.TransfersOf(n.network.watch.transfers.Running(), time.Now()),
 		Quarantined: quarantined, PendingCommitment: n.face.Pending(),
+		EpochsHeld: epochs.Held, EpochsLacking: epochs.Lacking, PackingWaits: n.archive.PackingWaits(),
 		MendedKeyRanges: n.keys.Mended(), DamagedKeyRanges: n.keys.Damaged(),
 		Tasks: admin.TasksOf(n.tasks.Statuses()),
 	}, nil
@@ -97,6 +99,14 @@ func (n *node) gauges() {
 	m.Counter("pelago_journal_rejected_total", "Facts that the catalogue refused: their series are not found as they are.", func() float64 { return float64(n.archive.Journal().Rejected()) })
 	m.Gauge("pelago_associations", "Associations that are open.", func() float64 { return float64(n.dimse.Associations()) })
 	m.Gauge("pelago_commitments_pending", "Storage commitment requests without a delivered result.", func() float64 { return float64(n.face.Pending()) })
+	m.Gauge("pelago_epochs_held", "Epoch keys of the network that this node holds.", func() float64 { return float64(n.network.keeper.State().Held) })
+	m.Gauge("pelago_epochs_lacking", "Epoch keys of the network that this node should hold and does not yet.", func() float64 { return float64(n.network.keeper.State().Lacking) })
+	m.Gauge("pelago_packing_waits", "1 while what is stored stays in staging for want of an epoch key.", func() float64 {
+		if n.archive.PackingWaits() {
+			return 1
+		}
+		return 0
+	})
 	copies := n.distance.copies
 	m.Gauge("pelago_cached_bytes", "Bytes of copies of other nodes' packs.", func() float64 { return float64(copies.Bytes()) })
 	m.Gauge("pelago_cached_limit_bytes", "Bytes that copies of other nodes' packs may have.", func() float64 { return float64(copies.Limit()) })

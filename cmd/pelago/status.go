@@ -88,6 +88,13 @@ func statusRows(st admin.Status) [][]string {
 			rows = append(rows, []string{trouble.name, fmt.Sprintf("%d %s", trouble.n, trouble.text)})
 		}
 	}
+	if st.EpochsLacking > 0 || st.PackingWaits {
+		state := fmt.Sprintf("%d of %d here", st.EpochsHeld, st.EpochsHeld+st.EpochsLacking)
+		if st.PackingWaits {
+			state += "; packing waits for them"
+		}
+		rows = append(rows, []string{"epoch keys", state})
+	}
 	for _, task := range st.Tasks {
 		if task.Error != "" {
 			rows = append(rows, []string{"task " + task.Name, task.State + ", at " + task.ErrorAt + ": " + task.Error})

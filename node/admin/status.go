@@ -56,6 +56,12 @@ type Status struct {
 	FreeBytes         int64  `json:"free_bytes"`
 	Quarantined       int    `json:"quarantined"`
 	PendingCommitment int    `json:"pending_commitment"`
+	// EpochsHeld and EpochsLacking are of the network's epoch keys, of which a member
+	// is to have all; a witness lacks none. PackingWaits: what is stored stays in
+	// staging until they are here.
+	EpochsHeld    int  `json:"epochs_held"`
+	EpochsLacking int  `json:"epochs_lacking"`
+	PackingWaits  bool `json:"packing_waits"`
 	// MendedKeyRanges are rotten ranges of one file of the study keys that the
 	// other made up for since the start, DamagedKeyRanges those of both.
 	MendedKeyRanges  int    `json:"mended_key_ranges"`

@@ -31,14 +31,18 @@ import (
 
 // Keys is the ring of study keys as the archive uses it.
 type Keys interface {
+	// Ready reports why no key can be made now: fault.Unavailable until the node has
+	// its network's epoch keys. Instances stay in staging meanwhile.
+	Ready() error
 	// ForStudy returns the study's key, making one, durably, when there is none.
 	ForStudy(study string) (id [16]byte, key seal.Key, err error)
 	// Prepare makes the keys that studies lack, durably, all at once.
 	Prepare(studies ...string) error
 	// Key returns a key by its id.
 	Key(id [16]byte) (seal.Key, error)
-	// Forget drops all keys of studies, so that their packs are noise.
-	Forget(studies ...string) error
+	// ForgetOwn drops this node's keys of studies, so that its packs of them are noise.
+	// Those of other nodes stay: that nothing is left here says nothing of them.
+	ForgetOwn(studies ...string) error
 }
 
 // Decider has the network decide.
@@ -153,6 +157,7 @@ type Archive struct {
 	kick      chan chan error // Pack asks the packer
 	hurry     chan struct{}   // arrivals wait for the packer; capacity 1
 	stuck     atomic.Bool     // the packer's last table failed: waiting for it is no use
+	keyless   atomic.Bool     // the packer waits for keys
 	stopped   chan struct{}   // the packer has ended
 	undecided chan uint64     // a decision failed that may be taken yet: Catalog.TombstonesChanged before it; capacity 1
 	unsettled []uint64        // versions to be compared by Run; not touched after Open by others

@@ -31,6 +31,23 @@ type ring struct {
 	mu   sync.Mutex
 	keys map[[16]byte]seal.Key
 	of   map[string][16]byte
+	wait bool // for an epoch key
+}
+
+func (r *ring) Ready() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.wait {
+		return fault.New(fault.Unavailable, "no epoch key")
+	}
+	return nil
+}
+
+// await makes the ring one that has no epoch key, or has it.
+func (r *ring) await(wait bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wait = wait
 }
 
 func newRing() *ring { return &ring{keys: map[[16]byte]seal.Key{}, of: map[string][16]byte{}} }
@@ -75,7 +92,7 @@ func (r *ring) Key(id [16]byte) (seal.Key, error) {
 	return key, nil
 }
 
-func (r *ring) Forget(studies ...string) error {
+func (r *ring) ForgetOwn(studies ...string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, study := range studies {

@@ -105,11 +105,33 @@ func (p *packer) packDue(ctx context.Context) error {
 		if len(l.bursts) == 0 || !full && !pressed && !waited(l.oldest, now, p.o.Gather) {
 			return nil
 		}
+		if p.awaitsKeys() != nil {
+			return nil //nolint:nilerr // told of once, and looked at again at the next tick
+		}
 		if err := p.observe("pack_table", func() error { return p.packTable(ctx, l.bursts, pressed) }); err != nil {
 			return p.failed(ctx, err)
 		}
 	}
 }
+
+// awaitsKeys reports why nothing can be packed yet, and tells the log when that
+// begins and ends: a node that has just joined waits for its epoch keys.
+func (p *packer) awaitsKeys() error {
+	err := p.o.Keys.Ready()
+	if waits := err != nil; p.keyless.Swap(waits) != waits {
+		p.stuck.Store(waits)
+		if waits {
+			p.log.Warn("packing waits for keys; instances stay in staging", "error", err)
+		} else {
+			p.log.Info("keys are here; packing goes on")
+		}
+	}
+	return err
+}
+
+// PackingWaits reports whether instances that should be packed wait for the node's
+// epoch keys.
+func (a *Archive) PackingWaits() bool { return a.keyless.Load() }
 
 // errAside is in the tree of an error about one series, which was set aside:
 // the others can be packed.
@@ -123,6 +145,9 @@ func (p *packer) packAll(ctx context.Context) error {
 	for {
 		l, err := p.lookAt(ctx, next, shrink*p.o.TableBytes, true, p.skip)
 		if err == nil && len(l.bursts) > 0 {
+			if err := p.awaitsKeys(); err != nil {
+				return err
+			}
 			err = p.observe("pack_table", func() error { return p.packTable(ctx, l.bursts, false) })
 		}
 		switch {

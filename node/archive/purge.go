@@ -208,7 +208,7 @@ func (a *Archive) purgeRows(numbers []uint64) (left []*archivepb.Location, err e
 	return left, fmtStore(batch.Commit(pebble.Sync))
 }
 
-// forget drops the keys of purged studies of which nothing is left
+// forget drops this node's keys of purged studies of which it has nothing left
 // (crypto-shredding). Quarantined versions and renditions rest under the same
 // key, so a study may wait for years; it is named durably until then.
 func (a *Archive) forget(ctx context.Context) error {
@@ -254,7 +254,7 @@ func (a *Archive) forget(ctx context.Context) error {
 		}
 	}
 	a.packs.Drop()
-	if err := a.o.Keys.Forget(studies...); err != nil {
+	if err := a.o.Keys.ForgetOwn(studies...); err != nil {
 		return err
 	}
 	return fmtStore(batch.Commit(pebble.Sync))

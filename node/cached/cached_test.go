@@ -34,9 +34,19 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // ring wraps keys as the node's does.
 type ring struct{ epoch seal.Key }
 
+func (r ring) Ready() error {
+	if r.epoch == (seal.Key{}) {
+		return fault.New(fault.Unavailable, "no epoch key")
+	}
+	return nil
+}
+
 func (r ring) Wrap(id [16]byte, key seal.Key) ([]byte, error) { return seal.Wrap(r.epoch, id, key) }
 
 func (r ring) Unwrap(id [16]byte, wrapped []byte) (seal.Key, error) {
+	if err := r.Ready(); err != nil {
+		return seal.Key{}, err
+	}
 	return seal.Unwrap(r.epoch, id, wrapped)
 }
 

@@ -32,10 +32,28 @@ const (
 	largest = 4
 )
 
+// ready reports why nothing can be kept now, and tells the log when that begins and
+// ends: a node that has just joined may read before it has its epoch keys.
+func (s *Store) ready() error {
+	err := s.o.Ring.Ready()
+	if waits := err != nil; s.waits.Swap(waits) != waits {
+		if waits {
+			s.o.Log.Warn("nothing that is read from other nodes is kept until keys are here", "error", err)
+		} else {
+			s.o.Log.Info("keys are here; what is read from other nodes is kept")
+		}
+	}
+	return err
+}
+
 // Keep implements [far.Keeper]: it writes a pack into the open table.
+// fault.Unavailable while there is no key to keep it under.
 func (s *Store) Keep(ctx context.Context, p far.Pack, ciphertext io.ReaderAt) error {
 	if s.Has(p.ID) {
 		return nil
+	}
+	if err := s.ready(); err != nil {
+		return err
 	}
 	if p.Bytes > s.o.Limit/largest {
 		return fault.New(fault.Full, "cached: a pack of %d bytes, where all may have %d", p.Bytes, s.o.Limit)

@@ -34,6 +34,8 @@ type Rows interface {
 
 // Ring wraps study keys of other nodes. *keys.Ring is one.
 type Ring interface {
+	// Ready reports why it cannot wrap now: fault.Unavailable.
+	Ready() error
 	Wrap(id [16]byte, key seal.Key) ([]byte, error)
 	Unwrap(id [16]byte, wrapped []byte) (seal.Key, error)
 }
@@ -74,6 +76,7 @@ type Store struct {
 	bytes int64
 
 	told  atomic.Int64 // bytes of what nodes told, about
+	waits atomic.Bool  // nothing is kept for want of an epoch key
 	stats Stats
 }
 

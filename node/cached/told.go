@@ -65,7 +65,11 @@ func (s *Store) countTold() error {
 }
 
 // Tell keeps what a node told of a series. One that is too large is not kept.
+// fault.Unavailable while there is no key to keep it under.
 func (s *Store) Tell(t Told) error {
+	if err := s.ready(); err != nil {
+		return err
+	}
 	record, err := s.encodeTold(t)
 	if err != nil {
 		return err

@@ -30,7 +30,7 @@ type Checked struct {
 
 // Verify reads every copy whole and drops those that are not what was kept: they
 // are fetched again when somebody wants them. Copies that go meanwhile, or come,
-// are passed over. progress is called with how many are done, and how many there
+// or whose key cannot be unwrapped for now, are passed over. progress is called with how many are done, and how many there
 // are.
 func (s *Store) Verify(ctx context.Context, progress func(done, total uint64)) (Checked, error) {
 	var c Checked
@@ -49,6 +49,7 @@ func (s *Store) Verify(ctx context.Context, progress func(done, total uint64)) (
 		switch {
 		case err == nil:
 			c.Copies, c.Bytes = c.Copies+1, c.Bytes+uint64(n)
+		case fault.Is(err, fault.Unavailable): // its epoch key is not here: that says nothing of the copy
 		case s.Has(id): // else it was evicted under our eyes
 			c.Copies, c.Dropped = c.Copies+1, c.Dropped+1
 			s.Discard(id, err)

@@ -70,7 +70,7 @@ func (c *Client) followLocked(o *object) {
 		}
 		c.forgetLocked(o)
 		c.mu.Unlock()
-		if err != nil && c.ctx.Err() == nil && !fault.Is(err, fault.Canceled) {
+		if err != nil && c.ctx.Err() == nil && !fault.Is(err, fault.Canceled) && !fault.Is(err, fault.Unavailable) {
 			c.o.Log.Warn("a long pack that was read from another node is not kept", "error", err, "kind", fault.KindOf(err).String())
 		}
 	})

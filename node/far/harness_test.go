@@ -62,6 +62,9 @@ func (n *network) node(t testing.TB, site string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := self.FirstEpoch(); err != nil {
+		t.Fatal(err)
+	}
 	ring, err := keys.Open(fs, "keys", self)
 	if err != nil {
 		t.Fatal(err)

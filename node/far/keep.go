@@ -109,7 +109,7 @@ func (c *Client) keepOne(o *object) bool {
 	if err == nil {
 		err = c.o.Keep.Keep(c.ctx, o.pack, pinned{o})
 	}
-	if err != nil && c.ctx.Err() == nil {
+	if err != nil && c.ctx.Err() == nil && !fault.Is(err, fault.Unavailable) { // who keeps tells of that
 		c.o.Log.Warn("a pack that was read from another node is not kept", "error", err, "kind", fault.KindOf(err).String())
 	}
 	return err == nil

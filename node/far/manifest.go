@@ -104,7 +104,8 @@ type Keeper interface {
 	// its memory serves no other reads meanwhile. A pack of over [InMemory] bytes is
 	// still being read: its ciphertext is to be read once, in order, which takes as
 	// long as its readers take, its root is not checked yet, and Keep is called beside
-	// others. An error is logged; the pack is then not kept, and may be offered again
-	// when it was read again: for fault.Full not before its memory has gone.
+	// others. An error is logged, but for fault.Unavailable, of which who keeps has to
+	// tell; the pack is then not kept, and may be offered again when it was read again:
+	// for fault.Full not before its memory has gone.
 	Keep(ctx context.Context, p Pack, ciphertext io.ReaderAt) error
 }

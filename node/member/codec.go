@@ -10,8 +10,8 @@ import (
 	"pelago/replication/catalog/catalogpb"
 )
 
-// encode returns the member's record, without its id, which is the record's name.
-func (m Member) encode() ([]byte, error) {
+// Encode returns the member's record, without its id, which is the record's name.
+func (m Member) Encode() ([]byte, error) {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&catalogpb.Member{
 		Site: m.Site, PublicKey: m.Public, SealingKey: m.Sealing[:], SealingProof: m.Proof[:], Address: m.Address,
 		Witness: m.Witness, Barred: m.Barred, Founder: m.Founder, Drained: m.Drained,

@@ -225,7 +225,7 @@ func (m *member) moved(address string) *Office {
 func (w *world) found(ip, site string) *member {
 	w.t.Helper()
 	m := w.host(ip)
-	membership, err := Found(m.fs, "keys", newSelf(w.t, m.fs), "north", site)
+	membership, err := Found(m.fs, "keys", newSelf(w.t, m.fs), "north", site, m.place)
 	if err != nil {
 		w.t.Fatal(err)
 	}

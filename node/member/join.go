@@ -41,6 +41,9 @@ func Join(ctx context.Context, fs vfs.FS, dir string, self *identity.Node, j Joi
 	if err != nil {
 		return nil, err
 	}
+	if len(self.Epochs()) > 0 { // its network's first would be another one
+		return nil, fault.New(fault.Conflict, "member: this data directory has keys of a network of its own, whose founding was cut short: a node joins with a fresh data directory")
+	}
 	conn, root, err := port.DialJoin(ctx, j.Dial, j.Address, token.Pin())
 	if err != nil {
 		return nil, err

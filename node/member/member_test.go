@@ -282,7 +282,7 @@ func TestDecisionsThatCrossAreMadeAgain(t *testing.T) {
 		synctest.Wait()
 		w.memory.set(func() {
 			w.memory.before = func() {
-				if err := b.decide(t.Context(), func(s *step) error {
+				if err := b.decisions.Make(t.Context(), func(s *Step) error {
 					return b.amend(s, b.id(), func(m *Member) { m.Barred = true })
 				}); err != nil {
 					t.Error(err)
@@ -389,7 +389,7 @@ func TestNodesAreListedWithWhatIsHeardOfThem(t *testing.T) {
 func TestARecordOfAnotherNodesKeyIsNotTaken(t *testing.T) {
 	self := newSelf(t, vfs.NewMem())
 	m := Member{Node: self.ID(), Site: "Mercy", Public: self.Public(), Sealing: self.Sealing(), Proof: self.SealingProof(), Address: "10.0.0.1:7700", Witness: true}
-	b, err := m.encode()
+	b, err := m.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -422,16 +422,28 @@ func TestARecordOfAnotherNodesKeyIsNotTaken(t *testing.T) {
 func TestFoundingMakesUpANameAndKeepsItsPapers(t *testing.T) {
 	fs := vfs.NewMem()
 	self := newSelf(t, fs)
-	if _, err := Found(fs, "keys", self, "North", "Mercy"); !fault.Is(err, fault.Invalid) {
+	if _, err := Found(fs, "keys", self, "North", "Mercy", authority.Place{}); !fault.Is(err, fault.Invalid) {
 		t.Errorf("a name in upper case: %v", err)
 	}
-	m, err := Found(fs, "keys", self, "", "Mercy")
+	m, err := Found(fs, "keys", self, "", "Mercy", authority.Place{})
 	if err != nil || !strings.HasPrefix(m.Name().Network, "pelago-") || len(m.Name().Network) != 13 || !m.Founder() {
 		t.Fatalf("%+v, %v", m, err)
+	}
+	if self.Current() != 1 {
+		t.Errorf("it founds with the epochs %v", self.Epochs())
 	}
 	again, err := Open(fs, "keys", self)
 	if err != nil || again.Name() != m.Name() {
 		t.Errorf("%v", err)
+	}
+	other := vfs.NewMem()
+	witness := newSelf(t, other)
+	if _, err := Found(other, "keys", witness, "", "Mercy", authority.Place{Witness: true}); err != nil || witness.Current() != 0 {
+		t.Errorf("a witness founds with the epochs %v, %v", witness.Epochs(), err)
+	}
+	// Its first epoch is not that of any network that it could join.
+	if _, err := Join(t.Context(), fs, "keys", self, Joining{Token: tokenOf(t, again)}); !fault.Is(err, fault.Conflict) {
+		t.Errorf("it joins another network with its own epoch: %v", err)
 	}
 	if s, err := again.Signer(); err != nil || s == nil {
 		t.Errorf("it may not sign: %v", err)
@@ -439,6 +451,16 @@ func TestFoundingMakesUpANameAndKeepsItsPapers(t *testing.T) {
 	if err := again.MaySign(make([]byte, 80)); !fault.Is(err, fault.Corrupt) {
 		t.Errorf("a key that does not open: %v", err)
 	}
+}
+
+// tokenOf is a join token of a network.
+func tokenOf(t *testing.T, m *Membership) string {
+	t.Helper()
+	token, _, err := authority.NewToken(m.Credentials.Root(), 0, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token.Text()
 }
 
 func TestANodeThatNobodyFindsHasAnotherSayWhereItIs(t *testing.T) {

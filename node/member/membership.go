@@ -71,9 +71,10 @@ func Open(fs vfs.FS, dir string, self *identity.Node) (*Membership, error) {
 }
 
 // Found makes this node the first of a new network, and returns its membership,
-// which is durable. An empty name makes one up. fault.Invalid for names that
-// cannot stand in a certificate.
-func Found(fs vfs.FS, dir string, self *identity.Node, network, site string) (*Membership, error) {
+// which is durable, and so is the network's first epoch key, which a witness does
+// not make. An empty name makes one up. fault.Invalid for names that cannot stand
+// in a certificate.
+func Found(fs vfs.FS, dir string, self *identity.Node, network, site string, at authority.Place) (*Membership, error) {
 	if network == "" {
 		network = newNetworkName()
 	}
@@ -96,6 +97,12 @@ func Found(fs vfs.FS, dir string, self *identity.Node, network, site string) (*M
 	}
 	if p.Key, err = signer.SealTo(self.ID(), self.Sealing()); err != nil {
 		return nil, err
+	}
+	// The papers come last: with them the network is founded.
+	if !at.Witness {
+		if err := self.FirstEpoch(); err != nil {
+			return nil, err
+		}
 	}
 	if err := p.Save(fs, dir); err != nil {
 		return nil, err

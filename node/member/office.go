@@ -15,15 +15,7 @@ import (
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
 	"pelago/cluster/gossip"
-	"pelago/replication/catalog"
 )
-
-// Decider has the network decide: all commands if every condition holds, else
-// none, which is fault.Conflict. The decision is applied at this node when it
-// returns.
-type Decider interface {
-	Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) (results []error, err error)
-}
 
 // OfficeOptions are what an office is made of.
 type OfficeOptions struct {
@@ -31,9 +23,11 @@ type OfficeOptions struct {
 	Registry   *Registry
 	Catalog    Catalog
 	Decider    Decider
-	// Current returns once everything that was committed anywhere when it was
-	// called is applied here; fault.Unavailable without a majority.
+	// Current is that of [Decisions].
 	Current func(ctx context.Context) error
+	// First adds to the founder's first decision what a network has from its
+	// beginning on; nil: nothing. It is not called for a witness.
+	First func(s *Step) error
 	// Voters are the nodes that vote now.
 	Voters func() []string
 	// Alive are the other nodes that are believed to be alive. Must not block.
@@ -49,12 +43,18 @@ type OfficeOptions struct {
 // Office is where nodes are let in, renewed, drained and removed. It is an
 // authority.Office.
 type Office struct {
-	o       OfficeOptions
-	removed atomic.Bool // the network says that this node was removed
+	o         OfficeOptions
+	decisions Decisions
+	removed   atomic.Bool // the network says that this node was removed
 }
 
 // NewOffice returns the office of a node.
-func NewOffice(o OfficeOptions) *Office { return &Office{o: o} }
+func NewOffice(o OfficeOptions) *Office {
+	return &Office{o: o, decisions: Decisions{Records: o.Catalog, Decider: o.Decider, Current: o.Current}}
+}
+
+// Decisions are how this node has the network decide about its members.
+func (o *Office) Decisions() Decisions { return o.decisions }
 
 // errNoSigner says that this node may not sign and reaches none that may.
 var errNoSigner = fault.New(fault.Unavailable, "member: no node that may sign can be reached")
@@ -94,7 +94,7 @@ func (o *Office) registrar() (*authority.Registrar, error) {
 	if err != nil || signer == nil {
 		return nil, err
 	}
-	return authority.NewRegistrar(signer, register{o}), nil
+	return authority.NewRegistrar(signer, register{o.decisions}), nil
 }
 
 // signers are the other nodes that may sign, those that are alive first.

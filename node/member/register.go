@@ -3,12 +3,10 @@ package member
 import (
 	"context"
 	"crypto/ed25519"
-	"errors"
 	"time"
 
 	"pelago/cluster/authority"
 	"pelago/cluster/fault"
-	"pelago/replication/catalog"
 )
 
 const (
@@ -17,67 +15,18 @@ const (
 	maxTickets = 1024
 	// maxCollected bounds the expired tickets that one decision drops.
 	maxCollected = 256
-	// maxTries bounds how often a decision is made again because another one came
-	// between.
-	maxTries = 5
 )
 
 // register is the network's memory of tokens and members: an authority.Register
 // over the catalogue.
-type register struct{ *Office }
+type register struct{ Decisions }
 
 var _ authority.Register = register{}
 
-// step is a decision with the records that it was made from.
-type step struct {
-	conditions []catalog.Condition
-	commands   []catalog.Command
-}
-
-// given notes what a record is, or that there is none.
-func (s *step) given(kind, name string, value []byte) {
-	s.conditions = append(s.conditions, catalog.If(kind, name, value))
-}
-
-// put writes a record; without a value it drops one.
-func (s *step) put(kind, name string, value []byte) {
-	s.commands = append(s.commands, &catalog.RegistryFact{Kind: kind, Name: name, Value: value})
-}
-
-// decide makes a decision from what is committed, and again if what it was made
-// from has changed meanwhile. make returns no commands if nothing is to be done.
-func (o *Office) decide(ctx context.Context, make func(s *step) error) error {
-	var err error
-	for range maxTries {
-		if err := o.o.Current(ctx); err != nil {
-			return err
-		}
-		var s step
-		if err := make(&s); err != nil || len(s.commands) == 0 {
-			return err
-		}
-		var results []error
-		results, err = o.o.Decider.Decide(ctx, s.conditions, s.commands...)
-		if err = errors.Join(append(results, err)...); !fault.Is(err, fault.Conflict) {
-			return err
-		}
-	}
-	return fault.New(fault.Unavailable, "member: others change the same records: %w", err)
-}
-
-// record reads a record as it is committed here.
-func (o *Office) record(kind, name string) ([]byte, error) {
-	b, err := o.o.Catalog.RegistryRecord(kind, name)
-	if err != nil {
-		return nil, fault.New(fault.KindOf(err), "member: read the registry: %w", err)
-	}
-	return b, nil
-}
-
 // Open keeps a ticket, and drops those that have expired for a day.
 func (r register) Open(ctx context.Context, t authority.Ticket) error {
-	return r.decide(ctx, func(s *step) error {
-		all, err := r.o.Catalog.Registry(kindTicket)
+	return r.Make(ctx, func(s *Step) error {
+		all, err := r.Records.Registry(kindTicket)
 		if err != nil {
 			return fault.New(fault.KindOf(err), "member: read the registry: %w", err)
 		}
@@ -86,7 +35,7 @@ func (r register) Open(ctx context.Context, t authority.Ticket) error {
 			kept, err := parseTicket(value)
 			// Until then an answer says why a token is not good.
 			if collected < maxCollected && (err != nil || now.After(kept.Expires.Add(authority.Tolerance))) {
-				s.put(kindTicket, name, nil)
+				s.Put(kindTicket, name, nil)
 				collected++
 			}
 		}
@@ -94,26 +43,26 @@ func (r register) Open(ctx context.Context, t authority.Ticket) error {
 			return authority.TooMany.Err()
 		}
 		name := ticketName(t.Key)
-		s.given(kindTicket, name, nil)
-		s.put(kindTicket, name, encodeRecord(ticket{Version: recordVersion, Expires: t.Expires.UTC()}))
+		s.Given(kindTicket, name, nil)
+		s.Put(kindTicket, name, encodeRecord(ticket{Version: recordVersion, Expires: t.Expires.UTC()}))
 		return nil
 	})
 }
 
 // Admit spends a ticket and makes the candidate a member in one decision.
 func (r register) Admit(ctx context.Context, key [ed25519.PublicKeySize]byte, c authority.Candidate) error {
-	return r.decide(ctx, func(s *step) error { return r.admit(s, ticketName(key), c) })
+	return r.Make(ctx, func(s *Step) error { return r.admit(s, ticketName(key), c) })
 }
 
-func (r register) admit(s *step, name string, c authority.Candidate) error {
-	revoked, err := r.record(kindRevoked, c.Name.Node)
+func (r register) admit(s *Step, name string, c authority.Candidate) error {
+	revoked, err := r.Record(kindRevoked, c.Name.Node)
 	if err != nil {
 		return err
 	}
 	if revoked != nil {
 		return authority.Revoked.Err()
 	}
-	spent, err := r.record(kindTicket, name)
+	spent, err := r.Record(kindTicket, name)
 	if err != nil {
 		return err
 	}
@@ -124,7 +73,7 @@ func (r register) admit(s *step, name string, c authority.Candidate) error {
 	if err != nil {
 		return err
 	}
-	known, err := r.record(kindMember, c.Name.Node)
+	known, err := r.Record(kindMember, c.Name.Node)
 	if err != nil {
 		return err
 	}
@@ -148,7 +97,7 @@ func (r register) admit(s *step, name string, c authority.Candidate) error {
 	case t.Node == "" && !time.Now().Before(t.Expires):
 		return authority.ExpiredToken.Err()
 	}
-	value, err := next.encode()
+	value, err := next.Encode()
 	if err != nil {
 		return err
 	}
@@ -156,24 +105,24 @@ func (r register) admit(s *step, name string, c authority.Candidate) error {
 		return nil // the answer was lost
 	}
 	t.Node = c.Name.Node
-	s.given(kindTicket, name, spent)
-	s.given(kindMember, c.Name.Node, known)
-	s.given(kindRevoked, c.Name.Node, nil)
-	s.put(kindTicket, name, encodeRecord(t))
-	s.put(kindMember, c.Name.Node, value)
+	s.Given(kindTicket, name, spent)
+	s.Given(kindMember, c.Name.Node, known)
+	s.Given(kindRevoked, c.Name.Node, nil)
+	s.Put(kindTicket, name, encodeRecord(t))
+	s.Put(kindMember, c.Name.Node, value)
 	return nil
 }
 
 // Standing tells members from others, as of all that is committed.
 func (r register) Standing(ctx context.Context, n authority.Name) error {
-	if err := r.o.Current(ctx); err != nil {
+	if err := r.Current(ctx); err != nil {
 		return err
 	}
-	revoked, err := r.record(kindRevoked, n.Node)
+	revoked, err := r.Record(kindRevoked, n.Node)
 	if err != nil {
 		return err
 	}
-	known, err := r.record(kindMember, n.Node)
+	known, err := r.Record(kindMember, n.Node)
 	if err != nil {
 		return err
 	}

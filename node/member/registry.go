@@ -14,10 +14,7 @@ import (
 
 // Catalog is the network's memory. *catalog.Catalog is one.
 type Catalog interface {
-	// Registry returns the records of a kind by name, all of them or an error.
-	Registry(kind string) (map[string][]byte, error)
-	// RegistryRecord returns one record, nil when there is none.
-	RegistryRecord(kind, name string) ([]byte, error)
+	Records
 	// Changed is closed after the next change of the catalogue.
 	Changed() <-chan struct{}
 	// Sync makes what was applied durable.

@@ -50,12 +50,12 @@ func (o *Office) seal(ctx context.Context) error {
 	v := o.o.Registry.now.Load()
 	has := func(node string) bool { return v.signers[node] != nil }
 	for _, node := range chooseSigners(o.o.Registry.Members(), o.o.Voters(), has) {
-		err := o.decide(ctx, func(s *step) error {
-			m, value, err := o.standing(node)
+		err := o.decisions.Make(ctx, func(s *Step) error {
+			m, err := o.decisions.Member(s, node)
 			if err != nil {
 				return err
 			}
-			there, err := o.record(kindSigner, node)
+			there, err := o.decisions.Record(kindSigner, node)
 			if err != nil || there != nil {
 				return err
 			}
@@ -66,10 +66,8 @@ func (o *Office) seal(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			s.given(kindMember, node, value)
-			s.given(kindRevoked, node, nil)
-			s.given(kindSigner, node, nil)
-			s.put(kindSigner, node, sealed)
+			s.Given(kindSigner, node, nil)
+			s.Put(kindSigner, node, sealed)
 			return nil
 		})
 		if err != nil {

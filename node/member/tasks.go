@@ -89,7 +89,7 @@ func (o *Office) begin(ctx context.Context) error {
 		Node: m.Self.ID(), Site: m.Name().Site, Public: m.Self.Public(), Sealing: m.Self.Sealing(), Proof: m.Self.SealingProof(),
 		Address: o.o.Place.Address, Witness: o.o.Place.Witness, Founder: true,
 	}
-	value, err := self.encode()
+	value, err := self.Encode()
 	if err != nil {
 		return err
 	}
@@ -104,15 +104,18 @@ func (o *Office) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return o.decide(ctx, func(s *step) error {
-		known, err := o.record(kindMember, self.Node)
+	return o.decisions.Make(ctx, func(s *Step) error {
+		known, err := o.decisions.Record(kindMember, self.Node)
 		if err != nil || known != nil {
 			return err
 		}
-		s.given(kindMember, self.Node, nil)
-		s.put(kindMember, self.Node, value)
-		s.put(kindSigner, self.Node, sealed)
-		return nil
+		s.Given(kindMember, self.Node, nil)
+		s.Put(kindMember, self.Node, value)
+		s.Put(kindSigner, self.Node, sealed)
+		if self.Witness || o.o.First == nil {
+			return nil
+		}
+		return o.o.First(s)
 	})
 }
 
@@ -172,7 +175,7 @@ func (o *Office) keep(ctx context.Context) error {
 func (o *Office) move(ctx context.Context, node, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, moveTime)
 	defer cancel()
-	return o.decide(ctx, func(s *step) error {
+	return o.decisions.Make(ctx, func(s *Step) error {
 		return o.amend(s, node, func(m *Member) { m.Address = address })
 	})
 }

@@ -115,6 +115,9 @@ func (s *site) start() {
 	if s.self, err = identity.Open(s.fs, "data/keys"); err != nil {
 		t.Fatal(err)
 	}
+	if err := s.self.FirstEpoch(); err != nil {
+		t.Fatal(err)
+	}
 	s.net.mu.Lock()
 	s.net.sealing[s.node] = s.self.Sealing()
 	s.net.mu.Unlock()

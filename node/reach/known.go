@@ -99,7 +99,7 @@ func (r *Reader) recall(name seriesAt) *known {
 	}
 	told, err := r.o.Copies.Recall(name.study, name.series, name.node)
 	if err != nil {
-		if !fault.Is(err, fault.NotFound) {
+		if !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Unavailable) { // whose key is still to come
 			r.log.Warn("a manifest that was kept could not be read", "node", name.node, "series", name.series, "error", err)
 		}
 		return nil
@@ -137,7 +137,7 @@ func (r *Reader) ask(ctx context.Context, h *catalog.Holder, w wanted) (*known, 
 // take remembers what a node told.
 func (r *Reader) take(k *known) {
 	r.known.Put(k.name(), k, k.size())
-	if err := r.o.Copies.Tell(k.Told); err != nil {
+	if err := r.o.Copies.Tell(k.Told); err != nil && !fault.Is(err, fault.Unavailable) { // the copies tell of that
 		r.log.Warn("a manifest could not be kept", "node", k.Node, "series", k.Series, "error", err)
 	}
 }

@@ -236,6 +236,7 @@ func (c *Catalog) load() error {
 		c.stones.Store(true)
 		break
 	}
+	c.registryChanges.Add(1) // of a copy that was put in place, all records may be others
 	if err := c.loadNames(); err != nil {
 		return err
 	}

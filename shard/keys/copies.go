@@ -117,7 +117,7 @@ type merger struct {
 	keep        func(*record) bool
 	seed        maphash.Seed
 	known       places // of the base's records, by id
-	taken       map[[16]byte]bool
+	taken       map[wrapping]bool
 	diverged    bool // records of both differ in place: a rewriting was cut short
 	mended      int  // rotten runs of one that the other makes up for
 }
@@ -130,7 +130,7 @@ func newMerger(found [copies]*source, keep func(*record) bool) (*merger, error) 
 			return nil, s.err
 		}
 	}
-	m := &merger{base: found[0], other: found[1], keep: keep, seed: maphash.MakeSeed(), taken: map[[16]byte]bool{}}
+	m := &merger{base: found[0], other: found[1], keep: keep, seed: maphash.MakeSeed(), taken: map[wrapping]bool{}}
 	if m.base.err != nil {
 		m.base, m.other = m.other, m.base
 	}
@@ -165,7 +165,7 @@ func newMerger(found [copies]*source, keep func(*record) bool) (*merger, error) 
 
 // at returns the bytes of the record that begins at a place, if one does.
 func (s *source) at(at int64) ([]byte, bool) {
-	b := make([]byte, max(0, min(recordBytes+maxStudy, s.end-at)))
+	b := make([]byte, max(0, min(maxRecord, s.end-at)))
 	var rec record
 	if len(b) < recordBytes || readFull(s.file, b, at) != nil || !rec.parse(b) {
 		return nil, false
@@ -174,10 +174,11 @@ func (s *source) at(at int64) ([]byte, bool) {
 }
 
 // has reports whether the base has a record.
-func (m *merger) has(id [16]byte) bool {
-	for _, at := range m.known.find(maphash.Bytes(m.seed, id[:])) {
+func (m *merger) has(w wrapping) bool {
+	for _, at := range m.known.find(maphash.Bytes(m.seed, w.id[:])) {
 		b, ok := m.base.at(at)
-		if ok && [16]byte(b[headBytes:]) == id {
+		var rec record
+		if ok && rec.parse(b) && rec.wrapping() == w {
 			return true
 		}
 	}
@@ -220,7 +221,7 @@ func (m *merger) write(out io.Writer) error {
 		return err
 	}
 	return scan(m.other.file, int64(len(fileMagic)), m.other.end, func(_ int64, rec *record, raw []byte) error {
-		if rec == nil || m.taken[rec.id] || m.has(rec.id) {
+		if rec == nil || m.taken[rec.wrapping()] || m.has(rec.wrapping()) {
 			return nil
 		}
 		return m.writeRecord(out, rec, raw)
@@ -247,7 +248,7 @@ func (m *merger) writeRun(out io.Writer, at int64, raw []byte) error {
 	case ok:
 		m.mended++
 		return scan(bytes.NewReader(instead), 0, int64(len(instead)), func(_ int64, rec *record, raw []byte) error {
-			m.taken[rec.id] = true
+			m.taken[rec.wrapping()] = true
 			return m.writeRecord(out, rec, raw)
 		})
 	case m.other.sound():

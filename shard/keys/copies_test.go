@@ -279,7 +279,7 @@ func TestANewerRingIsRefusedWhicheverFileItIs(t *testing.T) {
 		mem := vfs.NewCrashableMem()
 		someKeys(t, mem)
 		newer := bytesOf(t, mem)
-		newer[7] = 2
+		newer[7]++
 		putOne(t, mem, name, newer)
 		if _, err := Open(mem, "keys", &node{1}); !fault.Is(err, fault.Unsupported) {
 			t.Errorf("%s: %v", name, err)
@@ -291,12 +291,12 @@ func TestANewerRingIsRefusedWhicheverFileItIs(t *testing.T) {
 }
 
 // idsIn are the keys that a file's whole records hold.
-func idsIn(b []byte) map[[16]byte]bool {
-	ids := map[[16]byte]bool{}
+func idsIn(b []byte) map[wrapping]bool {
+	ids := map[wrapping]bool{}
 	if checkHead(bytes.NewReader(b), "", int64(len(b))) == nil {
 		_ = scan(bytes.NewReader(b), int64(len(fileMagic)), int64(len(b)), func(_ int64, rec *record, _ []byte) error {
 			if rec != nil {
-				ids[rec.id] = true
+				ids[rec.wrapping()] = true
 			}
 			return nil
 		})
@@ -340,7 +340,7 @@ func FuzzMerge(f *testing.F) {
 		for _, file := range [][]byte{a, b} {
 			for id := range idsIn(file) {
 				if !got[id] {
-					t.Fatalf("key %x is lost", id)
+					t.Fatalf("key %x is lost", id.id)
 				}
 			}
 		}

@@ -1,7 +1,14 @@
 // Package keys is the ring of study keys: random keys by (study, origin), named
-// by key id and wrapped by an epoch key, kept under keys/ in the
+// by key id and wrapped by an epoch key of the network, kept under keys/ in the
 // data directory and nowhere near the packs (DESIGN §7, Keys). Without it,
 // bulk/ is noise; forgetting a study's keys makes its packs noise for good.
+//
+// The ring makes this node's own keys ([Ring.ForStudy]) and keeps those of others
+// ([Ring.Keep]), as the catalogue tells of them, so that a node can open what others
+// stored when they are gone. Both are found by id and forgotten by study: this node's
+// own when it has nothing left of a study, all when the network has given it up. What
+// this node packs is only ever under a key of its own. While it holds no epoch key it
+// makes none, and says so.
 //
 // A file is a log of records, only ever appended to, and written anew when keys
 // are forgotten. It is read once through at Open, every checksum with it, into an

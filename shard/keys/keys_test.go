@@ -2,7 +2,9 @@ package keys
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -225,7 +227,7 @@ func TestARecordThatIsRottenInBothFilesLosesItsKeyOnly(t *testing.T) {
 		}
 	}
 	newer := bytes.Clone(sound)
-	newer[7] = 2
+	newer[7]++
 	put(t, fs, newer)
 	if _, err := Open(fs, "keys", &node{1}); !fault.Is(err, fault.Unsupported) {
 		t.Errorf("newer: %v", err)
@@ -340,6 +342,9 @@ func TestWithANode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := self.FirstEpoch(); err != nil {
+			t.Fatal(err)
+		}
 		r, err := Open(vfs.Default, dir, self)
 		if err != nil {
 			t.Fatal(err)
@@ -356,7 +361,37 @@ func TestWithANode(t *testing.T) {
 	}
 }
 
+var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
+
+// writeGolden makes the golden ring: two keys of the node's own, and one of another.
+func writeGolden(t *testing.T) {
+	fs, n := vfs.NewMem(), &node{1}
+	r := newRing(t, fs, n)
+	var text string
+	for _, study := range []string{"1.2.840.1", "1.2.840.2"} {
+		k := must(t, r, study)
+		text += fmt.Sprintf("%s %x %x\n", study, k.id, k.key[:])
+		n.current = 2
+	}
+	k, key := foreign(t, n, "1.2.840.1", "another")
+	if _, err := r.Keep(k); err != nil {
+		t.Fatal(err)
+	}
+	text += fmt.Sprintf("%s %x %x\n", k.Study+" of "+k.Origin, k.ID, key[:])
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{"studies": bytesOf(t, fs), "golden.txt": []byte(text)} {
+		if err := os.WriteFile(filepath.Join("testdata", name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestGoldenRing(t *testing.T) {
+	if *rewrite {
+		writeGolden(t)
+	}
 	b, err := os.ReadFile(filepath.Join("testdata", "studies"))
 	if err != nil {
 		t.Fatal(err)
@@ -377,6 +412,23 @@ func TestGoldenRing(t *testing.T) {
 		k := must(t, r, study)
 		got += fmt.Sprintf("%s %x %x\n", study, k.id, k.key[:])
 	}
+	for _, at := range r.byStudy.find(maphash.String(r.seed, "1.2.840.1")) {
+		rec, err := r.readLocked(at) // nobody else is here
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rec.own() {
+			continue
+		}
+		key, err := r.Key(rec.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got += fmt.Sprintf("%s of %s %x %x\n", rec.study, rec.origin, rec.id, key[:])
+	}
+	if !bytes.Equal(bytesOf(t, fs), b) {
+		t.Error("opening the golden ring changes it")
+	}
 	if got != string(want) {
 		t.Errorf("the golden ring reads as\n%swant\n%s", got, want)
 	}
@@ -384,7 +436,9 @@ func TestGoldenRing(t *testing.T) {
 
 func FuzzIndex(f *testing.F) {
 	rec := record{id: [16]byte{1}, epoch: 1, study: []byte("1.2")}
+	other := record{id: [16]byte{2}, epoch: 7, study: []byte("1.2"), origin: []byte("another")}
 	f.Add(append([]byte(fileMagic), rec.append(rec.append(nil))...))
+	f.Add(append([]byte(fileMagic), other.append(rec.append(nil))...))
 	f.Add([]byte(fileMagic + recordMark))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := &Ring{}

@@ -2,6 +2,7 @@ package keys
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"hash/maphash"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -20,7 +22,9 @@ import (
 
 // Epochs are the network's keys that wrap study keys; *identity.Node has them.
 type Epochs interface {
+	// Epoch returns a key; fault.NotFound for one that is not held.
 	Epoch(number uint32) ([32]byte, error)
+	// Current is the newest that is held; 0: there is none yet.
 	Current() uint32
 }
 
@@ -71,7 +75,7 @@ func Open(fs vfs.FS, dir string, epochs Epochs) (*Ring, error) {
 	if missing > 0 || err != nil || r.broken {
 		// One of them is rotten, or lacks what a crash kept from it. What stands
 		// behind the last whole record of both was promised to nobody.
-		err = r.merge(all)
+		err = r.merge(anyOf)
 	}
 	if err != nil {
 		closeAll(r.files)
@@ -80,7 +84,7 @@ func Open(fs vfs.FS, dir string, epochs Epochs) (*Ring, error) {
 	return r, nil
 }
 
-func all(*record) bool { return true }
+func anyOf(*record) bool { return true }
 
 // index finds every record of a file of length bytes; size is then the end of
 // the last one.
@@ -122,7 +126,7 @@ func scan(f io.ReaderAt, from, length int64, visit func(at int64, rec *record, r
 	var window []byte
 	var room record
 	for at := from; at < length; {
-		if len(window) < recordBytes+maxStudy && at+int64(len(window)) < length {
+		if len(window) < maxRecord && at+int64(len(window)) < length {
 			window = buffer[:min(int64(len(buffer)), length-at)]
 			if err := readFull(f, window, at); err != nil {
 				return err
@@ -164,8 +168,35 @@ func (r *Ring) Damaged() int {
 	return r.damaged
 }
 
-// ForStudy returns the study's key, making one, durably, when there is none. Of
-// several it is the newest.
+// Ready reports whether study keys can be made: fault.Unavailable while this node
+// holds no epoch key to wrap them by.
+func (r *Ring) Ready() error {
+	_, _, err := r.current()
+	return err
+}
+
+// current is the newest epoch.
+func (r *Ring) current() (number uint32, epoch seal.Key, err error) {
+	if number = r.epochs.Current(); number == 0 {
+		return 0, epoch, fault.New(fault.Unavailable, "keys: this node has no epoch key of its network yet")
+	}
+	epoch, err = r.epoch(number)
+	return number, epoch, err
+}
+
+// epoch is one that is held; fault.Unavailable for another, which the network may
+// yet give to this node.
+func (r *Ring) epoch(number uint32) (seal.Key, error) {
+	key, err := r.epochs.Epoch(number)
+	if fault.Is(err, fault.NotFound) {
+		err = fault.New(fault.Unavailable, "keys: this node lacks the key of epoch %d: %v", number, err)
+	}
+	return key, err
+}
+
+// ForStudy returns this node's key of a study, making one, durably, when there is
+// none. Of several it is the newest; never another node's. fault.Unavailable as
+// [Ring.Ready] has it, if one has to be made.
 func (r *Ring) ForStudy(study string) (id [16]byte, key seal.Key, err error) {
 	if err := checkStudies(study); err != nil {
 		return id, key, err
@@ -176,12 +207,12 @@ func (r *Ring) ForStudy(study string) (id [16]byte, key seal.Key, err error) {
 		return id, key, err
 	}
 	defer r.healLocked()
-	rec, err := r.ofStudyLocked(study)
+	rec, err := r.ofStudyLocked(study, (*record).own)
 	if fault.Is(err, fault.NotFound) {
 		if err := r.addLocked(study); err != nil {
 			return id, key, err
 		}
-		rec, err = r.ofStudyLocked(study)
+		rec, err = r.ofStudyLocked(study, (*record).own)
 	}
 	if err != nil {
 		return id, key, err
@@ -190,7 +221,8 @@ func (r *Ring) ForStudy(study string) (id [16]byte, key seal.Key, err error) {
 	return rec.id, key, err
 }
 
-// Prepare makes the keys that studies lack, with one sync for all of them.
+// Prepare makes the keys of this node that studies lack, with one sync for all of
+// them. fault.Unavailable as [Ring.ForStudy].
 func (r *Ring) Prepare(studies ...string) error {
 	if err := checkStudies(studies...); err != nil {
 		return err
@@ -207,7 +239,7 @@ func (r *Ring) Prepare(studies ...string) error {
 			continue
 		}
 		seen[study] = true
-		if _, err := r.ofStudyLocked(study); fault.Is(err, fault.NotFound) {
+		if _, err := r.ofStudyLocked(study, (*record).own); fault.Is(err, fault.NotFound) {
 			lacking = append(lacking, study)
 		} else if err != nil {
 			return err
@@ -216,8 +248,8 @@ func (r *Ring) Prepare(studies ...string) error {
 	return r.addLocked(lacking...)
 }
 
-// Key returns a key by its id; fault.NotFound for one that is unknown or was
-// forgotten.
+// Key returns a key by its id, another node's too; fault.NotFound for one that is
+// unknown or was forgotten, fault.Unavailable while this node lacks its epoch.
 func (r *Ring) Key(id [16]byte) (seal.Key, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -225,23 +257,25 @@ func (r *Ring) Key(id [16]byte) (seal.Key, error) {
 		return seal.Key{}, errClosed
 	}
 	defer r.healLocked()
-	for _, at := range r.byID.find(maphash.Bytes(r.seed, id[:])) {
-		rec, err := r.readLocked(at)
-		if err != nil {
-			return seal.Key{}, err
-		}
-		if rec.id == id {
-			return r.unwrap(rec)
-		}
+	wrappings, err := r.ofIDLocked(id)
+	if err != nil {
+		return seal.Key{}, err
 	}
-	return seal.Key{}, fault.New(fault.NotFound, "keys: no such study key")
+	for i := range wrappings { // the first error counts: it is of the latest
+		key, failed := r.unwrap(wrappings[i])
+		if failed == nil {
+			return key, nil
+		}
+		err = cmp.Or(err, failed)
+	}
+	return seal.Key{}, err
 }
 
 // Wrap seals a study key of another node's ring, whose id it is, under the newest
 // epoch, to be kept where the caller likes: this ring does not keep it.
+// fault.Unavailable as [Ring.Ready].
 func (r *Ring) Wrap(id [16]byte, key seal.Key) ([]byte, error) {
-	number := r.epochs.Current()
-	epoch, err := r.epochs.Epoch(number)
+	number, epoch, err := r.current()
 	if err != nil {
 		return nil, err
 	}
@@ -253,23 +287,31 @@ func (r *Ring) Wrap(id [16]byte, key seal.Key) ([]byte, error) {
 }
 
 // Unwrap opens what Wrap sealed; fault.Corrupt if it was changed or is of another
-// id, fault.NotFound if this node lacks the epoch.
+// id, fault.Unavailable while this node lacks the epoch.
 func (r *Ring) Unwrap(id [16]byte, wrapped []byte) (seal.Key, error) {
 	if len(wrapped) < 4 {
 		return seal.Key{}, fault.New(fault.Corrupt, "keys: a wrapped key of %d bytes", len(wrapped))
 	}
-	epoch, err := r.epochs.Epoch(binary.BigEndian.Uint32(wrapped))
+	epoch, err := r.epoch(binary.BigEndian.Uint32(wrapped))
 	if err != nil {
 		return seal.Key{}, err
 	}
 	return seal.Unwrap(epoch, id, wrapped[4:])
 }
 
-// Forget drops all keys of studies, durably, so that their packs are noise:
-// both files are written anew without them. A crash may leave one with them, and
+// Forget drops all keys of studies, other nodes' too, durably, so that their packs
+// are noise wherever they are: for studies that the network has given up, and only
+// these. Both files are written anew without them. A crash may leave one with them, and
 // the next start then takes them back: it was not done. Old copies of the file, in backups or
 // in blocks that the disk has not reused, still hold them.
-func (r *Ring) Forget(studies ...string) error {
+func (r *Ring) Forget(studies ...string) error { return r.forget(anyOf, studies) }
+
+// ForgetOwn drops this node's keys of studies of which it has nothing left, as Forget
+// does. What other nodes have of them opens as before.
+func (r *Ring) ForgetOwn(studies ...string) error { return r.forget((*record).own, studies) }
+
+// forget drops those keys of studies that such reports.
+func (r *Ring) forget(such func(*record) bool, studies []string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.usableLocked(); err != nil {
@@ -277,7 +319,7 @@ func (r *Ring) Forget(studies ...string) error {
 	}
 	drop := map[string]bool{}
 	for _, study := range studies {
-		if _, err := r.ofStudyLocked(study); err == nil {
+		if _, err := r.ofStudyLocked(study, such); err == nil {
 			drop[study] = true
 		} else if !fault.Is(err, fault.NotFound) {
 			return err
@@ -286,7 +328,7 @@ func (r *Ring) Forget(studies ...string) error {
 	if len(drop) == 0 {
 		return nil
 	}
-	return r.merge(func(rec *record) bool { return !drop[string(rec.study)] })
+	return r.merge(func(rec *record) bool { return !drop[string(rec.study)] || !such(rec) })
 }
 
 // Close closes the ring.
@@ -317,21 +359,18 @@ func (r *Ring) usableLocked() error {
 	if !r.broken {
 		return nil
 	}
-	return r.merge(all)
+	return r.merge(anyOf)
 }
 
-// addLocked makes, wraps and appends keys, and syncs them once in each file: in
-// the second before the first.
+// addLocked makes, wraps and appends keys of this node.
 func (r *Ring) addLocked(studies ...string) error {
 	if len(studies) == 0 {
 		return nil
 	}
-	number := r.epochs.Current()
-	epoch, err := r.epochs.Epoch(number)
+	number, epoch, err := r.current()
 	if err != nil {
 		return err
 	}
-	var b []byte
 	records := make([]record, len(studies))
 	for i, study := range studies {
 		rec := &records[i]
@@ -342,7 +381,19 @@ func (r *Ring) addLocked(studies ...string) error {
 			return err
 		}
 		copy(rec.wrapped[:], wrapped)
-		b = rec.append(b)
+	}
+	return r.appendLocked(records)
+}
+
+// appendLocked appends records, and syncs them once in each file: in the second
+// before the first.
+func (r *Ring) appendLocked(records []record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	var b []byte
+	for i := range records {
+		b = records[i].append(b)
 	}
 	length := int64(len(b))
 	if err := r.byID.room(len(records), r.size+length); err != nil {
@@ -370,14 +421,34 @@ func (r *Ring) addLocked(studies ...string) error {
 	return nil
 }
 
-// ofStudyLocked is the newest record of a study.
-func (r *Ring) ofStudyLocked(study string) (record, error) {
+// ofIDLocked are the records with an id, those of later epochs first: at least one,
+// or an error.
+func (r *Ring) ofIDLocked(id [16]byte) ([]record, error) {
+	var found []record
+	var failed error
+	for _, at := range r.byID.find(maphash.Bytes(r.seed, id[:])) {
+		rec, err := r.readLocked(at)
+		if err != nil {
+			failed = cmp.Or(failed, err)
+		} else if rec.id == id {
+			found = append(found, rec)
+		}
+	}
+	if len(found) == 0 {
+		return nil, cmp.Or(failed, fault.New(fault.NotFound, "keys: no such study key"))
+	}
+	slices.SortStableFunc(found, func(a, b record) int { return cmp.Compare(b.epoch, a.epoch) })
+	return found, nil
+}
+
+// ofStudyLocked is the newest record of a study among those that such reports.
+func (r *Ring) ofStudyLocked(study string, such func(*record) bool) (record, error) {
 	for _, at := range r.byStudy.find(maphash.String(r.seed, study)) {
 		rec, err := r.readLocked(at)
 		if err != nil {
 			return record{}, err
 		}
-		if string(rec.study) == study {
+		if string(rec.study) == study && such(&rec) {
 			return rec, nil
 		}
 	}
@@ -388,14 +459,14 @@ func (r *Ring) ofStudyLocked(study string) (record, error) {
 // rotten. If it fails, the next who writes tries again, and tells.
 func (r *Ring) healLocked() {
 	if r.rotten && !r.broken && !r.closed {
-		r.rotten = r.merge(all) != nil
+		r.rotten = r.merge(anyOf) != nil
 	}
 }
 
 // readLocked reads a record, from the second file if the first has lost it.
 func (r *Ring) readLocked(at int64) (rec record, err error) {
 	for i, f := range r.files {
-		b := make([]byte, min(recordBytes+maxStudy, r.size-at))
+		b := make([]byte, min(maxRecord, r.size-at))
 		if err = readFull(f, b, at); err != nil {
 			continue
 		}
@@ -410,7 +481,7 @@ func (r *Ring) readLocked(at int64) (rec record, err error) {
 }
 
 func (r *Ring) unwrap(rec record) (seal.Key, error) {
-	epoch, err := r.epochs.Epoch(rec.epoch)
+	epoch, err := r.epoch(rec.epoch)
 	if err != nil {
 		return seal.Key{}, err
 	}

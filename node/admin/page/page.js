@@ -93,6 +93,8 @@ function attention(s) {
   if (s.repair.queued + s.repair.running > 0) list.push(['warn', `${plural(s.repair.queued + s.repair.running, 'repair')} to do.`]);
   if (s.damaged_key_ranges > 0) list.push(['bad', `${plural(s.damaged_key_ranges, 'range')} of the study keys lost in both files: see pelago verify.`]);
   if (s.mended_key_ranges > 0) list.push(['warn', `${plural(s.mended_key_ranges, 'rotten range')} of the study keys made up for by their copy: look at the disk.`]);
+  if (s.epochs_lacking > 0) list.push(['warn', `${plural(s.epochs_lacking, 'epoch key')} of the network not here yet${s.packing_waits ? ': what is stored is not packed' : ''}.`]);
+  else if (s.packing_waits) list.push(['bad', 'This node has no epoch key: what is stored is not packed.']);
   if (s.rejected_facts > 0) list.push(['bad', `The catalogue has refused ${plural(s.rejected_facts, 'fact')} of this node.`]);
   if (s.quarantined > 0) list.push(['warn', `${plural(s.quarantined, 'instance')} in quarantine: see pelago conflicts.`]);
   if (s.refuses && !ownNode(s)?.witness) list.push(['warn', `Images are refused: ${s.refuses}.`]);
