@@ -356,9 +356,10 @@ func TestALeaderWithoutKeysKeepsNobodyWaiting(t *testing.T) {
 		witnessed := took()
 		other := w.join(nil)
 		w.until("another has it", func() bool { return same(1, a, other) })
-		other.stop() // it leads, and does nothing
-		id = other.id()
-		w.leader.Store(&id)
+		time.Sleep(2 * giveSoon) // whoever waited to give to it has seen that it has its envelope
+		other.stop()             // it leads, and does nothing
+		idle := other.id()
+		w.leader.Store(&idle)
 		if waited := took(); led > 200*time.Millisecond || witnessed > time.Second || waited < 2*time.Second || waited > 8*time.Second {
 			t.Errorf("%v by who leads, %v where a witness does, %v where a leader does nothing", led, witnessed, waited)
 		}
