@@ -211,7 +211,7 @@ func (c *Client) Range(ctx context.Context, node string, head *stripe.Head, inde
 	if err != nil {
 		return nil, err
 	}
-	defer leaves.Close()
+	defer leaves.Close() //nolint:errcheck // only read
 	data := make([]byte, min((first+count)*seal.LeafBytes, body)-first*seal.LeafBytes)
 	for at := int64(0); ; {
 		proof, n, err := leaves.Proof()
@@ -250,7 +250,7 @@ func (a *answer) Close() error {
 // stream sends a request for what is read as it comes.
 func (c *Client) stream(ctx context.Context, node, path string) (*answer, error) {
 	ctx, stall := call.NewStall(ctx, answerWithin)
-	response, err := c.send(ctx, node, http.MethodGet, path, nil)
+	response, err := c.send(ctx, node, http.MethodGet, path, nil) //nolint:bodyclose // answer.Close does
 	if err != nil {
 		stall.Stop()
 		return nil, err
@@ -279,7 +279,7 @@ func (c *Client) Head(ctx context.Context, node string, e Entry) (*stripe.Head, 
 	if err != nil {
 		return nil, err
 	}
-	defer from.Close()
+	defer from.Close() //nolint:errcheck // only read
 	b, err := call.Read(from, stripe.MaxHeadBytes)
 	if err != nil {
 		return nil, err
@@ -463,7 +463,7 @@ func (c *Client) List(ctx context.Context, node string, lo, hi uint64, after *Na
 	if err != nil {
 		return nil, false, err
 	}
-	defer from.Close()
+	defer from.Close() //nolint:errcheck // only read
 	page, more, err = readListed(from)
 	if err != nil {
 		return nil, false, err
