@@ -10,9 +10,9 @@ import (
 	"pelago/node/work"
 )
 
-// Room is what the collector is left beside what is in use, as a divisor: so
-// much of it may become garbage before it is collected again.
 const (
+	// heapRoom is which part of what is in use may become garbage before the
+	// collector runs again: a third.
 	heapRoom  = 3
 	heapEvery = time.Second
 )
@@ -26,7 +26,7 @@ type heap struct {
 	set    func(limit int64)  // of the runtime
 	sample func() memoryInUse // of it, too
 	now    int64              // the limit that is set
-	told   bool               // that it is above the configured one
+	told   bool               // that it was above the configured one
 }
 
 // memoryInUse is what a limit has to hold, in bytes.
@@ -56,11 +56,9 @@ func (h *heap) adjust() {
 	}
 	h.set(want)
 	h.now = want
-	if above := want > h.limit; above != h.told {
-		h.told = above
-		if above {
-			h.log.Info("more memory is in use than store.memory leaves the heap; its limit gives way", "in_use", m.live+m.beside, "limit", h.limit)
-		}
+	if want > h.limit && !h.told { // once: what is in use may go up and down all day, and metrics follow it
+		h.told = true
+		h.log.Info("more memory is in use than store.memory leaves the heap; its limit gives way", "in_use", m.live+m.beside, "limit", h.limit)
 	}
 }
 

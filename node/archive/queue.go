@@ -12,9 +12,8 @@ import (
 
 // Limits of one look at the queue and of the table that comes of it. They keep
 // a look cheap and small in memory however much is queued: what a look does not
-// reach the next one begins with. A table of very many tiny series keeps something
-// of each pack in memory until it is committed: with 50,000, the collector took 60 %
-// of the node's processor time.
+// reach the next one begins with. A table keeps something of each pack in memory
+// until it is committed, and of tiny series there are very many in one.
 const (
 	maxLook  = 200_000 // rows
 	maxTable = 10_000  // instances of one table

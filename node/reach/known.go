@@ -124,7 +124,7 @@ func (r *Reader) ask(ctx context.Context, h *catalog.Holder, w wanted) (*known, 
 	if old != nil && len(old.Packs) > 0 && r.o.Copies.Has(old.Packs[0].ID) {
 		w.ahead = 0 // a copy is here
 	}
-	k, err := r.fetch(ctx, name, h.Node, w, *h)
+	k, err := r.fetch(ctx, name, h.Node, w, *h, old)
 	if err == nil {
 		return k, nil
 	}
@@ -184,7 +184,7 @@ func (r *Reader) find(ctx context.Context, ref archive.Ref) (version, error) {
 	}
 	if k == nil {
 		var err error
-		if k, err = r.fetch(ctx, name, ref.Origin, wanted{sop: ref.SOP, Hint: archive.HintOf(ctx)}, catalog.Holder{}); err != nil {
+		if k, err = r.fetch(ctx, name, ref.Origin, wanted{sop: ref.SOP, Hint: archive.HintOf(ctx)}, catalog.Holder{}, nil); err != nil {
 			return version{}, err
 		}
 	}

@@ -79,13 +79,14 @@ type opening struct {
 // fetch gets the manifest of a series, from its node or from one that was told it,
 // and keeps it. Of an instance that is wanted it returns as soon as that is known,
 // with a manifest of it alone. Those who ask at the same time share the answer; one
-// who gives up does not take it from the others.
-func (r *Reader) fetch(ctx context.Context, name seriesAt, from string, w wanted, h catalog.Holder) (*known, error) {
+// who gives up does not take it from the others. old is what was at hand when the
+// caller looked; nil: nothing.
+func (r *Reader) fetch(ctx context.Context, name seriesAt, from string, w wanted, h catalog.Holder, old *known) (*known, error) {
 	for {
 		if _, bad := r.contact.ask(from); bad && !r.o.Nodes.Alive(from) {
 			return nil, fault.New(fault.Unavailable, "node %s has just not answered", from)
 		}
-		o, err := r.opening(ctx, openingOf{name, from}, w, h)
+		o, err := r.opening(ctx, openingOf{name, from}, w, h, old)
 		if err != nil {
 			return nil, err
 		}
@@ -97,12 +98,18 @@ func (r *Reader) fetch(ctx context.Context, name seriesAt, from string, w wanted
 	}
 }
 
-// opening returns the one that is under way, or begins it.
-func (r *Reader) opening(ctx context.Context, of openingOf, w wanted, h catalog.Holder) (*opening, error) {
+// opening returns the one that is under way, or has ended since the caller looked,
+// or begins it.
+func (r *Reader) opening(ctx context.Context, of openingOf, w wanted, h catalog.Holder, old *known) (*opening, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if o := r.openings[of]; o != nil {
 		return o, nil
+	}
+	if k, ok := r.known.Get(of.series); ok && k != old && k.by == "" && of.from == of.series.node {
+		done := make(chan struct{})
+		close(done)
+		return &opening{done: done, all: k}, nil
 	}
 	if r.closed {
 		return nil, fault.New(fault.Unavailable, "reach: the node is stopping")
@@ -240,7 +247,7 @@ func (r *Reader) askAround(ctx context.Context, h *catalog.Holder, sop string) (
 	answers := make(chan told, len(nodes))
 	for _, node := range nodes {
 		go func() {
-			k, err := r.fetch(ctx, name, node, wanted{sop: sop}, *h)
+			k, err := r.fetch(ctx, name, node, wanted{sop: sop}, *h, nil)
 			answers <- told{k, err}
 		}()
 	}

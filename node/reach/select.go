@@ -24,7 +24,9 @@ func (r *Reader) SelectAt(ctx context.Context, node, study, series string) iter.
 		if hint.Whole {
 			w.ahead = aheadBytes
 		}
-		k, err := r.fetch(ctx, seriesAt{study, series, node}, node, w, catalog.Holder{})
+		name := seriesAt{study, series, node}
+		old, _ := r.known.Get(name)
+		k, err := r.fetch(ctx, name, node, w, catalog.Holder{}, old)
 		if err != nil {
 			yield(archive.Ref{}, err)
 			return
