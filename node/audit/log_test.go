@@ -289,6 +289,40 @@ func TestAFailedSyncFailsTheLog(t *testing.T) {
 	}
 }
 
+// The node is told to end while a sync fails: what is left is not written behind it.
+func TestAFailedSyncFailsTheLogAtTheEndToo(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var bad atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileSyncData && bad.CompareAndSwap(true, false) {
+			cancel()
+			return syscall.EIO
+		}
+		return nil
+	}))
+	l, err := Open(Options{FS: fs, Dir: "d"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	record(t, l, 0, 1)
+	flush(t, l)
+	bad.Store(true)
+	record(t, l, 1, 2)
+	_ = l.Flush(t.Context()) // so that it is written before the end is looked for
+	if err := <-done; !fault.Is(err, fault.Unavailable) {
+		t.Errorf("run ends with %v", err)
+	}
+	if l.Next() != 2 {
+		t.Errorf("the event counts as durable")
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func content(t testing.TB, fs vfs.FS, path string) []byte {
 	t.Helper()
 	f, err := fs.Open(path)

@@ -40,8 +40,8 @@ func (l *Log) Run(ctx context.Context) error {
 			l.retire()
 		case <-l.wake:
 			l.gather(ctx)
-			if err := l.writeQueue(ctx); err != nil && ctx.Err() == nil {
-				return err
+			if err := l.writeQueue(ctx); err != nil && !fault.Is(err, fault.Full) {
+				return err // a full disk, at the end: drain tries again, and a log that has failed is not written to
 			}
 		}
 	}
