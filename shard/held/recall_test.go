@@ -41,12 +41,13 @@ func TestPacksAreReadBackFromHolders(t *testing.T) {
 			places = append(places, recall.Place{Index: i, Node: name})
 		}
 		var rotten atomic.Int64
-		c := recall.New(recall.Options{
-			Holders: Holders{NewClient(call.NewClient(net), nil)}, Peers: recall.NewPeers(nil), Coder: stripe.NewCoder(),
-			Rotten: func(recall.Rot) { rotten.Add(1) },
-		})
+		var c *recall.Client
 		read := func(what string) {
 			t.Helper()
+			c = recall.New(recall.Options{ // one that does not know who was slow before
+				Holders: Holders{NewClient(call.NewClient(net), nil)}, Peers: recall.NewPeers(nil), Coder: stripe.NewCoder(),
+				Rotten: func(recall.Rot) { rotten.Add(1) },
+			})
 			opened, err := c.Open(t.Context(), recall.Sealed{Stripe: m.head.Stripe, Code: m.head.Code, Root: m.head.Root()}, places)
 			if err != nil {
 				t.Fatalf("%s: %v", what, err)
@@ -66,9 +67,11 @@ func TestPacksAreReadBackFromHolders(t *testing.T) {
 			t.Errorf("%v: %d rotten answers of healthy nodes", m.head.Code, n)
 		}
 		net["a"].change = func(w http.ResponseWriter, _ *http.Request) http.ResponseWriter { return twisting{w} }
-		read("one sends other bytes")
-		if rotten.Load() == 0 {
-			t.Errorf("%v: nobody was told of rot", m.head.Code)
+		for n := 0; rotten.Load() == 0; n++ { // on a busy machine others may have answered sooner
+			read("one sends other bytes")
+			if n == 50 {
+				t.Fatalf("%v: nobody was told of rot", m.head.Code)
+			}
 		}
 		delete(net, "b")
 		read("and one is gone")
