@@ -270,6 +270,9 @@ func (s *Source) make(n held.Name) (*cut, bulk.Ref, error) {
 	}
 	defer func() { <-s.turns }()
 	sh, err := from.copy.Shard(s.ended, n.Index)
+	if fault.Is(err, fault.Invalid) {
+		return nil, from.at, fault.New(fault.NotFound, "virtual: stripe %v has no shard %d", n.Stripe, n.Index)
+	}
 	if err != nil {
 		return nil, from.at, s.met(n.Stripe, err)
 	}
@@ -337,6 +340,9 @@ func (s *Source) failed(ctx context.Context, of shard.Stripe, head *stripe.Head,
 		return fault.New(fault.Unavailable, "virtual: the copy of %v was whole when it was read again: look at this node's memory: %w", of, cause)
 	case err == nil:
 		return fault.New(fault.Corrupt, "virtual: the head of %v is of other bytes than the copy that is here", of)
+	case fault.Is(err, fault.NotFound): // bulk/ has told the archive, and forgot it
+		s.Forget(pack.ID(of.Pack))
+		return cause
 	case !fault.Is(err, fault.Corrupt):
 		return err
 	}
