@@ -72,6 +72,17 @@ type Options struct {
 	Propose journal.Proposer
 	Decide  Decider
 	Signer  catalog.Signer
+	// Packs are what the network must learn of this node's packs, and told by its
+	// journal; nil: nothing. Asked by tasks.
+	Packs journal.Packs
+	// Packed is told of packs that rest in bulk/ now, with rows that are durable, by the
+	// packer, which waits for it. What it misses by a crash, [Archive.EachPack] has.
+	// nil: nobody.
+	Packed func(ids []pack.ID)
+	// Spread reports whether packs go to other sites, where alone they are safe: no pack
+	// waits for others, that would fill its table, for longer than spreadGather then.
+	// nil: they do not.
+	Spread func() bool
 
 	// Takes says why no instance is taken in now, with a [Closed]; nil, or an error
 	// of nil: they are. Asked for each one.
@@ -137,6 +148,12 @@ func (o *Options) setDefaults() {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Packed == nil {
+		o.Packed = func([]pack.ID) {}
+	}
+	if o.Spread == nil {
+		o.Spread = func() bool { return false }
+	}
 	if o.Observe == nil {
 		o.Observe = func(string, time.Duration, error) {}
 	}
@@ -165,6 +182,7 @@ type Archive struct {
 
 	number    atomic.Uint64                       // the last local number given out
 	visible   atomic.Uint64                       // the highest whose arrival is durable and has its rows
+	taking    taking                              // how many arrivals there are, for those who wait meanwhile
 	arrival   inflight                            // SOP Instance UIDs on their way in
 	packs     recent.Values[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
 	headers   *headers
@@ -246,7 +264,7 @@ func Open(o Options) (_ *Archive, err error) {
 	if a.store, err = openStore(o, o.FS.PathJoin(o.Dir, "store"), a.die, a.rot.note); err != nil {
 		return nil, err
 	}
-	if a.journal, err = journal.Open(a.store, a.catalog, journal.Options{Node: o.Node, Site: o.Site, Signer: o.Signer}); err != nil {
+	if a.journal, err = journal.Open(a.store, a.catalog, journal.Options{Node: o.Node, Site: o.Site, Signer: o.Signer, Packs: o.Packs}); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	if err = a.openBulk(); err != nil {
