@@ -24,6 +24,8 @@ type facts struct {
 
 	codeRaw []byte // as it is in the registry; nil: there is none
 	code    *code  // nil: none was chosen yet
+	// unread says that the record is none, and code what is meant by it instead.
+	unread  bool
 	pledges map[string]int64
 	lost    map[string]loss
 	placed  map[string]uint64
@@ -166,6 +168,9 @@ func (f *facts) due() (step, error) {
 	}
 	var s step
 	chosen := f.code
+	if f.unread {
+		s.code = f.code // before the sites change by which it was guessed
+	}
 	if rise := f.rise(n); rise != nil {
 		s.code, chosen = rise, rise
 	}
@@ -203,7 +208,7 @@ func (f *facts) rise(sites int) *code {
 // equal reports whether two readings are of the same records.
 func (f *facts) equal(o *facts) bool {
 	same := func(a, b written) bool { return a.Layout == b.Layout }
-	sameLoss := func(a, b loss) bool { return a.By == b.By && a.Since.Equal(b.Since) }
+	sameLoss := func(a, b loss) bool { return bytes.Equal(a.raw, b.raw) }
 	return f.foreign == o.foreign && bytes.Equal(f.codeRaw, o.codeRaw) && slices.EqualFunc(f.layouts, o.layouts, same) &&
 		maps.EqualFunc(f.spoilt, o.spoilt, bytes.Equal) && maps.Equal(f.pledges, o.pledges) &&
 		maps.EqualFunc(f.lost, o.lost, sameLoss) && maps.Equal(f.placed, o.placed) &&

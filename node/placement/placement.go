@@ -46,6 +46,8 @@ type Placement struct {
 	o   Options
 	now atomic.Pointer[view]
 
+	reading sync.Mutex // held while records are read and taken, so that the later reading stays
+
 	mu sync.Mutex // guards what follows
 	// told is what the log has a line of, by what it is about.
 	told map[string]bool
@@ -80,6 +82,14 @@ func Open(o Options) (*Placement, error) {
 	return p, nil
 }
 
+// make has the network decide, and returns once the decision shows here.
+func (p *Placement) make(ctx context.Context, make func(s *member.Step) error) error {
+	if err := p.o.Decisions.Make(ctx, make); err != nil {
+		return err
+	}
+	return p.refresh()
+}
+
 // State is how the network places shards, as of a few milliseconds ago. It is never
 // nil and never blocks.
 func (p *Placement) State() *State { return p.now.Load().state }
@@ -96,7 +106,7 @@ func (p *Placement) Tasks() []work.Task {
 			Run: func(ctx context.Context, _ *work.Progress) error { return run(ctx) },
 		}
 	}
-	return []work.Task{task("layout", p.Follow)}
+	return []work.Task{task("layout", p.Follow), task("layout_changes", p.Propose), task("pledge", p.Pledge), task("losses", p.Watch)}
 }
 
 // once logs an error the first time that it is about something.
@@ -117,19 +127,28 @@ func (p *Placement) once(about, text string, args ...any) {
 func (p *Placement) Follow(ctx context.Context) error {
 	for {
 		changed, members, mark := p.o.Catalog.Changed(), p.o.Members.Changed(), p.o.Catalog.RegistryChanged()
-		f, err := p.read()
-		if err != nil {
+		if err := p.refresh(); err != nil {
 			return err
 		}
-		p.take(f)
 		if !p.await(ctx, mark, changed, members) {
 			return nil
 		}
 	}
 }
 
-// take makes what was read the present view, if it differs.
-func (p *Placement) take(f *facts) {
+// refresh reads the records and takes what they say.
+func (p *Placement) refresh() error {
+	p.reading.Lock()
+	defer p.reading.Unlock()
+	f, err := p.read()
+	if err == nil {
+		p.takeLocked(f)
+	}
+	return err
+}
+
+// takeLocked makes what was read the present view, if it differs.
+func (p *Placement) takeLocked(f *facts) {
 	old := p.now.Load()
 	if f.equal(old.facts) {
 		return

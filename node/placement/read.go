@@ -136,7 +136,7 @@ func (p *Placement) readCode(f *facts) error {
 		f.code = &c
 		return nil
 	}
-	f.foreign = f.foreign || fault.Is(err, fault.Unsupported)
+	f.foreign, f.unread = f.foreign || fault.Is(err, fault.Unsupported), true
 	p.once("code", "the network's code does not parse: it is taken to be that of the rule", "error", err)
 	width := 2
 	if l := f.newest(); l != nil {

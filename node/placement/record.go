@@ -24,6 +24,9 @@ const recordVersion = 1
 // maxText bounds what a record tells of who wrote it.
 const maxText = 256
 
+// unknown is who wrote a record that does not parse: nobody takes it for the network.
+const unknown = "unknown"
+
 // pledge is what a node will hold of shards.
 type pledge struct {
 	Version int   `json:"version"`
@@ -47,6 +50,8 @@ type loss struct {
 	Version int       `json:"version"`
 	By      string    `json:"by,omitempty"` // the operator who declared it; "": the network did, by its absence
 	Since   time.Time `json:"since"`        // by the clock of the node that was asked; for people
+
+	raw []byte // as it is in the registry
 }
 
 // placed says up to which layout a node has all that its rows give it.
@@ -99,13 +104,14 @@ func parseCode(b []byte) (code, error) {
 	return c, nil
 }
 
+// parseLoss reads a loss, which is one whatever the record holds.
 func parseLoss(b []byte) (loss, error) {
 	var l loss
-	err := parse(b, &l, &l.Version)
-	if len(l.By) > maxText {
-		l.By = l.By[:maxText]
+	if err := parse(b, &l, &l.Version); err != nil {
+		return loss{By: unknown, raw: b}, err
 	}
-	return l, err
+	l.raw = b
+	return l, nil
 }
 
 func parsePlaced(b []byte) (placed, error) {
