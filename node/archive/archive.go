@@ -101,6 +101,17 @@ type Options struct {
 	CacheBytes   int64         // block cache of store/ and bulk/ each; 64 MiB
 	ChunkBytes   int64         // cache of decoded chunks of packs; 256 MiB
 
+	// PacksLost is told of hot packs whose bytes turned out rotten or missing, after
+	// that is durable, by the goroutine that met it; [Archive.EachLost] has them, and
+	// those of [Open]. It must not block. nil: nobody.
+	PacksLost func(packs []pack.ID, cause error)
+	// BulkLost is told of what others keep in bulk/ ([Archive.Bulk]) and is rotten or
+	// missing, before it is forgotten there, and must make that durable; in [Open] too,
+	// when rows are all that there is. nil: nobody.
+	BulkLost func(rows func(name string) *Rows, refs []bulk.Ref, cause error) error
+	// Still runs do while others neither move nor give up anything in bulk/: a backup
+	// takes hold of all files in it. nil: they never do.
+	Still func(do func() error) error
 	// Fatal is told, once, why the process must end: a failed write or fsync
 	// (DESIGN §4, Errors).
 	Fatal func(error)
@@ -145,6 +156,15 @@ func (o *Options) setDefaults() {
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, time.Duration, error) {}
+	}
+	if o.PacksLost == nil {
+		o.PacksLost = func([]pack.ID, error) {}
+	}
+	if o.BulkLost == nil {
+		o.BulkLost = func(func(string) *Rows, []bulk.Ref, error) error { return nil }
+	}
+	if o.Still == nil {
+		o.Still = func(do func() error) error { return do() }
 	}
 }
 
@@ -456,7 +476,7 @@ func (a *Archive) Counters() *Stats { return &a.stats }
 // Usage is what the archive occupies, in bytes.
 type Usage struct {
 	Staging, StagingLive, StagingMost int64
-	Bulk, Hot, Cached                 int64 // all that rests; of it what arrived here, and copies of others'
+	Bulk, Hot, Cached, Held           int64 // all that rests; of it what arrived here, copies of others', and their shards
 	Free, Size                        int64 // of the file system
 	Ballast                           int64
 }
@@ -467,6 +487,7 @@ func (a *Archive) Usage() (Usage, error) {
 	u.Staging, u.StagingLive = a.staging.Bytes()
 	u.StagingMost = a.o.StagingBytes
 	u.Bulk, u.Hot, u.Cached = a.bulk.Bytes(), a.bulk.BytesOf(bulk.Hot), a.bulk.BytesOf(bulk.Cached)
+	u.Held = a.bulk.BytesOf(bulk.Held)
 	var err error
 	u.Free, u.Size, err = a.space.free()
 	u.Ballast = a.space.ballast(u.Size)
