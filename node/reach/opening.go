@@ -106,7 +106,7 @@ func (r *Reader) opening(ctx context.Context, of openingOf, w wanted, h catalog.
 	if o := r.openings[of]; o != nil {
 		return o, nil
 	}
-	if k, ok := r.known.Get(of.series); ok && k != old && k.by == "" && of.from == of.series.node {
+	if k, ok := r.known.Get(of.series); ok && k.by == "" && of.from == of.series.node && k.newer(old) {
 		done := make(chan struct{})
 		close(done)
 		return &opening{done: done, all: k}, nil
@@ -125,6 +125,13 @@ func (r *Reader) opening(ctx context.Context, of openingOf, w wanted, h catalog.
 		close(o.done)
 	})
 	return o, nil
+}
+
+// newer reports whether a manifest was asked for after another, nil for none: one that
+// went from memory and was read from store/ again is another value, and no newer. What
+// is in store/ has lost the digits below a microsecond.
+func (k *known) newer(old *known) bool {
+	return old == nil || k.Asked.UnixMicro() > old.Asked.UnixMicro()
 }
 
 // wait returns the manifest, or that of a wanted instance alone.

@@ -25,8 +25,7 @@ func (r *Reader) SelectAt(ctx context.Context, node, study, series string) iter.
 			w.ahead = aheadBytes
 		}
 		name := seriesAt{study, series, node}
-		old, _ := r.known.Get(name)
-		k, err := r.fetch(ctx, name, node, w, catalog.Holder{}, old)
+		k, err := r.fetch(ctx, name, node, w, catalog.Holder{}, r.recall(name))
 		if err != nil {
 			yield(archive.Ref{}, err)
 			return
