@@ -60,7 +60,7 @@ type instanceAt struct {
 }
 
 // openingOf names a manifest that is coming: what a node holds of a series, as it
-// or another tells.
+// or another tells, or the shards of its packs ([far.Shards]).
 type openingOf struct {
 	series seriesAt
 	from   string
@@ -159,6 +159,9 @@ func (o *opening) wait(ctx context.Context, sop string) (*known, error) {
 func (r *Reader) bring(ctx context.Context, o *opening, of openingOf, h catalog.Holder) (*known, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
+	if of.from == far.Shards {
+		return r.gather(ctx, h)
+	}
 	asked := time.Now()
 	name := of.series
 	answer, err := r.o.Client.Open(ctx, of.from, o.want.of(name, of.from))

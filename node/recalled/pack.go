@@ -116,16 +116,14 @@ func sealedBy(s *catalog.Seal, tail int64) recall.Sealed {
 	return recall.Sealed{Stripe: s.Stripe, Code: s.Code, Root: s.Root, Tail: tail}
 }
 
-// hopeful joins errors under the kind of that which leaves most hope.
+// hopeful joins errors of what is sealed under the kind of that which leaves most hope.
+// What no node has now is not nothing: it may be on its way, or be repaired.
 func hopeful(all []error) error {
-	if len(all) == 0 {
-		return nil
+	kind := fault.KindOf(slices.MaxFunc(all, func(a, b error) int { return hope(a) - hope(b) }))
+	if kind == fault.NotFound {
+		kind = fault.Unavailable
 	}
-	best := slices.MaxFunc(all, func(a, b error) int { return hope(a) - hope(b) })
-	if len(all) == 1 {
-		return best
-	}
-	return fault.New(fault.KindOf(best), "%w", errors.Join(all...))
+	return fault.New(kind, "%w", errors.Join(all...))
 }
 
 // hope is how much an error leaves.
