@@ -22,6 +22,7 @@ import (
 	"pelago/node/audit"
 	"pelago/node/config"
 	"pelago/node/datadir"
+	"pelago/node/recalled"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -46,6 +47,7 @@ type node struct {
 	network   *network
 	patients  *patients.Patients
 	archive   *archive.Archive
+	recalled  *recalled.Client
 	distance  distance
 
 	face  *ae.Face
@@ -192,6 +194,9 @@ func (n *node) openStores() (err error) {
 		return err
 	}
 	n.trail.patientOf = n.patientOf
+	if err = n.openRecalled(); err != nil {
+		return err
+	}
 	return n.openDistance()
 }
 
@@ -239,6 +244,7 @@ func (n *node) startWork() {
 	n.tasks = work.New(n.log, tasks...)
 	n.metrics.Tasks(n.tasks.Statuses)
 	n.gauges()
+	n.recalledGauges()
 	ctx, quit := context.WithCancel(context.Background())
 	n.quit = quit
 	n.work.Go(func() error {

@@ -257,6 +257,17 @@ func (s *striped) losing(left int, keep string) {
 	}
 }
 
+// rotOne has the data of one index rot: one that another node than a and b holds.
+func (s *striped) rotOne() {
+	for _, node := range []string{"c", "d", "e", "f"} {
+		for name := range s.at[node] {
+			if name.Index < s.state.Code.K {
+				s.rot = name.Index + 1
+			}
+		}
+	}
+}
+
 // gone has a series of n images at site a, packed, striped, and a away. b knows of it.
 func gone(t *testing.T, code shard.Code, all []dimsetest.Instance) (*network, *striped) {
 	t.Helper()
@@ -282,7 +293,7 @@ func TestAStudyWhoseNodeIsGoneOpensFromShards(t *testing.T) {
 		{"2+2, all left", shard.Code{K: 2, M: 2}, func(*striped) {}},
 		{"2+2, two left", shard.Code{K: 2, M: 2}, func(s *striped) { s.losing(2, "a") }},
 		{"2+2, two left, one here", shard.Code{K: 2, M: 2}, func(s *striped) { s.losing(2, "b") }},
-		{"2+2, one rotten", shard.Code{K: 2, M: 2}, func(s *striped) { s.rot = 1 }},
+		{"2+2, one rotten", shard.Code{K: 2, M: 2}, (*striped).rotOne},
 		{"3+2, three left", shard.Code{K: 3, M: 2}, func(s *striped) { s.losing(3, "") }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
