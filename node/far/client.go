@@ -47,6 +47,9 @@ type Client struct {
 	idle    *time.Timer // gives the memory back
 
 	openings chan struct{} // holds a token for each that is under way
+	// gathers holds a token for each range that comes from shards, gathersAhead for each
+	// of them that nobody waited for.
+	gathers, gathersAhead chan struct{}
 
 	mu        sync.Mutex // guards what follows, and what objects, fetches and blocks say
 	closed    bool
@@ -73,6 +76,7 @@ func NewClient(o Options) *Client {
 		o.Alive = func(string) bool { return true }
 	}
 	c := &Client{o: o, peers: newPeers(), objects: map[objectKey]*object{}, openings: make(chan struct{}, maxOpenings)}
+	c.gathers, c.gathersAhead = make(chan struct{}, maxGathers), make(chan struct{}, maxGathers-maxGathers/forDemand)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.mem.limit, c.mem.room = max(o.Memory, minMemory), make(chan struct{})
 	c.idle = time.AfterFunc(idleAfter, c.rest)

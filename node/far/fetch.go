@@ -277,7 +277,7 @@ func (c *Client) first(f *fetch, w *way) (*answered, error) {
 		c.work.Go(func() {
 			var a *answered
 			if s.node == Shards {
-				a = c.gather(ctx, cancel, f.o, from, f.to)
+				a = c.gather(ctx, cancel, f, from)
 			} else {
 				a = c.ask(ctx, cancel, f.o, from, f.to, s)
 			}

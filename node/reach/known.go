@@ -125,6 +125,8 @@ func (r *Reader) ask(ctx context.Context, h *catalog.Holder, w wanted) (*known, 
 		w.ahead = 0 // a copy is here
 	}
 	if old != nil && old.fits(h) {
+		ctx, cancel := context.WithTimeout(ctx, silentFor) // what it tells later is taken in all the same
+		defer cancel()
 		k, err := r.fetch(ctx, name, h.Node, w, *h, old)
 		switch {
 		case err == nil:

@@ -31,6 +31,9 @@ type Shards interface {
 // of its packs are asked beside it.
 const silentAfter = time.Second
 
+// silentFor is how long a node is waited for that may tell what is known already.
+const silentFor = 3 * time.Second
+
 // away reports whether a node is believed not to answer, or has just not.
 func (r *Reader) away(node string) bool {
 	_, bad := r.contact.ask(node)

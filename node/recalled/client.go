@@ -3,8 +3,7 @@ package recalled
 import (
 	"context"
 	"log/slog"
-
-	"golang.org/x/sync/semaphore"
+	"sync"
 
 	"pelago/node/placement"
 	"pelago/node/recent"
@@ -42,9 +41,6 @@ type Options struct {
 }
 
 const (
-	// flying bounds the bytes that are on their way for ReadPack, of all readers: with
-	// what recall makes of them, twice as much memory. node/far asks for 4 MiB at a time.
-	flying = 64 << 20
 	// openedBytes is the memory for what is known of packs that are read: about a
 	// thousand.
 	openedBytes = 4 << 20
@@ -58,8 +54,10 @@ type Client struct {
 	o      Options
 	log    *slog.Logger
 	recall *recall.Client
-	room   *semaphore.Weighted
 	opened recent.Values[pack.ID, *opened]
+
+	mu      sync.Mutex // guards what follows
+	opening map[pack.ID]*turn
 }
 
 // New returns a client.
@@ -70,7 +68,7 @@ func New(o Options) *Client {
 	if o.Coder == nil {
 		o.Coder = stripe.NewCoder()
 	}
-	c := &Client{o: o, log: o.Log, room: semaphore.NewWeighted(flying)}
+	c := &Client{o: o, log: o.Log, opening: map[pack.ID]*turn{}}
 	c.opened.Limit = openedBytes
 	c.recall = recall.New(recall.Options{
 		Holders: nearby{o.Holders, o.Local, o.Node}, Peers: recall.NewPeers(here{o.Hints, o.Node}), Coder: o.Coder, Rotten: c.rotten,
@@ -120,11 +118,35 @@ func (c *Client) alive(node string) bool {
 	return up
 }
 
-// enter waits for room for bytes on their way.
-func (c *Client) enter(ctx context.Context, bytes int64) (leave func(), err error) {
-	bytes = min(bytes, flying)
-	if c.room.Acquire(ctx, bytes) != nil {
+// turn is whose it is to open a pack, for which others wait.
+type turn struct {
+	token chan struct{} // holds one while somebody is at it
+	users int           // Client.mu guards it
+}
+
+// take waits for the turn to open a pack, so that many readers of it ask for its head
+// once.
+func (c *Client) take(ctx context.Context, id pack.ID) (leave func(), err error) {
+	c.mu.Lock()
+	t := c.opening[id]
+	if t == nil {
+		t = &turn{token: make(chan struct{}, 1)}
+		c.opening[id] = t
+	}
+	t.users++
+	c.mu.Unlock()
+	done := func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if t.users--; t.users == 0 {
+			delete(c.opening, id)
+		}
+	}
+	select {
+	case t.token <- struct{}{}:
+		return func() { <-t.token; done() }, nil
+	case <-ctx.Done():
+		done()
 		return nil, context.Cause(ctx)
 	}
-	return func() { c.room.Release(bytes) }, nil
 }

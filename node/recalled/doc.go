@@ -17,13 +17,13 @@
 //   - A manifest is whole if its instances are the set that the catalogue says that the
 //     node has; else it comes with an error. It is never partial in silence.
 //   - What a tombstone covers is not read, but for what was accepted over it.
-//   - Bytes are written to nowhere and nothing is allocated by a claimed length. What is
-//     on its way for [Client.ReadPack] is bounded in all.
+//   - Bytes are written to nowhere, and nothing is allocated by a claimed length.
 //
 // # Concurrency
 //
 // All methods of [Client] may be used by many goroutines. It has none of its own but
-// those of a call. Client.mu is a leaf.
+// those of a call. Those who want the head of the same pack wait for one of them to get
+// it. Client.mu is a leaf.
 //
 // # What it does not do
 //

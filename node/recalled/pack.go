@@ -31,11 +31,6 @@ func openedSize(head *stripe.Head) int64 { return int64(2<<10 + 64*len(head.Root
 // fault.Unavailable if too few of those answer who have shards, fault.Corrupt if too
 // few have what they should. It implements [far.Shards].
 func (c *Client) ReadPack(ctx context.Context, p *far.Pack, b []byte, off int64) error {
-	leave, err := c.enter(ctx, int64(len(b)))
-	if err != nil {
-		return err
-	}
-	defer leave()
 	seals, err := c.seals(p.ID)
 	if err != nil {
 		return err
@@ -64,22 +59,39 @@ func (c *Client) ReadPack(ctx context.Context, p *far.Pack, b []byte, off int64)
 // memory, or from any that has one.
 func (c *Client) open(ctx context.Context, s *catalog.Seal) (*opened, error) {
 	state := c.o.State()
-	one, ok := c.opened.Get(s.Stripe.Pack)
-	switch {
-	case !ok || one.root != s.Root:
-		head := c.headHere(s)
-		if head == nil {
-			got, err := c.recall.Open(ctx, sealedBy(s, 0), state.Places(&s.SealFact))
-			if err != nil {
-				return nil, err
-			}
-			head = got.Head
-		}
-		return c.remember(s, head, state)
-	case one.revision != s.Revision || one.state != state:
-		return c.remember(s, one.head, state)
+	if one := c.known(s, state); one != nil {
+		return one, nil
 	}
-	return one, nil
+	leave, err := c.take(ctx, s.Stripe.Pack)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	if one := c.known(s, state); one != nil { // another has been quicker
+		return one, nil
+	}
+	if one, ok := c.opened.Get(s.Stripe.Pack); ok && one.root == s.Root {
+		return c.remember(s, one.head, state) // its shards are elsewhere by now
+	}
+	head := c.headHere(s)
+	if head == nil {
+		got, err := c.recall.Open(ctx, sealedBy(s, 0), state.Places(&s.SealFact))
+		if err != nil {
+			return nil, err
+		}
+		head = got.Head
+	}
+	return c.remember(s, head, state)
+}
+
+// known returns the reader of a stripe that is in use, if its shards are where it looks
+// for them; nil if not.
+func (c *Client) known(s *catalog.Seal, state *placement.State) *opened {
+	one, ok := c.opened.Get(s.Stripe.Pack)
+	if !ok || one.root != s.Root || one.revision != s.Revision || one.state != state {
+		return nil
+	}
+	return one
 }
 
 // remember makes the reader of a stripe whose head was checked.
