@@ -23,6 +23,7 @@ import (
 	"pelago/node/config"
 	"pelago/node/datadir"
 	"pelago/node/placement"
+	"pelago/node/recalled"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -48,6 +49,7 @@ type node struct {
 	placement *placement.Placement
 	patients  *patients.Patients
 	archive   *archive.Archive
+	recalled  *recalled.Client
 	distance  distance
 	shards    shards
 
@@ -203,6 +205,9 @@ func (n *node) openStores() (err error) {
 	if err = n.openShards(); err != nil {
 		return err
 	}
+	if err = n.openRecalled(); err != nil {
+		return err
+	}
 	return n.openDistance()
 }
 
@@ -254,6 +259,7 @@ func (n *node) startWork() {
 	n.metrics.Tasks(n.tasks.Statuses)
 	n.gauges()
 	n.layoutGauges()
+	n.recalledGauges()
 	ctx, quit := context.WithCancel(context.Background())
 	n.quit = quit
 	n.work.Go(func() error {
