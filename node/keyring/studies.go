@@ -190,9 +190,9 @@ func (s *Studies) keep(round uint64, batch []keys.StudyKey, upTo cursor) error {
 // note writes how far it is, if that has changed and it was not written for a while.
 func (s *Studies) note(every time.Duration) error {
 	s.mu.Lock()
-	at, due := s.at, time.Since(s.noteAt) >= every
+	at, due := s.at, s.at != s.noted && time.Since(s.noteAt) >= every
 	s.mu.Unlock()
-	if at == s.noted || !due {
+	if !due {
 		return nil
 	}
 	b := binary.BigEndian.AppendUint64(nil, at.generation)
