@@ -47,6 +47,7 @@ type node struct {
 	patients  *patients.Patients
 	archive   *archive.Archive
 	distance  distance
+	shards    shards
 
 	face  *ae.Face
 	tasks *work.Group
@@ -166,6 +167,8 @@ func (n *node) openStores() (err error) {
 	o := archiveOptions(n.config, n.self, n.keys, n.log)
 	o.Fatal = n.die
 	o.Observe = n.metrics.ObserveWork
+	o.PacksLost = n.packsLost
+	n.shards.note = watchHeld(&o)
 	if n.catalog, err = archive.OpenCatalog(o); err != nil {
 		return err
 	}
@@ -192,6 +195,9 @@ func (n *node) openStores() (err error) {
 		return err
 	}
 	n.trail.patientOf = n.patientOf
+	if err = n.openShards(); err != nil {
+		return err
+	}
 	return n.openDistance()
 }
 
@@ -222,6 +228,7 @@ func archiveOptions(c config.Config, self *identity.Node, ring *keys.Ring, log *
 		StagingBytes: int64(c.Store.Staging), StagingAhead: int64(c.Store.Ahead), TableBytes: int64(c.Store.TableSize), Ballast: int64(c.Store.Ballast),
 		Quiet: time.Duration(c.Store.Quiet), Gather: time.Duration(c.Store.Gather), Grace: time.Duration(c.Store.Grace),
 		CacheBytes: int64(c.Store.Cache), ChunkBytes: int64(c.Store.Chunks),
+		BulkLost: (&heldNote{}).lost,
 	}
 }
 
@@ -230,6 +237,7 @@ func archiveOptions(c config.Config, self *identity.Node, ring *keys.Ring, log *
 func (n *node) startWork() {
 	tasks := append(n.trail.tasks(), n.network.tasks()...)
 	tasks = append(tasks, n.archive.Tasks()...)
+	tasks = append(tasks, n.shards.tasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
@@ -299,7 +307,7 @@ func (n *node) stop() error {
 		n.quit()
 		errs = append(errs, n.work.Wait()) // the group logs by name who is slow
 	}
-	errs = append(errs, n.slow("reading from afar", n.distance.close))
+	errs = append(errs, n.slow("reading from afar", n.distance.close), n.slow("shards", n.shards.close))
 	if n.network != nil {
 		errs = append(errs, n.slow("network", n.network.close))
 	}

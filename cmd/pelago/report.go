@@ -35,7 +35,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		ProtectedStudies: 0, SurvivesSites: 0, Refuses: whyClosed(n.network.takes()),
 		PendingJournal: journal.Pending(), RejectedFacts: journal.Rejected(),
 		Version: version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
-		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, HotBytes: usage.Hot, CachedBytes: usage.Cached, FreeBytes: usage.Free,
+		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, HotBytes: usage.Hot, CachedBytes: usage.Cached, HeldBytes: usage.Held, FreeBytes: usage.Free,
 		Transfers:   admin.TransfersOf(n.network.watch.transfers.Running(), time.Now()),
 		Quarantined: quarantined, PendingCommitment: n.face.Pending(),
 		EpochsHeld: epochs.Held, EpochsLacking: epochs.Lacking, PackingWaits: n.archive.PackingWaits(),
@@ -107,6 +107,7 @@ func (n *node) gauges() {
 		}
 		return 0
 	})
+	n.shards.gauges(n)
 	copies := n.distance.copies
 	m.Gauge("pelago_cached_bytes", "Bytes of copies of other nodes' packs.", func() float64 { return float64(copies.Bytes()) })
 	m.Gauge("pelago_cached_limit_bytes", "Bytes that copies of other nodes' packs may have.", func() float64 { return float64(copies.Limit()) })

@@ -66,7 +66,7 @@ func statusRows(st admin.Status) [][]string {
 		{"entries applied", fmt.Sprintf("%d of %d", st.AppliedIndex, max(st.CommitIndex, st.AppliedIndex))},
 		{"journal pending", fmt.Sprint(st.PendingJournal)},
 		{"staging", size(st.StagingBytes)},
-		{"at rest", fmt.Sprintf("%s, %s of them copies of others'", size(st.BulkBytes), size(st.CachedBytes))},
+		{"at rest", fmt.Sprintf("%s, %s of them copies of others', %s shards", size(st.BulkBytes), size(st.CachedBytes), size(st.HeldBytes))},
 		{"free", size(st.FreeBytes)},
 		{"quarantined", fmt.Sprint(st.Quarantined)},
 		{"commitments pending", fmt.Sprint(st.PendingCommitment)},

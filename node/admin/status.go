@@ -42,10 +42,11 @@ type Status struct {
 	StateHash  string `json:"state_hash"`
 	// RejectedFacts are facts of the journal that the catalogue refused.
 	RejectedFacts uint64 `json:"rejected_facts"`
-	// HotBytes and CachedBytes are parts of BulkBytes: what arrived here, and
-	// copies of what rests at other nodes.
+	// HotBytes, CachedBytes and HeldBytes are parts of BulkBytes: what arrived here,
+	// copies of what rests at other nodes, and shards of it.
 	HotBytes    int64      `json:"hot_bytes"`
 	CachedBytes int64      `json:"cached_bytes"`
+	HeldBytes   int64      `json:"held_bytes"`
 	Transfers   []Transfer `json:"transfers"`
 
 	Version           string `json:"version"`
