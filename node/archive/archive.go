@@ -192,13 +192,13 @@ type Archive struct {
 	said      sayings     // of instances whose series is about to be announced
 	codec     *pack.Codec // one for all packs, so that readers share decoded chunks
 	stats     Stats
-	kick      chan chan error // Pack asks the packer
-	hurry     chan struct{}   // arrivals wait for the packer; capacity 1
-	stuck     atomic.Bool     // the packer's last table failed: waiting for it is no use
-	keyless   atomic.Bool     // the packer waits for keys
-	stopped   chan struct{}   // the packer has ended
-	undecided chan uint64     // a decision failed that may be taken yet: Catalog.TombstonesChanged before it; capacity 1
-	unsettled []uint64        // versions to be compared by Run; not touched after Open by others
+	kick      chan kick     // Pack and PackSeries ask the packer
+	hurry     chan struct{} // arrivals wait for the packer; capacity 1
+	stuck     atomic.Bool   // the packer's last table failed: waiting for it is no use
+	keyless   atomic.Bool   // the packer waits for keys
+	stopped   chan struct{} // the packer has ended
+	undecided chan uint64   // a decision failed that may be taken yet: Catalog.TombstonesChanged before it; capacity 1
+	unsettled []uint64      // versions to be compared by Run; not touched after Open by others
 
 	// still is held while bytes are moved or dropped: by the packer for a table,
 	// by a purge for a slice, by a backup while it takes hold of all files. It is
@@ -233,7 +233,7 @@ func Open(o Options) (_ *Archive, err error) {
 	o.FS = ordered{o.FS}
 	a := &Archive{
 		o: o, log: o.Log, onDisk: onDisk, catalog: o.Catalog,
-		kick:      make(chan chan error),
+		kick:      make(chan kick),
 		hurry:     make(chan struct{}, 1),
 		codec:     pack.NewCodec(o.ChunkBytes),
 		headers:   newHeaders(),
