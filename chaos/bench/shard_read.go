@@ -228,8 +228,10 @@ func (s *striped) within(column int) (all []frame) {
 type figures struct {
 	seconds []float64 // each
 	over    []float64 // each over (round trip + bytes ÷ bandwidth)
-	fetched []float64 // bytes each, over those of its whole segments
-	most    cost      // requests and sites, of any one
+	// Of those for which nothing was asked twice to be sooner:
+	requests, sites []float64
+	fetched         []float64 // bytes, over those of the frame's whole segments
+	hedged          float64   // bytes that were asked for twice, in all, over the others
 }
 
 // readAll reads so many frames, again and again from the beginning.
@@ -237,16 +239,26 @@ func (t *sitting) readAll(ctx context.Context, frames []frame, n int, rate world
 	if len(frames) == 0 {
 		return f, errors.New("the series is too short: no frame lies in one column")
 	}
+	counters := t.client.Counters()
+	asked, hedged := counters.AskedBytes.Load(), counters.HedgedBytes.Load()
 	for i := range n {
 		one := frames[i%len(frames)]
+		hedges := counters.Hedged.Load()
 		took, c, err := t.read(ctx, one)
 		if err != nil {
 			return f, err
 		}
 		f.seconds = append(f.seconds, took.Seconds())
 		f.over = append(f.over, took.Seconds()/(farAway+rate.Time(one.bytes())).Seconds())
-		f.fetched = append(f.fetched, float64(c.bytes)/float64(one.bytes()))
-		f.most.requests, f.most.sites = max(f.most.requests, c.requests), max(f.most.sites, c.sites)
+		if counters.Hedged.Load() == hedges {
+			f.fetched = append(f.fetched, float64(c.bytes)/float64(one.bytes()))
+			f.requests, f.sites = append(f.requests, float64(c.requests)), append(f.sites, float64(c.sites))
+		}
+	}
+	asked, hedged = counters.AskedBytes.Load()-asked, counters.HedgedBytes.Load()-hedged
+	f.hedged = float64(hedged) / float64(asked-hedged)
+	if len(f.fetched) == 0 {
+		return f, errors.New("every read was hedged")
 	}
 	return f, nil
 }
@@ -262,7 +274,7 @@ func shardRead(ctx context.Context, b *bench, s *sheet) error {
 	alone := made.within(-1)
 	s.note("a series of %d CT of %d × %d (%s MB at rest, %d of its frames cross one of the %d borders between columns and are not among those that are counted) as one pack under %v: a holder each, in this process, with their own stores on disk, ports and certificates, %v away; a reader that has links of that rate to each, and one of it to all. A read is of the segments that hold the frame: verified, decrypted and expanded. %d reads a round, one after the other, from any column",
 		len(made.frames), b.cut.edge, b.cut.edge, number(float64(made.head.Size)/1e6), len(made.frames)-len(alone), k-1, readCode, farAway, b.cut.reads)
-	s.note("degraded: nothing of the first site arrives any more; reads of its column, after it was found to be dead. Bytes are those of the links: proofs, HTTP/2 and TLS included")
+	s.note("degraded: nothing of the first site arrives any more; reads of its column, after it was found to be dead. Bytes are those of the links: proofs, HTTP/2 and TLS included. Requests, sites and bytes are means over the reads for which nothing was asked for twice to be sooner, which has a line of its own")
 	s.note("row striping (computed): a reader that works as MinIO's does reads 1 MiB blocks of the pack, each cut into k pieces at k sites, whole (cmd/erasure-decode.go), so k sites for any frame; one that asked for no more than the pieces that hold a part of the frame would ask %s sites on average here", number(piecesTouched(made, striped1MiB)))
 	for _, r := range rates {
 		err := b.holders(ctx, readCode.N(), world.Both(farAway, r.rate), func(h *holders) error {
@@ -297,9 +309,10 @@ func (b *bench) readRound(ctx context.Context, s *sheet, t *sitting, name string
 	if rate != world.Gbps {
 		return nil
 	}
-	s.add("healthy requests", "", pelago, float64(healthy.most.requests))
-	s.add("healthy sites", "", pelago, float64(healthy.most.sites))
-	s.add("striped sites", "sites", pelago, float64(healthy.most.sites))
+	s.add("healthy requests", "", pelago, mean(healthy.requests))
+	s.add("healthy sites", "", pelago, mean(healthy.sites))
+	s.add("healthy hedged", "%", pelago, 100*healthy.hedged)
+	s.add("striped sites", "sites", pelago, mean(healthy.sites))
 	s.add("striped sites", "sites", rowStriping, float64(t.head.Code.K))
 	lost := holderSite(0)
 	if err := t.holders.world.Part(world.BlackHole, []world.Site{reader}, []world.Site{lost}); err != nil {
@@ -315,7 +328,8 @@ func (b *bench) readRound(ctx context.Context, s *sheet, t *sitting, name string
 	}
 	s.add("degraded", "×", pelago, median(degraded.seconds)/median(healthy.seconds))
 	s.add("degraded bytes", "×", pelago, mean(degraded.fetched)/float64(t.head.Code.K))
-	b.say("  round %d: degraded p50 %s ms, fetched %s times its segments", round+1, number(1e3*median(degraded.seconds)), number(mean(degraded.fetched)))
+	b.say("  round %d: hedged %s %%; degraded p50 %s ms, fetched %s times its segments, healthy %s, hedged %s %%", round+1, number(100*healthy.hedged),
+		number(1e3*median(degraded.seconds)), number(mean(degraded.fetched)), number(mean(healthy.fetched)), number(100*degraded.hedged))
 	t.holders.world.Heal()
 	return t.well(ctx, column)
 }
@@ -378,16 +392,13 @@ func (b *bench) seriesRound(ctx context.Context, s *sheet, t *sitting, link, slo
 			return err
 		}
 	}
-	n := t.client.Counters()
-	asked, hedged := n.AskedBytes.Load(), n.HedgedBytes.Load()
 	hurt, err := t.readAll(ctx, t.frames, b.cut.reads, world.Gbps)
 	if err != nil {
 		return err
 	}
-	asked, hedged = n.AskedBytes.Load()-asked, n.HedgedBytes.Load()-hedged
 	most := percentile(healthy.seconds, 99) + 1.2*delay.Seconds()
 	s.add("series p99", "×", pelago, percentile(hurt.seconds, 99)/most)
-	s.add("series hedged", "%", pelago, 100*float64(hedged)/float64(asked-hedged))
+	s.add("series hedged", "%", pelago, 100*hurt.hedged)
 	b.say("  round %d: healthy p50 %s, p99 %s ms; hedge delay %s ms; hurt p50 %s, p99 %s ms", round+1, number(1e3*median(healthy.seconds)),
 		number(1e3*percentile(healthy.seconds, 99)), number(1e3*delay.Seconds()), number(1e3*median(hurt.seconds)), number(1e3*percentile(hurt.seconds, 99)))
 	w.Heal()

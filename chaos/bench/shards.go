@@ -31,12 +31,14 @@ func shardRows() []row {
 		{"pipeline", shardPipeline, []line{
 			{"seal pipeline (compress aside): encrypt + hash + encode + verify, one core, over the sum of its parts measured alone; the worst of the default codes",
 				"pipeline", "≥ 0.7", []check{{least, "", 0.7}}},
+			{"the same, beside parts that repeat bytes which the cache holds", "pipeline in cache", "≥ 0.7", []check{{least, "", 0.7}}},
 		}},
 		{"read", shardRead, []line{
 			{"healthy read of one frame from a remote shard: requests", "healthy requests", "1", []check{{most, "", 1}}},
 			{"the same: sites asked", "healthy sites", "1", []check{{most, "", 1}}},
+			{"the same: bytes that are asked for twice to be sooner, of the others", "healthy hedged", "≤ 5 %", []check{{most, "", 5}}},
 			{"sites asked per healthy frame, against MinIO-like row striping of the same stripe", "striped sites", "1 instead of k", []check{{faster, rowStriping, float64(readCode.K)}}},
-			{"the same: p50 over (round trip + bytes ÷ bandwidth), 50 ms, 1 Gb/s", "healthy 1 Gb/s", "≤ 1.2×", []check{{most, "", 1.2}}},
+			{"healthy read: p50 over (round trip + bytes ÷ bandwidth), 50 ms, 1 Gb/s", "healthy 1 Gb/s", "≤ 1.2×", []check{{most, "", 1.2}}},
 			{"the same at 100 Mb/s", "healthy 100 Mb/s", "≤ 1.2×", []check{{most, "", 1.2}}},
 			{"degraded read of one frame, no full copy anywhere: p50 over that of a healthy one, 1 Gb/s", "degraded", "≤ 2×", []check{{most, "", 2}}},
 			{"the same: bytes fetched over k × (the frame rounded out to whole segments)", "degraded bytes", "≤ 1.02×", []check{{most, "", 1.02}}},
