@@ -37,11 +37,9 @@ type frame struct {
 	image         input.Instance
 	pixels        int64 // where they begin in its data set
 	first, leaves int64 // of the ciphertext: the whole segments that hold the image
+	bytes         int64 // of these segments: the frame rounded out
 	column        int   // that these are in; -1: they cross a border
 }
-
-// bytes is the frame rounded out to whole segments.
-func (f frame) bytes() int64 { return f.leaves * seal.LeafBytes }
 
 // stripe packs, seals and encodes a series of CT.
 func (b *bench) stripe(ctx context.Context, code shard.Code) (*striped, error) {
@@ -113,8 +111,9 @@ func (s *striped) locate() {
 		from, last := chunks[0].At, chunks[len(chunks)-1]
 		f.first = from / seal.SegmentBytes
 		f.leaves = (last.At+last.Compressed-1)/seal.SegmentBytes + 1 - f.first
+		f.bytes = min(f.leaves*seal.LeafBytes, s.geometry.Size-f.first*seal.LeafBytes)
 		column, _ := s.geometry.Locate(f.first * seal.LeafBytes)
-		end, _ := s.geometry.Locate(min((f.first+f.leaves)*seal.LeafBytes, s.geometry.Size) - 1)
+		end, _ := s.geometry.Locate(f.first*seal.LeafBytes + f.bytes - 1)
 		if f.column = column; end != column {
 			f.column = -1
 		}
@@ -175,9 +174,9 @@ func (t *sitting) warm(ctx context.Context) error {
 // compared, which is not counted. It returns what that took, and what it cost.
 func (t *sitting) read(ctx context.Context, f frame) (time.Duration, cost, error) {
 	t.watched.take()
-	before := t.holders.arrived()
+	before := t.holders.sent()
 	began := time.Now()
-	sealed := make([]byte, min(f.bytes(), t.geometry.Size-f.first*seal.LeafBytes))
+	sealed := make([]byte, f.bytes)
 	if _, err := t.pack.ReadAt(ctx, sealed, f.first*seal.LeafBytes); err != nil {
 		return 0, cost{}, err
 	}
@@ -191,7 +190,7 @@ func (t *sitting) read(ctx context.Context, f frame) (time.Duration, cost, error
 	if !bytes.Equal(pixels, f.image.Frame(0)) {
 		return 0, cost{}, fmt.Errorf("frame %d came back as another", f.number)
 	}
-	c := cost{bytes: t.holders.arrived() - before}
+	c := cost{bytes: t.holders.sent() - before} // by now the end of the answer has been sent, too
 	c.requests, c.sites = t.watched.take()
 	return took, c, nil
 }
@@ -249,9 +248,9 @@ func (t *sitting) readAll(ctx context.Context, frames []frame, n int, rate world
 			return f, err
 		}
 		f.seconds = append(f.seconds, took.Seconds())
-		f.over = append(f.over, took.Seconds()/(farAway+rate.Time(one.bytes())).Seconds())
+		f.over = append(f.over, took.Seconds()/(farAway+rate.Time(one.bytes)).Seconds())
 		if counters.Hedged.Load() == hedges {
-			f.fetched = append(f.fetched, float64(c.bytes)/float64(one.bytes()))
+			f.fetched = append(f.fetched, float64(c.bytes)/float64(one.bytes))
 			f.requests, f.sites = append(f.requests, float64(c.requests)), append(f.sites, float64(c.sites))
 		}
 	}
@@ -425,7 +424,7 @@ func piecesTouched(s *striped, block int64) float64 {
 	for _, f := range s.frames {
 		from := f.first * seal.LeafBytes
 		sites := map[int64]bool{}
-		for at := from; at < from+f.bytes(); {
+		for at := from; at < from+f.bytes; {
 			in := at % block
 			sites[in/piece] = true
 			at += min(piece-in%piece, block-in)

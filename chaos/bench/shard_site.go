@@ -221,7 +221,7 @@ func (h *holders) places() (all []recall.Place) {
 type cost struct {
 	requests int
 	sites    int
-	bytes    int64 // that came over the links to the reader: TLS, HTTP and proofs included
+	bytes    int64 // that were sent over the links to the reader: TLS, HTTP and proofs included
 }
 
 // watched counts what is asked of holders, and how soon they begin to answer.
@@ -280,10 +280,10 @@ func (w *watched) hedgeDelay() (slowest time.Duration) {
 	return slowest
 }
 
-// arrived is what has come over the links to the reader.
-func (h *holders) arrived() (bytes int64) {
+// sent is what holders have given to the links to the reader.
+func (h *holders) sent() (bytes int64) {
 	for i := range h.ids {
-		bytes += h.world.Traffic(holderSite(i), reader).Delivered
+		bytes += h.world.Traffic(holderSite(i), reader).Sent
 	}
 	return bytes
 }
