@@ -40,11 +40,8 @@ func TestSpreadingIsHeldAgainstItsCode(t *testing.T) {
 		}
 	}
 	// Where rows have not all sites, the origin's shard is virtual for n of N packs.
-	if got := spread(code, 12, stored, hot, stored/2*11/3, hot+hot/2*11/3); math.Abs(got.sent-1) > 1e-9 || math.Abs(got.rests-1) > 1e-9 {
-		t.Logf("of twelve sites: %+v", got)
-		if want := (6.0 - 0.5) / 3; math.Abs(got.sent-11.0/6/want) > 1e-9 {
-			t.Errorf("of twelve sites: %+v", got)
-		}
+	if got := spread(code, 12, 2_000, 2_000, 2_000*11/6, 2_000+2_000*11/6); math.Abs(got.sent-1) > 1e-3 || math.Abs(got.rests-1) > 1e-3 {
+		t.Errorf("of twelve sites: %+v", got)
 	}
 }
 
