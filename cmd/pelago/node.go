@@ -22,6 +22,7 @@ import (
 	"pelago/node/audit"
 	"pelago/node/config"
 	"pelago/node/datadir"
+	"pelago/node/placement"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -44,6 +45,7 @@ type node struct {
 	trail     *trail
 	catalog   *catalog.Catalog
 	network   *network
+	placement *placement.Placement
 	patients  *patients.Patients
 	archive   *archive.Archive
 	distance  distance
@@ -185,6 +187,9 @@ func (n *node) openStores() (err error) {
 	if err = n.network.open(n.config, n.keys); err != nil {
 		return err
 	}
+	if err = n.openPlacement(); err != nil {
+		return err
+	}
 	o.Catalog, o.Propose, o.Decide, o.Takes = n.catalog, n.network.group, n.network.group, n.network.takes
 	if n.network.own().Witness {
 		o.StagingAhead = 0 // nothing will ever lie in it
@@ -237,6 +242,7 @@ func archiveOptions(c config.Config, self *identity.Node, ring *keys.Ring, log *
 func (n *node) startWork() {
 	tasks := append(n.trail.tasks(), n.network.tasks()...)
 	tasks = append(tasks, n.archive.Tasks()...)
+	tasks = append(tasks, n.placement.Tasks()...)
 	tasks = append(tasks, n.shards.tasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
@@ -247,6 +253,7 @@ func (n *node) startWork() {
 	n.tasks = work.New(n.log, tasks...)
 	n.metrics.Tasks(n.tasks.Statuses)
 	n.gauges()
+	n.layoutGauges()
 	ctx, quit := context.WithCancel(context.Background())
 	n.quit = quit
 	n.work.Go(func() error {
