@@ -24,6 +24,7 @@ import (
 	"pelago/node/datadir"
 	"pelago/node/placement"
 	"pelago/node/recalled"
+	"pelago/node/spread"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -52,6 +53,7 @@ type node struct {
 	recalled  *recalled.Client
 	distance  distance
 	shards    shards
+	spread    *spread.Spread // nil at a witness, which has no packs
 
 	face  *ae.Face
 	tasks *work.Group
@@ -198,6 +200,7 @@ func (n *node) openStores() (err error) {
 	}
 	n.patients = patients.New(n.catalog, n.network.group)
 	o.Issuer = n.patients.At(n.config.Site).Issuer
+	n.watchPacks(&o)
 	if n.archive, err = archive.Open(o); err != nil {
 		return err
 	}
@@ -206,6 +209,9 @@ func (n *node) openStores() (err error) {
 		return err
 	}
 	if err = n.openRecalled(); err != nil {
+		return err
+	}
+	if err = n.openSpread(); err != nil {
 		return err
 	}
 	return n.openDistance()
@@ -249,6 +255,7 @@ func (n *node) startWork() {
 	tasks = append(tasks, n.archive.Tasks()...)
 	tasks = append(tasks, n.placement.Tasks()...)
 	tasks = append(tasks, n.shards.tasks()...)
+	tasks = append(tasks, n.spreadTasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
@@ -260,6 +267,7 @@ func (n *node) startWork() {
 	n.gauges()
 	n.layoutGauges()
 	n.recalledGauges()
+	n.spreadGauges()
 	ctx, quit := context.WithCancel(context.Background())
 	n.quit = quit
 	n.work.Go(func() error {
