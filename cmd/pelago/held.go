@@ -179,8 +179,16 @@ func (n *node) packsLost(packs []pack.ID, _ error) {
 // doubt is told of a shard whose bytes here are rotten or missing.
 func (n *node) doubt(held.Name) {}
 
-// pledged is how many bytes of shards this node has pledged to hold.
-func (n *node) pledged() int64 { return 1 << 62 }
+// pledged is how many bytes of shards this node takes: what it has pledged, and none
+// while it cannot tell.
+func (n *node) pledged() int64 {
+	bytes, err := n.pledge()
+	if err != nil {
+		n.log.Warn("the room for shards is not known: none are taken", "error", err)
+		return 0
+	}
+	return bytes
+}
 
 // headsOf has the heads of the stripes of this node's packs.
 type headsOf struct{ *node }
