@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"testing"
 	"time"
 
@@ -51,6 +52,8 @@ type world struct {
 
 	shards map[string]map[held.Name][]byte // by node
 	down   map[string]bool
+
+	mu     sync.Mutex     // guards what follows
 	asked  map[string]int // times, by node
 	doubts []held.Name
 }
@@ -85,7 +88,11 @@ func newWorld(t *testing.T, nodes, n int) *world {
 	w.do(&catalog.KeyFact{Origin: origin, Study: study, ID: [16]byte{7}, Epoch: 1})
 	w.client = New(Options{
 		Node: "n00", Catalog: c, Keys: w, State: func() *placement.State { return w.state }, Holders: w, Local: w, Hints: w,
-		Doubt: func(name held.Name, _ string) { w.doubts = append(w.doubts, name) },
+		Doubt: func(name held.Name, _ string) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.doubts = append(w.doubts, name)
+		},
 	})
 	return w
 }
@@ -149,7 +156,9 @@ func (w *world) ask(at recall.Place, of shard.Stripe) (held.Shard, error) {
 	if at.Node == "n00" {
 		panic("a node asks itself over the network")
 	}
+	w.mu.Lock()
 	w.asked[at.Node]++
+	w.mu.Unlock()
 	if w.down[at.Node] {
 		return nil, fault.New(fault.Unavailable, "it does not answer")
 	}
