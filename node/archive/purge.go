@@ -86,7 +86,7 @@ func (a *Archive) purge(ctx context.Context, now time.Time) error {
 		if now.Sub(time.Unix(tombstone.Tick, 0)) <= a.o.Grace+purgeMargin {
 			continue
 		}
-		if err := a.purgeObject(ctx, tombstone); err != nil {
+		if err := a.purgeObject(ctx, &tombstone.TombstoneFact); err != nil {
 			return err
 		}
 	}
