@@ -52,6 +52,16 @@ type Decider interface {
 	Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) (results []error, err error)
 }
 
+// Graces knows what the network has agreed on about deletions (node/purge).
+type Graces interface {
+	// Over reports whether a tombstone's grace is over and nothing keeps what it covers.
+	Over(stone *catalog.Tombstone) (bool, error)
+	// Sealed reports whether a pack goes by a committed purge only.
+	Sealed(id pack.ID) (bool, error)
+	// Keeps reports whether any such pack of this node's is of a study.
+	Keeps(study string) (bool, error)
+}
+
 // Options are what an archive is made of.
 type Options struct {
 	FS   vfs.FS
@@ -89,6 +99,10 @@ type Options struct {
 	Ballast      int64         // bytes of the disk that stay free; the larger of 1 GiB and 1 %
 	CacheBytes   int64         // block cache of store/ and bulk/ each; 64 MiB
 	ChunkBytes   int64         // cache of decoded chunks of packs; 256 MiB
+
+	// Graces says what may be purged, by the network's time. nil: the wall clock ends
+	// graces, and no other node has anything of a pack.
+	Graces Graces
 
 	// Fatal is told, once, why the process must end: a failed write or fsync
 	// (DESIGN §4, Errors).
