@@ -52,6 +52,16 @@ type Decider interface {
 	Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) (results []error, err error)
 }
 
+// Graces knows what the network has agreed on about deletions (node/purge).
+type Graces interface {
+	// Over reports whether a tombstone's grace is over and nothing keeps what it covers.
+	Over(stone *catalog.Tombstone) (bool, error)
+	// Sealed reports whether a pack goes by a committed purge only.
+	Sealed(id pack.ID) (bool, error)
+	// Keeps reports whether any such pack of this node's is of a study.
+	Keeps(study string) (bool, error)
+}
+
 // Options are what an archive is made of.
 type Options struct {
 	FS   vfs.FS
@@ -112,6 +122,11 @@ type Options struct {
 	// Still runs do while others neither move nor give up anything in bulk/: a backup
 	// takes hold of all files in it. nil: they never do.
 	Still func(do func() error) error
+
+	// Graces says what may be purged, by the network's time. nil: the wall clock ends
+	// graces, and no other node has anything of a pack.
+	Graces Graces
+
 	// Fatal is told, once, why the process must end: a failed write or fsync
 	// (DESIGN §4, Errors).
 	Fatal func(error)
