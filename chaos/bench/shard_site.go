@@ -178,11 +178,10 @@ func (h *holders) hold(ctx context.Context, signer *authority.Signer, dir, site 
 	server := port.NewServer(held.NewHandler(held.HandlerOptions{Held: store, Source: store}), slog.New(slog.DiscardHandler))
 	h.group.Go(func() error { return p.Run(ctx, l) })
 	h.group.Go(func() error {
-		err := server.Serve(peers)
-		if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
-			return nil
+		if err := server.Serve(peers); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			return err
 		}
-		return err
+		return nil
 	})
 	context.AfterFunc(ctx, func() { _ = server.Close() }) // its connections are the port's
 	return self.ID(), l.Addr().String(), nil
