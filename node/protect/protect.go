@@ -107,7 +107,8 @@ type Options struct {
 
 // Protect knows what survives.
 type Protect struct {
-	o Options
+	o   Options
+	bug bug // that a test has switched on
 
 	wake   chan struct{} // the look at packs
 	wakePk chan struct{} // the packing of series
@@ -166,16 +167,10 @@ func poke(c chan struct{}) {
 // witness, and not declared lost.
 func (p *Protect) siteOf(st *placement.State, node string) (string, bool) {
 	m, known := p.o.Members.Member(node)
-	if !known || m.Witness || !p.o.Members.Belongs(node) || lost(st, node) {
+	if !known || m.Witness || !p.o.Members.Belongs(node) || st.Lost(node) {
 		return "", false
 	}
 	return m.Site, true
-}
-
-// lost reports whether a node's site was declared lost.
-func lost(st *placement.State, node string) bool {
-	l, ok := any(st).(interface{ Lost(node string) bool })
-	return ok && l.Lost(node)
 }
 
 // waitFor waits for one of some events, and at most so long.
