@@ -23,6 +23,7 @@ import (
 	"pelago/node/config"
 	"pelago/node/datadir"
 	"pelago/node/placement"
+	"pelago/node/protect"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -50,6 +51,7 @@ type node struct {
 	archive   *archive.Archive
 	distance  distance
 	shards    shards
+	protect   *protect.Protect // nil at a witness, which stores nothing
 
 	face  *ae.Face
 	tasks *work.Group
@@ -203,7 +205,11 @@ func (n *node) openStores() (err error) {
 	if err = n.openShards(); err != nil {
 		return err
 	}
-	return n.openDistance()
+	if err = n.openDistance(); err != nil {
+		return err
+	}
+	n.openProtect()
+	return nil
 }
 
 // patientOf names a study's patient for the audit trail; nobody if the study is
@@ -244,6 +250,7 @@ func (n *node) startWork() {
 	tasks = append(tasks, n.archive.Tasks()...)
 	tasks = append(tasks, n.placement.Tasks()...)
 	tasks = append(tasks, n.shards.tasks()...)
+	tasks = append(tasks, n.protect.Tasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
