@@ -24,6 +24,7 @@ import (
 	"pelago/node/datadir"
 	"pelago/node/placement"
 	"pelago/node/protect"
+	"pelago/node/spread"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -51,7 +52,8 @@ type node struct {
 	archive   *archive.Archive
 	distance  distance
 	shards    shards
-	protect   *protect.Protect // nil at a witness, which stores nothing
+	spread    *spread.Spread // nil at a witness, which has no packs
+	protect   *protect.Protect
 
 	face  *ae.Face
 	tasks *work.Group
@@ -198,11 +200,15 @@ func (n *node) openStores() (err error) {
 	}
 	n.patients = patients.New(n.catalog, n.network.group)
 	o.Issuer = n.patients.At(n.config.Site).Issuer
+	n.watchPacks(&o)
 	if n.archive, err = archive.Open(o); err != nil {
 		return err
 	}
 	n.trail.patientOf = n.patientOf
 	if err = n.openShards(); err != nil {
+		return err
+	}
+	if err = n.openSpread(); err != nil {
 		return err
 	}
 	if err = n.openDistance(); err != nil {
@@ -250,6 +256,7 @@ func (n *node) startWork() {
 	tasks = append(tasks, n.archive.Tasks()...)
 	tasks = append(tasks, n.placement.Tasks()...)
 	tasks = append(tasks, n.shards.tasks()...)
+	tasks = append(tasks, n.spreadTasks()...)
 	tasks = append(tasks, n.protect.Tasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
@@ -261,6 +268,7 @@ func (n *node) startWork() {
 	n.metrics.Tasks(n.tasks.Statuses)
 	n.gauges()
 	n.layoutGauges()
+	n.spreadGauges()
 	ctx, quit := context.WithCancel(context.Background())
 	n.quit = quit
 	n.work.Go(func() error {

@@ -13,11 +13,11 @@ func (n *node) openProtect() {
 	w := n.network
 	o := protect.Options{
 		Self: n.id, Site: n.config.Site, Archive: n.archive, Catalog: n.catalog, Members: w.registry, Placement: n.placement,
-		Spread: n.spread, Shards: n.shards.client, Keys: n.keys, Peers: w.watch.client(w.short),
+		Shards: n.shards.client, Keys: n.keys, Peers: w.watch.client(w.short),
 		Current: w.group.Current, Fenced: w.group.Fenced, Alive: holders{w}.Alive, Log: n.log,
 	}
-	if n.shards.held != nil { // else an interface of nil would not be one
-		o.Held, o.Copy = n.shards.held, n.shards.source
+	if !w.own().Witness {
+		o.Spread, o.Held, o.Copy = n.spread, n.shards.held, n.shards.source
 	}
 	n.protect = protect.New(o)
 	w.peers.Handle("/protect/", w.readers(n.protect.Handler()))

@@ -86,7 +86,7 @@ type Options struct {
 	Catalog    Catalogue
 	Members    Members
 	Placement  Placement
-	Spread     Spread
+	Spread     Spread // nil, as Held and Copy, at a witness, which stores nothing
 	Shards     Shards
 	Held       Held
 	Copy       Copy
@@ -132,11 +132,11 @@ func New(o Options) *Protect {
 // Tasks is the background work.
 func (p *Protect) Tasks() []work.Task {
 	again := &work.Restart{}
-	return []work.Task{
-		{Name: "pack_awaited", Run: p.runPacking, Restart: again},
-		{Name: "protection", Run: p.runLooking, Restart: again},
-		{Name: "protected_studies", Run: p.runCounting, Restart: again},
+	all := []work.Task{{Name: "protected_studies", Run: p.runCounting, Restart: again}}
+	if p.o.Spread == nil { // nothing is ever waited for
+		return all
 	}
+	return append(all, work.Task{Name: "pack_awaited", Run: p.runPacking, Restart: again}, work.Task{Name: "protection", Run: p.runLooking, Restart: again})
 }
 
 // Changed returns a channel that closes when more may be committed than before: who
