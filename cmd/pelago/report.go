@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"time"
 
-	"pelago/cluster/fault"
 	"pelago/node/admin"
 	"pelago/node/archive"
 )
