@@ -24,6 +24,7 @@ import (
 	"pelago/node/datadir"
 	"pelago/node/placement"
 	"pelago/node/recalled"
+	"pelago/node/protect"
 	"pelago/node/spread"
 	"pelago/node/work"
 	"pelago/query/patients"
@@ -54,6 +55,7 @@ type node struct {
 	distance  distance
 	shards    shards
 	spread    *spread.Spread // nil at a witness, which has no packs
+	protect   *protect.Protect
 
 	face  *ae.Face
 	tasks *work.Group
@@ -214,7 +216,11 @@ func (n *node) openStores() (err error) {
 	if err = n.openSpread(); err != nil {
 		return err
 	}
-	return n.openDistance()
+	if err = n.openDistance(); err != nil {
+		return err
+	}
+	n.openProtect()
+	return nil
 }
 
 // patientOf names a study's patient for the audit trail; nobody if the study is
@@ -256,6 +262,7 @@ func (n *node) startWork() {
 	tasks = append(tasks, n.placement.Tasks()...)
 	tasks = append(tasks, n.shards.tasks()...)
 	tasks = append(tasks, n.spreadTasks()...)
+	tasks = append(tasks, n.protect.Tasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})

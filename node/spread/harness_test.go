@@ -138,7 +138,7 @@ func (w *world) grows(sites int, code shard.Code, survives int) {
 	}
 	was := w.place.State()
 	next := &placement.State{Survives: survives}
-	if code.K > 0 {
+	if sites > 1 {
 		var all []layout.Holder
 		for i := range sites {
 			all = append(all, layout.Holder{Node: layout.Node{ID: nodeOf(i), Site: fmt.Sprintf("s%02d", i), Pledge: 1 << 40}})
@@ -373,6 +373,27 @@ func (w *world) check(id pack.ID) catalog.Seal {
 		}
 	}
 	return f
+}
+
+// rowOf are the nodes of a pack's row.
+func (w *world) rowOf(id pack.ID) (nodes []string) {
+	l := w.place.State().View.New
+	for _, n := range l.Row(l.Group(shard.Spread(id))) {
+		nodes = append(nodes, n.ID)
+	}
+	return nodes
+}
+
+// keys are those of the rows of a kind.
+func (r *rows) keys(kind byte) (all []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key := range r.all {
+		if key[0] == kind {
+			all = append(all, key)
+		}
+	}
+	return all
 }
 
 // one is a pack.
