@@ -80,8 +80,8 @@ func inWorld(t *testing.T, sites int, run func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, sites)
+		defer w.close()
 		run(t, w)
-		w.close()
 	})
 }
 
@@ -197,7 +197,7 @@ func (w *world) restart() {
 // teller is the journal: it tells the network what there are rows for.
 func (w *world) teller(ctx context.Context, _ *work.Progress) error {
 	for {
-		if err := w.tellAll(ctx); err != nil && !errors.Is(err, errCrash) {
+		if err := w.tellAll(ctx); err != nil && !errors.Is(err, errCrash) && ctx.Err() == nil {
 			w.t.Errorf("tell: %v", err)
 		}
 		select {

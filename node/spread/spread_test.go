@@ -169,7 +169,7 @@ func TestANetworkOfOneDoesNothing(t *testing.T) {
 		w.start()
 		w.pack(1, large)
 		w.Hurry(idOf(1))
-		time.Sleep(24 * time.Hour)
+		time.Sleep(7 * time.Hour)
 		if packs, bytes := w.Waiting(); packs != 0 || bytes != 0 || w.Oldest() != 0 {
 			t.Errorf("%d packs, %d bytes wait", packs, bytes)
 		}
@@ -234,7 +234,7 @@ func TestACodeThatIsLoweredIsForNewPacks(t *testing.T) {
 		f := w.settled(id, shard.Code{K: 3, M: 3})
 		w.grows(6, shard.Code{K: 4, M: 1}, 1)
 		w.settled(w.pack(2, large), shard.Code{K: 4, M: 1})
-		time.Sleep(24 * time.Hour)
+		time.Sleep(7 * time.Hour)
 		if now := w.seals(id); len(now) != 1 || now[0].Stripe != f.Stripe || now[0].Revision != f.Revision {
 			t.Errorf("%+v", now)
 		}
