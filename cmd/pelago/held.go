@@ -84,7 +84,7 @@ func (n *node) openShards() (err error) {
 		return nil
 	}
 	if s.held, err = openHeld(n.archive, s.note, held.Options{
-		Self: n.self, Limit: n.pledged, Busy: n.archive.Busy, Log: n.log,
+		Self: n.self, Limit: n.placement.Pledged, Busy: n.archive.Busy, Log: n.log,
 		OnLost: func(name held.Name, _ error) { n.doubt(name) },
 		OnConflict: func(offered held.Entry, _ [32]byte) {
 			n.log.Error("another shard was offered under the name of one that is held", "shard", offered.Name.String())
@@ -179,23 +179,12 @@ func (n *node) packsLost(packs []pack.ID, _ error) {
 // doubt is told of a shard whose bytes here are rotten or missing.
 func (n *node) doubt(held.Name) {}
 
-// pledged is how many bytes of shards this node takes: what it has pledged, and none
-// while it cannot tell.
-func (n *node) pledged() int64 {
-	bytes, err := n.pledge()
-	if err != nil {
-		n.log.Warn("the room for shards is not known: none are taken", "error", err)
-		return 0
-	}
-	return bytes
-}
-
 // headsOf has the heads of the stripes of this node's packs.
 type headsOf struct{ *node }
 
 // Head implements [virtual.Heads].
 func (h headsOf) Head(of shard.Stripe) (*stripe.Head, error) {
-	return nil, fault.New(fault.NotFound, "nothing of stripe %v is told here", of)
+	return h.spread.Head(of)
 }
 
 // SigningKey implements [held.Members].

@@ -23,6 +23,8 @@ import (
 	"pelago/node/config"
 	"pelago/node/datadir"
 	"pelago/node/placement"
+	"pelago/node/recalled"
+	"pelago/node/spread"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -48,8 +50,10 @@ type node struct {
 	placement *placement.Placement
 	patients  *patients.Patients
 	archive   *archive.Archive
+	recalled  *recalled.Client
 	distance  distance
 	shards    shards
+	spread    *spread.Spread // nil at a witness, which has no packs
 
 	face  *ae.Face
 	tasks *work.Group
@@ -196,11 +200,18 @@ func (n *node) openStores() (err error) {
 	}
 	n.patients = patients.New(n.catalog, n.network.group)
 	o.Issuer = n.patients.At(n.config.Site).Issuer
+	n.watchPacks(&o)
 	if n.archive, err = archive.Open(o); err != nil {
 		return err
 	}
 	n.trail.patientOf = n.patientOf
 	if err = n.openShards(); err != nil {
+		return err
+	}
+	if err = n.openRecalled(); err != nil {
+		return err
+	}
+	if err = n.openSpread(); err != nil {
 		return err
 	}
 	return n.openDistance()
@@ -244,6 +255,7 @@ func (n *node) startWork() {
 	tasks = append(tasks, n.archive.Tasks()...)
 	tasks = append(tasks, n.placement.Tasks()...)
 	tasks = append(tasks, n.shards.tasks()...)
+	tasks = append(tasks, n.spreadTasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
@@ -254,6 +266,8 @@ func (n *node) startWork() {
 	n.metrics.Tasks(n.tasks.Statuses)
 	n.gauges()
 	n.layoutGauges()
+	n.recalledGauges()
+	n.spreadGauges()
 	ctx, quit := context.WithCancel(context.Background())
 	n.quit = quit
 	n.work.Go(func() error {

@@ -70,6 +70,7 @@ func statusRows(st admin.Status) [][]string {
 		{"free", size(st.FreeBytes)},
 		{"quarantined", fmt.Sprint(st.Quarantined)},
 		{"commitments pending", fmt.Sprint(st.PendingCommitment)},
+		{"to be spread", waiting(st.Spread)},
 		{"repair", fmt.Sprintf("%d queued, %d running", st.Repair.Queued, st.Repair.Running)},
 		{"sites that may be lost", fmt.Sprint(st.SurvivesSites)},
 	}
@@ -125,6 +126,14 @@ func layoutRows(st admin.Status) [][]string {
 		rows = append(rows, []string{"limit", limit})
 	}
 	return rows
+}
+
+// waiting is what waits to be at other sites.
+func waiting(s admin.Spread) string {
+	if s.Packs == 0 {
+		return "nothing"
+	}
+	return fmt.Sprintf("%d packs, %s, for up to %s", s.Packs, size(s.Bytes), seconds(s.OldestSeconds))
 }
 
 // printSites prints sites and their nodes.
