@@ -119,6 +119,9 @@ type Options struct {
 	// missing, before it is forgotten there, and must make that durable; in [Open] too,
 	// when rows are all that there is. nil: nobody.
 	BulkLost func(rows func(name string) *Rows, refs []bulk.Ref, cause error) error
+	// Evicted reads the ciphertext of a pack that was evicted, from its shards; asked
+	// each time that the pack is opened. nil: nothing does, and none is ever evicted.
+	Evicted func(p *archivepb.Pack) (io.ReaderAt, error)
 	// Still runs do while others neither move nor give up anything in bulk/: a backup
 	// takes hold of all files in it. nil: they never do.
 	Still func(do func() error) error
@@ -291,7 +294,7 @@ func Open(o Options) (_ *Archive, err error) {
 	if err = a.openStaging(); err != nil {
 		return nil, err
 	}
-	if err = a.dropEmpty(); err != nil {
+	if err = errors.Join(a.dropEmpty(), a.finishEvicting()); err != nil {
 		return nil, err
 	}
 	return a, nil
