@@ -22,6 +22,7 @@ import (
 	"pelago/node/audit"
 	"pelago/node/config"
 	"pelago/node/datadir"
+	"pelago/node/purge"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -47,6 +48,7 @@ type node struct {
 	patients  *patients.Patients
 	archive   *archive.Archive
 	distance  distance
+	purger    *purge.Purger // nil at a witness
 
 	face  *ae.Face
 	tasks *work.Group
@@ -188,11 +190,15 @@ func (n *node) openStores() (err error) {
 	}
 	n.patients = patients.New(n.catalog, n.network.group)
 	o.Issuer = n.patients.At(n.config.Site).Issuer
+	o.Graces = n.graces()
 	if n.archive, err = archive.Open(o); err != nil {
 		return err
 	}
 	n.trail.patientOf = n.patientOf
-	return n.openDistance()
+	if err = n.openDistance(); err != nil {
+		return err
+	}
+	return n.openPurge()
 }
 
 // patientOf names a study's patient for the audit trail; nobody if the study is
@@ -231,6 +237,7 @@ func (n *node) startWork() {
 	tasks := append(n.trail.tasks(), n.network.tasks()...)
 	tasks = append(tasks, n.archive.Tasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
+	tasks = append(tasks, n.purgeTasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
 	if limit := heapLimit(n.config.Store); limit > 0 {
