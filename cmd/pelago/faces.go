@@ -100,6 +100,7 @@ func hostsOf(c config.HTTP) []string {
 func (n *node) operators(guard *admin.Guard, registry *ae.Registry) http.Handler {
 	o := admin.Options{
 		Guard: guard, Archive: verified{n.archive, n.distance.copies, n.shards.held}, Registry: registry, Patients: n.patients, Site: n.config.Site,
+		Holds:   n.holds(),
 		Between: func() ([]reconcile.Conflict, error) { return reconcile.Conflicts(n.catalog) }, Echo: n.face.Echo,
 		Status: n.status, Network: operated{n}, Protection: n.protection, Backup: n.backup,
 		Ready:   n.ready,

@@ -26,6 +26,7 @@ import (
 	"pelago/node/recalled"
 	"pelago/node/protect"
 	"pelago/node/spread"
+	"pelago/node/purge"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -56,6 +57,7 @@ type node struct {
 	shards    shards
 	spread    *spread.Spread // nil at a witness, which has no packs
 	protect   *protect.Protect
+	purger    *purge.Purger // nil at a witness
 
 	face  *ae.Face
 	tasks *work.Group
@@ -203,6 +205,7 @@ func (n *node) openStores() (err error) {
 	n.patients = patients.New(n.catalog, n.network.group)
 	o.Issuer = n.patients.At(n.config.Site).Issuer
 	n.watchPacks(&o)
+	o.Graces = n.graces()
 	if n.archive, err = archive.Open(o); err != nil {
 		return err
 	}
@@ -221,6 +224,7 @@ func (n *node) openStores() (err error) {
 	}
 	n.openProtect()
 	return nil
+	return n.openPurge()
 }
 
 // patientOf names a study's patient for the audit trail; nobody if the study is
@@ -264,6 +268,7 @@ func (n *node) startWork() {
 	tasks = append(tasks, n.spreadTasks()...)
 	tasks = append(tasks, n.protect.Tasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
+	tasks = append(tasks, n.purgeTasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
 	if limit := heapLimit(n.config.Store); limit > 0 {
