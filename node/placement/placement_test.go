@@ -124,15 +124,18 @@ func TestOthersGoOnWithoutALeaderThatDecides(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				leader := w.join("s0", first)
-				holding := 2
 				if leader.member.Barred {
-					leader.down() // it has not pledged: it holds nothing
+					w.until("its pledge", time.Minute, func() bool { return w.memory.written(kindPledge) > 0 })
+					leader.down()
 				}
 				w.join("s1")
 				w.join("s2")
-				s := w.settled(w.nodes[1], holding)
-				if slices.Contains(holds(s.View.New), leader.id()) && !leader.member.Barred {
-					t.Errorf("%v", holds(s.View.New))
+				w.until("a layout of those who hold", 2*time.Minute, func() bool {
+					l := w.nodes[1].State().View.New
+					return l != nil && slices.Contains(holds(l), w.nodes[1].id()) && slices.Contains(holds(l), w.nodes[2].id())
+				})
+				if held := slices.Contains(holds(w.nodes[1].State().View.New), leader.id()); held != leader.member.Barred {
+					t.Errorf("the leader holds: %t", held)
 				}
 			})
 		})
@@ -564,7 +567,7 @@ func TestRecordsThatDoNotParse(t *testing.T) {
 		w.memory.put(kindPledge, w.nodes[2].id(), []byte(`{"version":1,"bytes":-1}`))
 		w.memory.put(kindPlaced, id, []byte(`{"version":1,"layout":-3}`))
 		w.memory.put(kindPledge, "nobody", []byte(`{"version":1,"bytes":5}`))
-		w.memory.put(layout.Kind, "0000000000000002", []byte("no layout"))
+		w.memory.put(layout.Kind, "0000000000000002", []byte{1, 0})
 		w.until("the layout that is none is dropped", time.Minute, func() bool {
 			b, _ := w.memory.RegistryRecord(layout.Kind, "0000000000000002")
 			return b == nil
