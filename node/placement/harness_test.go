@@ -339,7 +339,7 @@ func (n *node) repair(ctx context.Context) {
 		idle := n.idle
 		n.w.mu.Unlock()
 		if s.View.Old != nil && !n.member.Witness {
-			again = time.After(10 * time.Second)
+			again = time.After(time.Minute)
 		}
 		if s.View.Old != nil && !idle && !n.member.Witness {
 			if err := n.Complete(ctx, s.View.New.Version); err != nil && !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.NotFound) {
