@@ -37,12 +37,11 @@ func (p *Placement) Propose(ctx context.Context) error {
 	for {
 		v := p.now.Load()
 		wait, changed := jitter(lookEvery), v.changed
-		if p.due(v.facts).any() {
-			if !p.gathered(ctx, p.due(v.facts)) || !pause.For(ctx, p.patience()) {
+		if s := p.due(v.facts); s.any() { // of a large network a layout takes a while
+			if !p.gathered(ctx, s) || !pause.For(ctx, p.patience()) {
 				return nil
 			}
-			wait = jitter(lookEvery)
-			if p.due(p.now.Load().facts).any() {
+			if now := p.now.Load(); now == v || p.due(now.facts).any() {
 				if err := p.decide(ctx); err != nil && ctx.Err() == nil {
 					p.failed(err)
 					wait, changed = jitter(retry), nil
