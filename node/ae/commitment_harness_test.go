@@ -155,6 +155,26 @@ type committing struct {
 	stop func()
 }
 
+// changing are statuses that tell when to ask again.
+type changing struct {
+	statuses
+	changed chan struct{}
+}
+
+func (c *changing) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+// notify says that something may be otherwise.
+func (c *changing) notify() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
 func runCommitments(t *testing.T, rows *rows, status Status, m *modality) committing {
 	t.Helper()
 	f := New(Options{
