@@ -177,10 +177,14 @@ func (c *changing) notify() {
 
 func runCommitments(t *testing.T, rows *rows, status Status, m *modality) committing {
 	t.Helper()
-	f := New(Options{
+	o := Options{
 		Title: "PELAGO", Rows: rows, Status: status, Dialer: m.dial, Arrivals: &endings{},
 		Registry: registry(t, AE{Title: "CT1", Hosts: []string{"10.0.0.1"}, Port: 104}, AE{Title: "CT2", Hosts: []string{"10.0.0.2"}, Port: 104}),
-	})
+	}
+	if c, ok := status.(*changing); ok {
+		o.Changed = c.Changed
+	}
+	f := New(o)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- f.Run(ctx, nil) }()
