@@ -705,3 +705,40 @@ func check(t *testing.T, f *facts) {
 		t.Fatalf("%v hold, of %v", got, want)
 	}
 }
+
+// A decision has so many conditions at most, and a network may have more nodes.
+func TestALargeNetworkIsDecidedInOneDecision(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		const nodes = 100
+		for i := range nodes {
+			n := w.make(fmt.Sprintf("s%02d", i))
+			n.enlist(nil)
+			w.memory.put(kindPledge, n.id(), encode(pledge{Version: recordVersion, Bytes: tib}))
+		}
+		first := w.nodes[0]
+		first.open()
+		if err := first.decide(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s := first.State(); s.View.New == nil || len(s.View.New.Nodes) != nodes || s.Code != (shard.Code{K: 10, M: 4}) {
+			t.Fatalf("%+v", s)
+		}
+		for _, n := range w.nodes { // all leave but a few, which then are all that holds
+			if n != first && n.member.Site > "s10" {
+				w.memory.put(kindLost, n.id(), encode(loss{Version: recordVersion, By: "me"}))
+			}
+		}
+		for range 3 { // the next version, and its end, for which it waits for nobody lost
+			for _, n := range w.nodes[:11] {
+				w.memory.put(kindPlaced, n.id(), encode(placed{Version: recordVersion, Layout: 2}))
+			}
+			if err := first.decide(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s := first.State(); s.View.Old != nil || s.View.New.Version != 2 || len(s.View.New.Nodes) != 11 || s.Survives != 3 {
+			t.Errorf("%d nodes in layout %d, survives %d", len(s.View.New.Nodes), s.View.New.Version, s.Survives)
+		}
+	})
+}
