@@ -622,8 +622,11 @@ func TestWhatANewerProgramWroteStays(t *testing.T) {
 
 // However a network came to where it is: when what is due has been done, nothing is.
 func TestWhatIsDueIsDoneOnce(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 1))
-	for range 300 {
+	random, networks := rand.New(rand.NewPCG(1, 1)), 300
+	if testing.Short() {
+		networks = 50
+	}
+	for range networks {
 		f := &facts{pledges: map[string]int64{}, lost: map[string]loss{}, placed: map[string]uint64{}}
 		count := 1 + random.IntN(12)
 		for i := range count {
