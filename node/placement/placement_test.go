@@ -281,6 +281,9 @@ func TestANodeAbsentForThreeDaysIsLostButOnlyAtOneSite(t *testing.T) {
 }
 
 func TestWhoIsCutOffTakesNobodyForLost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("weeks of minutes")
+	}
 	for name, cut := range map[string]func(w *world){
 		"without a majority":     func(w *world) { w.memory.set(func() { w.memory.down = true }) },
 		"gossip does not run":    func(w *world) { w.mu.Lock(); w.deaf = true; w.mu.Unlock() },
