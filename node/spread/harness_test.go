@@ -66,6 +66,7 @@ type world struct {
 	mu      sync.Mutex
 	steps   int
 	crashAt int
+	muted   bool // nothing is told
 
 	*Spread
 	cancel context.CancelFunc
@@ -208,7 +209,20 @@ func (w *world) teller(ctx context.Context, _ *work.Progress) error {
 	}
 }
 
+// mute has nothing told, as without a majority.
+func (w *world) mute(muted bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.muted = muted
+}
+
 func (w *world) tellAll(ctx context.Context) error {
+	w.mu.Lock()
+	muted := w.muted
+	w.mu.Unlock()
+	if muted {
+		return nil
+	}
 	type row struct {
 		number uint64
 		fact   journal.PackFact
