@@ -263,3 +263,28 @@ func TestAStudyTakesLittleOfTheLog(t *testing.T) {
 }
 
 var _ Holders = (*held.Client)(nil)
+
+func TestWhatIsPurgedIsNotToldAgain(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.pack(1, large)
+		w.pack(2, 9000)
+		f := w.settled(idOf(1), shard.Code{K: 1, M: 1})
+		w.settled(idOf(2), shard.Code{K: 1, M: 1})
+		w.packs.mu.Lock()
+		delete(w.packs.all, idOf(1))
+		w.packs.mu.Unlock()
+		if err := w.Purged(idOf(1), idOf(9)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Head(f.Stripe); !fault.Is(err, fault.NotFound) {
+			t.Errorf("its head: %v", err)
+		}
+		w.Hurry(idOf(1))
+		w.until("left", func() bool { packs, _ := w.Waiting(); return packs == 0 })
+		if facts := len(w.rows.keys(rowFact)); facts != 2 {
+			t.Errorf("%d facts are left of a key and a pack", facts)
+		}
+		w.consistent()
+	})
+}
