@@ -24,7 +24,9 @@ import (
 	"pelago/node/datadir"
 	"pelago/node/placement"
 	"pelago/node/recalled"
+	"pelago/node/protect"
 	"pelago/node/spread"
+	"pelago/node/purge"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -54,6 +56,8 @@ type node struct {
 	distance  distance
 	shards    shards
 	spread    *spread.Spread // nil at a witness, which has no packs
+	protect   *protect.Protect
+	purger    *purge.Purger // nil at a witness
 
 	face  *ae.Face
 	tasks *work.Group
@@ -201,6 +205,7 @@ func (n *node) openStores() (err error) {
 	n.patients = patients.New(n.catalog, n.network.group)
 	o.Issuer = n.patients.At(n.config.Site).Issuer
 	n.watchPacks(&o)
+	o.Graces = n.graces()
 	if n.archive, err = archive.Open(o); err != nil {
 		return err
 	}
@@ -214,7 +219,12 @@ func (n *node) openStores() (err error) {
 	if err = n.openSpread(); err != nil {
 		return err
 	}
-	return n.openDistance()
+	if err = n.openDistance(); err != nil {
+		return err
+	}
+	n.openProtect()
+	return nil
+	return n.openPurge()
 }
 
 // patientOf names a study's patient for the audit trail; nobody if the study is
@@ -256,7 +266,9 @@ func (n *node) startWork() {
 	tasks = append(tasks, n.placement.Tasks()...)
 	tasks = append(tasks, n.shards.tasks()...)
 	tasks = append(tasks, n.spreadTasks()...)
+	tasks = append(tasks, n.protect.Tasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
+	tasks = append(tasks, n.purgeTasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
 	if limit := heapLimit(n.config.Store); limit > 0 {

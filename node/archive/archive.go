@@ -56,10 +56,6 @@ type Decider interface {
 type Graces interface {
 	// Over reports whether a tombstone's grace is over and nothing keeps what it covers.
 	Over(stone *catalog.Tombstone) (bool, error)
-	// Sealed reports whether a pack goes by a committed purge only.
-	Sealed(id pack.ID) (bool, error)
-	// Keeps reports whether any such pack of this node's is of a study.
-	Keeps(study string) (bool, error)
 }
 
 // Options are what an archive is made of.
@@ -127,7 +123,7 @@ type Options struct {
 	Still func(do func() error) error
 
 	// Graces says what may be purged, by the network's time. nil: the wall clock ends
-	// graces, and no other node has anything of a pack.
+	// graces.
 	Graces Graces
 
 	// Fatal is told, once, why the process must end: a failed write or fsync

@@ -80,8 +80,8 @@ func inWorld(t *testing.T, sites int, run func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, sites)
+		defer w.close()
 		run(t, w)
-		w.close()
 	})
 }
 
@@ -138,7 +138,7 @@ func (w *world) grows(sites int, code shard.Code, survives int) {
 	}
 	was := w.place.State()
 	next := &placement.State{Survives: survives}
-	if code.K > 0 {
+	if sites > 1 {
 		var all []layout.Holder
 		for i := range sites {
 			all = append(all, layout.Holder{Node: layout.Node{ID: nodeOf(i), Site: fmt.Sprintf("s%02d", i), Pledge: 1 << 40}})
@@ -197,7 +197,7 @@ func (w *world) restart() {
 // teller is the journal: it tells the network what there are rows for.
 func (w *world) teller(ctx context.Context, _ *work.Progress) error {
 	for {
-		if err := w.tellAll(ctx); err != nil && !errors.Is(err, errCrash) {
+		if err := w.tellAll(ctx); err != nil && !errors.Is(err, errCrash) && ctx.Err() == nil {
 			w.t.Errorf("tell: %v", err)
 		}
 		select {
@@ -373,6 +373,27 @@ func (w *world) check(id pack.ID) catalog.Seal {
 		}
 	}
 	return f
+}
+
+// rowOf are the nodes of a pack's row.
+func (w *world) rowOf(id pack.ID) (nodes []string) {
+	l := w.place.State().View.New
+	for _, n := range l.Row(l.Group(shard.Spread(id))) {
+		nodes = append(nodes, n.ID)
+	}
+	return nodes
+}
+
+// keys are those of the rows of a kind.
+func (r *rows) keys(kind byte) (all []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key := range r.all {
+		if key[0] == kind {
+			all = append(all, key)
+		}
+	}
+	return all
 }
 
 // one is a pack.
