@@ -27,6 +27,8 @@ type cli struct {
 	Token     tokenCommand     `cmd:"" help:"Print a token by which one node may join the network."`
 	Drain     drainCommand     `cmd:"" help:"Let a node take nothing new in."`
 	Remove    removeCommand    `cmd:"" help:"Remove a node from the network, for good."`
+	Lost      lostCommand      `cmd:"" help:"Declare a node or a site lost, so that what it held is made anew elsewhere."`
+	Code      codeCommand      `cmd:"" help:"Print or set how studies are spread over sites, and so how many sites may be lost."`
 	Find      findCommand      `cmd:"" help:"Search for patients' studies, series or instances."`
 	Import    importCommand    `cmd:"" help:"Store files, folders, zip archives and DICOMDIR media."`
 	Export    exportCommand    `cmd:"" help:"Write studies out as DICOM files."`
@@ -40,6 +42,7 @@ type cli struct {
 	Issuer    issuerCommand    `cmd:"" help:"List and edit the local names of issuers of Patient IDs."`
 	Delete    deleteCommand    `cmd:"" help:"Delete a study, series or instance (restorable for the delete grace)."`
 	Undelete  undeleteCommand  `cmd:"" help:"Take a deletion back."`
+	Hold      holdCommand      `cmd:"" help:"Keep studies or patients from being purged, list and lift what keeps them."`
 	Backup    backupCommand    `cmd:"" help:"Copy a running node's data to a directory."`
 	Restore   restoreCommand   `cmd:"" help:"Make a data directory from a backup."`
 	Recover   recoverCommand   `cmd:"" help:"Make this survivor of a network without a majority its only voter (the node is stopped)."`

@@ -1,13 +1,9 @@
 package main
 
 import (
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
-	"pelago/cluster/layout"
-	"pelago/node/placement"
 	"pelago/node/recalled"
 	"pelago/shard/held"
 )
@@ -15,48 +11,14 @@ import (
 // openRecalled opens what reads other nodes' packs from their shards.
 func (n *node) openRecalled() error {
 	n.recalled = recalled.New(recalled.Options{
-		Node: n.id, Catalog: n.catalog, Keys: n.keys, State: (&layouts{n: n}).state,
-		Holders: held.Holders{Client: held.NewClient(n.network.watch.client(n.network.bulk), nil)},
+		Node: n.id, Catalog: n.catalog, Keys: n.keys, State: n.placement.State,
+		Holders: held.Holders{Client: n.shards.client},
 		Hints:   &hints{network: n.network}, Log: n.log,
 	})
 	return nil
 }
 
-// layouts are the network's, read again when its records change.
-type layouts struct {
-	n *node
-
-	mu   sync.Mutex // guards what follows
-	at   uint64     // of the registry's changes
-	last *placement.State
-}
-
-// state is how shards are placed now. What cannot be read leaves what was.
-func (l *layouts) state() *placement.State {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	at := l.n.catalog.RegistryChanged()
-	if l.last != nil && l.at == at {
-		return l.last
-	}
-	if l.last == nil {
-		l.last = &placement.State{}
-	}
-	l.at = at
-	records, err := l.n.catalog.Registry(layout.Kind)
-	if err == nil {
-		var view layout.View
-		if view, err = layout.ReadView(slices.Collect(maps.Values(records))); err == nil {
-			l.last = &placement.State{View: view}
-		}
-	}
-	if err != nil {
-		l.n.log.Error("the layout of shards cannot be read", "error", err)
-	}
-	return l.last
-}
-
-// gauges are what is counted of reads from shards.
+// recalledGauges are what is counted of reads from shards.
 func (n *node) recalledGauges() {
 	c := n.recalled.Counters()
 	for _, one := range []struct {

@@ -52,6 +52,12 @@ type Decider interface {
 	Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) (results []error, err error)
 }
 
+// Graces knows what the network has agreed on about deletions (node/purge).
+type Graces interface {
+	// Over reports whether a tombstone's grace is over and nothing keeps what it covers.
+	Over(stone *catalog.Tombstone) (bool, error)
+}
+
 // Options are what an archive is made of.
 type Options struct {
 	FS   vfs.FS
@@ -72,6 +78,17 @@ type Options struct {
 	Propose journal.Proposer
 	Decide  Decider
 	Signer  catalog.Signer
+	// Packs are what the network must learn of this node's packs, and told by its
+	// journal; nil: nothing. Asked by tasks.
+	Packs journal.Packs
+	// Packed is told of packs that rest in bulk/ now, with rows that are durable, by the
+	// packer, which waits for it. What it misses by a crash, [Archive.EachPack] has.
+	// nil: nobody.
+	Packed func(ids []pack.ID)
+	// Spread reports whether packs go to other sites, where alone they are safe: no pack
+	// waits for others, that would fill its table, for longer than spreadGather then.
+	// nil: they do not.
+	Spread func() bool
 
 	// Takes says why no instance is taken in now, with a [Closed]; nil, or an error
 	// of nil: they are. Asked for each one.
@@ -89,6 +106,25 @@ type Options struct {
 	Ballast      int64         // bytes of the disk that stay free; the larger of 1 GiB and 1 %
 	CacheBytes   int64         // block cache of store/ and bulk/ each; 64 MiB
 	ChunkBytes   int64         // cache of decoded chunks of packs; 256 MiB
+
+	// PacksLost is told of hot packs whose bytes turned out rotten or missing, after
+	// that is durable, by the goroutine that met it; [Archive.EachLost] has them, and
+	// those of [Open]. It must not block. nil: nobody.
+	PacksLost func(packs []pack.ID, cause error)
+	// BulkLost is told of what others keep in bulk/ ([Archive.Bulk]) and is rotten or
+	// missing, before it is forgotten there, and must make that durable; in [Open] too,
+	// when rows are all that there is. nil: nobody.
+	BulkLost func(rows func(name string) *Rows, refs []bulk.Ref, cause error) error
+	// Evicted reads the ciphertext of a pack that was evicted, from its shards; asked
+	// each time that the pack is opened. nil: nothing does, and none is ever evicted.
+	Evicted func(p *archivepb.Pack) (io.ReaderAt, error)
+	// Still runs do while others neither move nor give up anything in bulk/: a backup
+	// takes hold of all files in it. nil: they never do.
+	Still func(do func() error) error
+
+	// Graces says what may be purged, by the network's time. nil: the wall clock ends
+	// graces.
+	Graces Graces
 
 	// Fatal is told, once, why the process must end: a failed write or fsync
 	// (DESIGN §4, Errors).
@@ -126,8 +162,23 @@ func (o *Options) setDefaults() {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Packed == nil {
+		o.Packed = func([]pack.ID) {}
+	}
+	if o.Spread == nil {
+		o.Spread = func() bool { return false }
+	}
 	if o.Observe == nil {
 		o.Observe = func(string, time.Duration, error) {}
+	}
+	if o.PacksLost == nil {
+		o.PacksLost = func([]pack.ID, error) {}
+	}
+	if o.BulkLost == nil {
+		o.BulkLost = func(func(string) *Rows, []bulk.Ref, error) error { return nil }
+	}
+	if o.Still == nil {
+		o.Still = func(do func() error) error { return do() }
 	}
 }
 
@@ -145,6 +196,7 @@ type Archive struct {
 
 	number    atomic.Uint64                       // the last local number given out
 	visible   atomic.Uint64                       // the highest whose arrival is durable and has its rows
+	taking    taking                              // how many arrivals there are, for those who wait meanwhile
 	arrival   inflight                            // SOP Instance UIDs on their way in
 	packs     recent.Values[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
 	headers   *headers
@@ -154,13 +206,13 @@ type Archive struct {
 	said      sayings     // of instances whose series is about to be announced
 	codec     *pack.Codec // one for all packs, so that readers share decoded chunks
 	stats     Stats
-	kick      chan chan error // Pack asks the packer
-	hurry     chan struct{}   // arrivals wait for the packer; capacity 1
-	stuck     atomic.Bool     // the packer's last table failed: waiting for it is no use
-	keyless   atomic.Bool     // the packer waits for keys
-	stopped   chan struct{}   // the packer has ended
-	undecided chan uint64     // a decision failed that may be taken yet: Catalog.TombstonesChanged before it; capacity 1
-	unsettled []uint64        // versions to be compared by Run; not touched after Open by others
+	kick      chan kick     // Pack and PackSeries ask the packer
+	hurry     chan struct{} // arrivals wait for the packer; capacity 1
+	stuck     atomic.Bool   // the packer's last table failed: waiting for it is no use
+	keyless   atomic.Bool   // the packer waits for keys
+	stopped   chan struct{} // the packer has ended
+	undecided chan uint64   // a decision failed that may be taken yet: Catalog.TombstonesChanged before it; capacity 1
+	unsettled []uint64      // versions to be compared by Run; not touched after Open by others
 
 	// still is held while bytes are moved or dropped: by the packer for a table,
 	// by a purge for a slice, by a backup while it takes hold of all files. It is
@@ -195,7 +247,7 @@ func Open(o Options) (_ *Archive, err error) {
 	o.FS = ordered{o.FS}
 	a := &Archive{
 		o: o, log: o.Log, onDisk: onDisk, catalog: o.Catalog,
-		kick:      make(chan chan error),
+		kick:      make(chan kick),
 		hurry:     make(chan struct{}, 1),
 		codec:     pack.NewCodec(o.ChunkBytes),
 		headers:   newHeaders(),
@@ -226,7 +278,7 @@ func Open(o Options) (_ *Archive, err error) {
 	if a.store, err = openStore(o, o.FS.PathJoin(o.Dir, "store"), a.die, a.rot.note); err != nil {
 		return nil, err
 	}
-	if a.journal, err = journal.Open(a.store, a.catalog, journal.Options{Node: o.Node, Site: o.Site, Signer: o.Signer}); err != nil {
+	if a.journal, err = journal.Open(a.store, a.catalog, journal.Options{Node: o.Node, Site: o.Site, Signer: o.Signer, Packs: o.Packs}); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	if err = a.openBulk(); err != nil {
@@ -238,7 +290,7 @@ func Open(o Options) (_ *Archive, err error) {
 	if err = a.openStaging(); err != nil {
 		return nil, err
 	}
-	if err = a.dropEmpty(); err != nil {
+	if err = errors.Join(a.dropEmpty(), a.finishEvicting()); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -438,7 +490,7 @@ func (a *Archive) Counters() *Stats { return &a.stats }
 // Usage is what the archive occupies, in bytes.
 type Usage struct {
 	Staging, StagingLive, StagingMost int64
-	Bulk, Hot, Cached                 int64 // all that rests; of it what arrived here, and copies of others'
+	Bulk, Hot, Cached, Held           int64 // all that rests; of it what arrived here, copies of others', and their shards
 	Free, Size                        int64 // of the file system
 	Ballast                           int64
 }
@@ -449,6 +501,7 @@ func (a *Archive) Usage() (Usage, error) {
 	u.Staging, u.StagingLive = a.staging.Bytes()
 	u.StagingMost = a.o.StagingBytes
 	u.Bulk, u.Hot, u.Cached = a.bulk.Bytes(), a.bulk.BytesOf(bulk.Hot), a.bulk.BytesOf(bulk.Cached)
+	u.Held = a.bulk.BytesOf(bulk.Held)
 	var err error
 	u.Free, u.Size, err = a.space.free()
 	u.Ballast = a.space.ballast(u.Size)

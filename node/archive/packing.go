@@ -53,19 +53,42 @@ func (a *Archive) runPacker(ctx context.Context, progress *work.Progress) error 
 			progress.Note(p.packDue(ctx)) // counted and logged, and tried again
 		case <-a.hurry:
 			progress.Note(p.packDue(ctx))
-		case answer := <-a.kick:
-			answer <- p.packAll(ctx)
+		case k := <-a.kick:
+			if k.of == nil {
+				k.answer <- p.packAll(ctx)
+			} else {
+				k.answer <- p.packOnly(ctx, k.of)
+			}
 		}
 		progress.Set(int64(a.stats.PackedInstances.Load()), 0)
 	}
 }
 
+// kick asks the packer to pack what is queued now, whatever its age.
+type kick struct {
+	of     []SeriesName // nil: everything
+	answer chan<- error
+}
+
 // Pack packs everything that rests in staging now, whatever its age. Run must
 // be running.
-func (a *Archive) Pack(ctx context.Context) error {
+func (a *Archive) Pack(ctx context.Context) error { return a.kicked(ctx, nil) }
+
+// PackSeries packs what of some series rests in staging now, whatever its age:
+// somebody waits for it (DESIGN §7, Pack). What could not be packed for a reason of
+// its series stays in staging, and is an error once the others are packed. Run must
+// be running.
+func (a *Archive) PackSeries(ctx context.Context, of ...SeriesName) error {
+	if len(of) == 0 {
+		return nil
+	}
+	return a.kicked(ctx, of)
+}
+
+func (a *Archive) kicked(ctx context.Context, of []SeriesName) error {
 	answer := make(chan error, 1)
 	select {
-	case a.kick <- answer:
+	case a.kick <- kick{of, answer}:
 	case <-a.stopped:
 		return fault.New(fault.Unavailable, "the archive is stopping")
 	case <-ctx.Done():
@@ -88,7 +111,7 @@ func (p *packer) packDue(ctx context.Context) error {
 		enough := shrink * p.o.TableBytes
 		now := time.Now()
 		pressed := total > p.o.StagingBytes/2 && (live >= enough/4 || now.Sub(p.table) >= pressedEvery || p.crowded())
-		if live == 0 || !pressed && live < enough && p.oldest != 0 && !waited(p.oldest, now, p.o.Gather) {
+		if live == 0 || !pressed && live < enough && p.oldest != 0 && !waited(p.oldest, now, p.gather()) {
 			return nil
 		}
 		began := p.next
@@ -102,7 +125,7 @@ func (p *packer) packDue(ctx context.Context) error {
 			p.oldest = earlier(l.oldest, l.waiting)
 		}
 		full := l.bytes >= enough || l.instances >= maxTable
-		if len(l.bursts) == 0 || !full && !pressed && !waited(l.oldest, now, p.o.Gather) {
+		if len(l.bursts) == 0 || !full && !pressed && !waited(l.oldest, now, p.gather()) {
 			return nil
 		}
 		if p.awaitsKeys() != nil {
@@ -112,6 +135,19 @@ func (p *packer) packDue(ctx context.Context) error {
 			return p.failed(ctx, err)
 		}
 	}
+}
+
+// spreadGather is the most that a pack waits for a table to fill where packs go to
+// other sites: until it is there it is not safe from the loss of this one. It makes
+// small tables of a quiet site's arrivals (decision 0046).
+const spreadGather = 2 * time.Minute
+
+// gather is how long a pack may wait for its table now.
+func (p *packer) gather() time.Duration {
+	if p.o.Spread() {
+		return min(p.o.Gather, spreadGather)
+	}
+	return p.o.Gather
 }
 
 // awaitsKeys reports why nothing can be packed yet, and tells the log when that
@@ -162,6 +198,79 @@ func (p *packer) packAll(ctx context.Context) error {
 			return aside
 		}
 	}
+}
+
+// packOnly packs all that is queued of some series, into as few tables as it is of.
+func (p *packer) packOnly(ctx context.Context, of []SeriesName) error {
+	var all look // of one table
+	var aside error
+	flush := func() error {
+		if len(all.bursts) == 0 {
+			return nil
+		}
+		if err := p.awaitsKeys(); err != nil {
+			return err
+		}
+		for len(all.bursts) > 0 {
+			err := p.observe("pack_table", func() error { return p.packTable(ctx, all.bursts, false) })
+			if err == nil {
+				break
+			}
+			if err = p.failed(ctx, err); !errors.Is(err, errAside) {
+				return err
+			}
+			aside = err
+			if err := p.leaveOut(&all); err != nil { // the same without it
+				return err
+			}
+		}
+		all = look{}
+		return nil
+	}
+	for _, name := range of {
+		prefix := prefixQueue(name.Study, name.Series)
+		for from := prefix; from != nil; {
+			l, err := p.lookIn(ctx, from, after(prefix), shrink*p.o.TableBytes, true, p.skip)
+			if err != nil {
+				return p.failed(ctx, err)
+			}
+			for _, b := range l.bursts {
+				all.take(b)
+			}
+			from = l.next
+			if all.bytes >= shrink*p.o.TableBytes || all.instances >= maxTable {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	return aside
+}
+
+// leaveOut takes out of a look what was set aside since.
+func (p *packer) leaveOut(l *look) error {
+	now := time.Now()
+	left := look{}
+	for _, b := range l.bursts {
+		kept := burst{seriesName: b.seriesName}
+		for _, number := range b.numbers {
+			if !p.skip.has(b.seriesName, number, now) {
+				kept.numbers = append(kept.numbers, number)
+			}
+		}
+		if len(kept.numbers) > 0 {
+			left.take(kept)
+		}
+	}
+	if left.instances == l.instances {
+		return fault.New(fault.Other, "archive: a series that cannot be packed is not set aside")
+	}
+	*l = left
+	return nil
 }
 
 func (p *packer) failed(ctx context.Context, err error) error {
@@ -238,6 +347,11 @@ func (p *packer) packTable(ctx context.Context, bursts []burst, hurry bool) erro
 	if err := p.adopt(built, refs); err != nil {
 		return err
 	}
+	ids := make([]pack.ID, len(built))
+	for i, one := range built {
+		ids[i] = one.id
+	}
+	p.o.Packed(ids)
 	p.stuck.Store(false)
 	return nil
 }

@@ -39,6 +39,10 @@ type Options struct {
 	// nil: there is always room.
 	Reserve func(n int64) error
 
+	// Purged returns the index of the committed purge of a pack, 0 if there is none: its
+	// shards are refused, and those that land while it is committed dropped. nil: none is.
+	Purged func(pack [16]byte) (index uint64, err error)
+
 	// Period is how long scrub takes to read all that is held: 30 days.
 	Period time.Duration
 	// Busy reports whether scrub should wait for readers; nil: never.
@@ -63,6 +67,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Reserve == nil {
 		o.Reserve = func(int64) error { return nil }
+	}
+	if o.Purged == nil {
+		o.Purged = func([16]byte) (uint64, error) { return 0, nil }
 	}
 	if o.Period == 0 {
 		o.Period = 30 * 24 * time.Hour
@@ -93,6 +100,9 @@ type Store struct {
 	merging merging
 	stays   map[uint64]bool // tables that Merge cannot empty; its own
 
+	// moving is held by whoever moves shards in bulk/ or gives them up, from the rows
+	// that say so to the deletion. It is taken before changing.
+	moving sync.Mutex
 	// changing is held by whoever changes rows, from reading them to the synced
 	// batch.
 	changing sync.Mutex
@@ -375,6 +385,8 @@ func (s *Store) EachLost(visit func(Status) (bool, error)) error {
 // nothing is known, or that were dropped before, are no error; if the reason does
 // not hold for one of them, none is dropped.
 func (s *Store) Drop(ctx context.Context, why Reason, names ...Name) (dropped int, err error) {
+	s.moving.Lock()
+	defer s.moving.Unlock()
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	rows := map[string][]byte{}
@@ -411,6 +423,16 @@ func (s *Store) Drop(ctx context.Context, why Reason, names ...Name) (dropped in
 	s.o.Log.Info("held shards dropped", "shards", len(gone), "reason", why.String())
 	s.remove(gone)
 	return len(gone), nil
+}
+
+// Still runs do while no shard is moved or given up: a copy of rows and blobs that
+// begins with the rows, and is taken in it, has every shard that its rows name.
+// Those that land meanwhile are named by who opens the copy. do must not call the
+// store.
+func (s *Store) Still(do func() error) error {
+	s.moving.Lock()
+	defer s.moving.Unlock()
+	return do()
 }
 
 func (s *Store) freed(refs []bulk.Ref) {
