@@ -71,6 +71,7 @@ func (b *bench) striping(ctx context.Context, link world.Link, n int, use func(f
 		if err != nil {
 			return err
 		}
+		b.say("  %d sites stripe by %v", n, code)
 		return use(f, code, survives)
 	}, sites(n)...)
 }

@@ -23,10 +23,10 @@ import (
 	"pelago/node/config"
 	"pelago/node/datadir"
 	"pelago/node/placement"
-	"pelago/node/recalled"
 	"pelago/node/protect"
-	"pelago/node/spread"
 	"pelago/node/purge"
+	"pelago/node/recalled"
+	"pelago/node/spread"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -223,7 +223,6 @@ func (n *node) openStores() (err error) {
 		return err
 	}
 	n.openProtect()
-	return nil
 	return n.openPurge()
 }
 

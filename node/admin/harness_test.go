@@ -50,7 +50,7 @@ func newSite(t *testing.T, users map[string]string, hosts ...string) *site {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })
 	}
 	s.handler = Handler(Options{
-		Guard: guard, Archive: s, Registry: registryOf{s}, Patients: s, Holds: holds{s}, Site: "here",
+		Guard: guard, Archive: s, Registry: registryOf{s}, Network: networkOf{s}, Patients: s, Holds: holds{s}, Site: "here",
 		Between: func() ([]reconcile.Conflict, error) { return []reconcile.Conflict{}, s.call("between") },
 		Echo: func(_ context.Context, title string) (time.Duration, error) {
 			return 1500 * time.Millisecond, s.call("echo " + title)
