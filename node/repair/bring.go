@@ -88,7 +88,7 @@ func (r *Repair) bring(ctx context.Context, it item) error {
 		return err
 	case err == nil && st.State == held.Held && st.Root == it.Root:
 		return nil
-	case p.cut(seal, it.Index, r.o.Copies.Has):
+	case p.cut(seal, it.Index, r.has):
 		return errUnwanted
 	}
 	from, err := r.find(p, seal, it.Index)
@@ -101,6 +101,9 @@ func (r *Repair) bring(ctx context.Context, it item) error {
 	length, err := from.head.Length(it.Index)
 	if err != nil {
 		return err
+	}
+	if r.bug == bugTrustsSource {
+		it.Root = from.head.Root()
 	}
 	if length > held.MaxSmall {
 		select {

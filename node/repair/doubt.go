@@ -248,8 +248,16 @@ func (r *Repair) checkCopy(ctx context.Context, name held.Name) error {
 	if !fault.Is(err, fault.Corrupt) && !fault.Is(err, fault.NotFound) {
 		return err
 	}
+	r.mu.Lock()
+	if len(r.rotten) >= maxKnown {
+		clear(r.rotten)
+	}
+	r.rotten[name.Pack] = true
+	r.mu.Unlock()
 	r.o.Log.Error("the copy that a shard is cut from is rotten: the shard is rebuilt from others", "shard", name.String(), "error", err)
-	return r.urgent(r.plan(), name)
+	err = r.urgent(r.plan(), name)
+	r.wakeAll()
+	return err
 }
 
 // Handler answers other nodes under /repair/, who are members.

@@ -15,6 +15,7 @@ type plan struct {
 	view layout.View
 	lost func(node string) bool // declared lost
 	away func(node string) bool // lost, or thought to be down: a hint
+	bug  bug
 }
 
 // owner is the node that is to hold shard i of a pack, "" where no row is so long.
@@ -205,7 +206,7 @@ func without(all []catalog.Elsewhere, i int) []catalog.Elsewhere {
 // late stays.
 func (p *plan) surplus(seal *catalog.SealFact, i, survives int) (holder string, ok bool) {
 	pack := seal.Stripe.Pack
-	if p.view.New == nil || p.view.Old != nil || p.owner(pack, i) == p.self {
+	if p.view.New == nil || p.view.Old != nil && p.bug != bugDuringChange || p.owner(pack, i) == p.self {
 		return "", false
 	}
 	holder = p.counted(seal, i)
@@ -221,6 +222,9 @@ func (p *plan) surplus(seal *catalog.SealFact, i, survives int) (holder string, 
 func (p *plan) superseder(seals []catalog.Seal, generation uint32, survives int) (*catalog.SealFact, bool) {
 	for i := range seals {
 		s := &seals[i].SealFact
+		if p.bug == bugGenerations && s.Stripe.Generation > generation {
+			return s, true
+		}
 		if s.Stripe.Generation == generation {
 			return nil, false
 		}

@@ -140,7 +140,10 @@ type Repair struct {
 	looks  chan struct{} // there are doubts
 	walked chan struct{} // a walk has ended: surplus is looked for
 
+	bug bug // of tests alone
+
 	mu       sync.Mutex
+	rotten   map[[16]byte]bool // packs whose copy here was read and is rotten
 	queue    *queue
 	holdTill time.Time // workers wait for the walk, which may find what is more urgent
 	lacking  int64     // shards that the last walk found lacking
@@ -172,7 +175,7 @@ func New(o Options) *Repair {
 	r := &Repair{
 		o: o, seed: maphash.MakeSeed(), memory: semaphore.NewWeighted(o.Memory), large: make(chan struct{}, 8),
 		wake: make(chan struct{}, 1), again: make(chan struct{}, 1), told: make(chan struct{}, 1),
-		looks: make(chan struct{}, 1), walked: make(chan struct{}, 1), queue: newQueue(),
+		looks: make(chan struct{}, 1), walked: make(chan struct{}, 1), queue: newQueue(), rotten: map[[16]byte]bool{},
 	}
 	r.news.init()
 	r.doubts.init()
@@ -194,10 +197,19 @@ func (r *Repair) Tasks() []work.Task {
 	}
 }
 
+// has reports whether the full copy of a pack of this node is here, and whole as far as
+// is known.
+func (r *Repair) has(pack [16]byte) bool {
+	r.mu.Lock()
+	rotten := r.rotten[pack]
+	r.mu.Unlock()
+	return !rotten && r.o.Copies.Has(pack)
+}
+
 // plan is what is decided from now.
 func (r *Repair) plan() *plan {
 	return &plan{
-		self: r.o.Self, view: r.o.Places.State().View, lost: r.o.Lost,
+		bug: r.bug, self: r.o.Self, view: r.o.Places.State().View, lost: r.o.Lost,
 		away: func(node string) bool { return node != r.o.Self && (r.o.Lost(node) || !r.o.Alive(node)) },
 	}
 }

@@ -64,6 +64,7 @@ func (r *Repair) find(p *plan, seal *catalog.SealFact, want int) (*sources, erro
 		}
 	}
 	s.add(want, seal.Origin)
+	s.add(seal.Code.K-1, seal.Origin) // which the tail lies in
 	for i := range s.nodes {
 		if s.isHere(i, want) {
 			s.nodes[i] = append(s.nodes[i], here)
@@ -236,6 +237,13 @@ func (s *sources) findHead(ctx context.Context, want int) error {
 }
 
 func (s *sources) headFrom(ctx context.Context, i int, node string) (*stripe.Head, error) {
+	if s.r.bug == bugTrustsSource {
+		b, _, err := s.r.o.Peers.Opening(ctx, node, s.name(i))
+		if err != nil {
+			return nil, err
+		}
+		return stripe.ParseHead(b)
+	}
 	if node != here {
 		return s.r.o.Peers.Head(ctx, node, held.Entry{Name: s.name(i), Root: s.seal.Root})
 	}

@@ -70,7 +70,7 @@ type withdrawn struct {
 func (r *Repair) surplus(ctx context.Context) error {
 	state := r.o.Places.State()
 	s := &pass{r: r, p: r.plan(), survives: state.Survives, moved: map[string][]candidate{}}
-	if s.p.view.New == nil || s.p.view.Old != nil {
+	if s.p.view.New == nil || s.p.view.Old != nil && r.bug != bugDuringChange {
 		return nil // while it changes nothing goes
 	}
 	var after *held.Name
@@ -131,7 +131,12 @@ func (s *pass) judge(st held.Status, seals []catalog.Seal) (candidateOf, bool) {
 		return candidateOf{}, false
 	}
 	i := slices.IndexFunc(seals, func(seal catalog.Seal) bool { return seal.Stripe == st.Stripe })
-	if i < 0 {
+	if len(seals) == 0 && s.r.bug == bugUnreferenced {
+		by := &catalog.SealFact{Stripe: st.Stripe, Root: st.Root}
+		by.Stripe.Generation++
+		return candidateOf{Status: st, by: by}, true
+	}
+	if i < 0 || s.r.bug == bugGenerations {
 		by, ok := s.p.superseder(seals, st.Generation, s.survives)
 		return candidateOf{Status: st, by: by}, ok
 	}
@@ -180,6 +185,12 @@ func (s *pass) move(ctx context.Context, node string) error {
 	all := s.moved[node]
 	delete(s.moved, node)
 	s.count -= len(all)
+	if s.r.bug == bugNoReceipt {
+		for _, c := range all {
+			_ = s.drop(ctx, held.Superseded{Generation: c.Generation + 1, Root: c.Root}, []held.Name{c.Name})
+		}
+		return nil
+	}
 	slices.SortFunc(all, func(a, b candidate) int { return compare(a.Name, b.Name) })
 	entries := make([]held.Entry, len(all))
 	for i, c := range all {
@@ -226,7 +237,7 @@ func (s *pass) move(ctx context.Context, node string) error {
 // stands reports whether the layout is still the one that the pass goes by.
 func (s *pass) stands() bool {
 	now := s.r.o.Places.State().View
-	return now.New == s.p.view.New && now.Old == nil
+	return now.New == s.p.view.New && (now.Old == nil || s.r.bug == bugDuringChange)
 }
 
 func (s *pass) drop(ctx context.Context, why held.Reason, names []held.Name) error {
@@ -265,7 +276,7 @@ func (s *pass) supersede(ctx context.Context) error {
 		}
 	}
 	for _, w := range all {
-		if s.confirmed(w.by, has) < w.by.Code.K+min(s.survives, w.by.Code.M) || !s.stands() {
+		if s.r.bug != bugUnreferenced && s.r.bug != bugGenerations && s.confirmed(w.by, has) < w.by.Code.K+min(s.survives, w.by.Code.M) || !s.stands() {
 			s.r.stats.Refused.Add(1)
 			continue
 		}

@@ -150,7 +150,7 @@ func (r *Repair) tellOne(p *plan, name held.Name, o one, now time.Time) (next on
 	}
 	fact := p.landed(seal, name.Index)
 	if err != nil || st.State != held.Held || st.Root != seal.Root {
-		if fact = nil; o.withdraw && !p.cut(seal, name.Index, r.o.Copies.Has) {
+		if fact = nil; o.withdraw && !p.cut(seal, name.Index, r.has) {
 			fact = p.gone(seal, name.Index)
 		}
 	}

@@ -213,7 +213,7 @@ func (w *walker) look(seal *catalog.SealFact, i int) error {
 		return nil
 	case err == nil && st.State == held.Dropped && final(st.Reason):
 		return nil
-	case w.p.cut(seal, i, w.r.o.Copies.Has):
+	case w.p.cut(seal, i, w.r.has):
 		return nil
 	}
 	now := time.Now()
