@@ -99,7 +99,7 @@ func hostsOf(c config.HTTP) []string {
 // operators is the handler of everything but DICOMweb.
 func (n *node) operators(guard *admin.Guard, registry *ae.Registry) http.Handler {
 	o := admin.Options{
-		Guard: guard, Archive: verified{n.archive, n.distance.copies}, Registry: registry, Patients: n.patients, Site: n.config.Site,
+		Guard: guard, Archive: verified{n.archive, n.distance.copies, n.shards.held}, Registry: registry, Patients: n.patients, Site: n.config.Site,
 		Between: func() ([]reconcile.Conflict, error) { return reconcile.Conflicts(n.catalog) }, Echo: n.face.Echo,
 		Status: n.status, Network: operated{n}, Protection: n.protection, Backup: n.backup,
 		Ready:   n.ready,

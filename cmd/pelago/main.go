@@ -27,6 +27,8 @@ type cli struct {
 	Token     tokenCommand     `cmd:"" help:"Print a token by which one node may join the network."`
 	Drain     drainCommand     `cmd:"" help:"Let a node take nothing new in."`
 	Remove    removeCommand    `cmd:"" help:"Remove a node from the network, for good."`
+	Lost      lostCommand      `cmd:"" help:"Declare a node or a site lost, so that what it held is made anew elsewhere."`
+	Code      codeCommand      `cmd:"" help:"Print or set how studies are spread over sites, and so how many sites may be lost."`
 	Find      findCommand      `cmd:"" help:"Search for patients' studies, series or instances."`
 	Import    importCommand    `cmd:"" help:"Store files, folders, zip archives and DICOMDIR media."`
 	Export    exportCommand    `cmd:"" help:"Write studies out as DICOM files."`

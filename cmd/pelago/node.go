@@ -22,6 +22,7 @@ import (
 	"pelago/node/audit"
 	"pelago/node/config"
 	"pelago/node/datadir"
+	"pelago/node/placement"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -44,9 +45,11 @@ type node struct {
 	trail     *trail
 	catalog   *catalog.Catalog
 	network   *network
+	placement *placement.Placement
 	patients  *patients.Patients
 	archive   *archive.Archive
 	distance  distance
+	shards    shards
 
 	face  *ae.Face
 	tasks *work.Group
@@ -166,6 +169,8 @@ func (n *node) openStores() (err error) {
 	o := archiveOptions(n.config, n.self, n.keys, n.log)
 	o.Fatal = n.die
 	o.Observe = n.metrics.ObserveWork
+	o.PacksLost = n.packsLost
+	n.shards.note = watchHeld(&o)
 	if n.catalog, err = archive.OpenCatalog(o); err != nil {
 		return err
 	}
@@ -182,6 +187,9 @@ func (n *node) openStores() (err error) {
 	if err = n.network.open(n.config, n.keys); err != nil {
 		return err
 	}
+	if err = n.openPlacement(); err != nil {
+		return err
+	}
 	o.Catalog, o.Propose, o.Decide, o.Takes = n.catalog, n.network.group, n.network.group, n.network.takes
 	if n.network.own().Witness {
 		o.StagingAhead = 0 // nothing will ever lie in it
@@ -192,6 +200,9 @@ func (n *node) openStores() (err error) {
 		return err
 	}
 	n.trail.patientOf = n.patientOf
+	if err = n.openShards(); err != nil {
+		return err
+	}
 	return n.openDistance()
 }
 
@@ -222,6 +233,7 @@ func archiveOptions(c config.Config, self *identity.Node, ring *keys.Ring, log *
 		StagingBytes: int64(c.Store.Staging), StagingAhead: int64(c.Store.Ahead), TableBytes: int64(c.Store.TableSize), Ballast: int64(c.Store.Ballast),
 		Quiet: time.Duration(c.Store.Quiet), Gather: time.Duration(c.Store.Gather), Grace: time.Duration(c.Store.Grace),
 		CacheBytes: int64(c.Store.Cache), ChunkBytes: int64(c.Store.Chunks),
+		BulkLost: (&heldNote{}).lost,
 	}
 }
 
@@ -230,6 +242,8 @@ func archiveOptions(c config.Config, self *identity.Node, ring *keys.Ring, log *
 func (n *node) startWork() {
 	tasks := append(n.trail.tasks(), n.network.tasks()...)
 	tasks = append(tasks, n.archive.Tasks()...)
+	tasks = append(tasks, n.placement.Tasks()...)
+	tasks = append(tasks, n.shards.tasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
@@ -239,6 +253,7 @@ func (n *node) startWork() {
 	n.tasks = work.New(n.log, tasks...)
 	n.metrics.Tasks(n.tasks.Statuses)
 	n.gauges()
+	n.layoutGauges()
 	ctx, quit := context.WithCancel(context.Background())
 	n.quit = quit
 	n.work.Go(func() error {
@@ -299,7 +314,7 @@ func (n *node) stop() error {
 		n.quit()
 		errs = append(errs, n.work.Wait()) // the group logs by name who is slow
 	}
-	errs = append(errs, n.slow("reading from afar", n.distance.close))
+	errs = append(errs, n.slow("reading from afar", n.distance.close), n.slow("shards", n.shards.close))
 	if n.network != nil {
 		errs = append(errs, n.slow("network", n.network.close))
 	}

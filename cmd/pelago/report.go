@@ -23,19 +23,19 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 	totals, journal := n.archive.Catalog().Totals(), n.archive.Journal()
 	from := n.vantage()
 	hash, index := n.catalog.StateHash()
-	epochs := n.network.keeper.State()
+	epochs, placed := n.network.keeper.State(), n.placement.Status()
 	return &admin.Status{
 		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: from.Leader,
 		AppliedIndex: from.AppliedIndex, CommitIndex: from.CommitIndex, StalenessSeconds: from.StalenessSeconds(),
 		StateIndex: index, StateHash: hex.EncodeToString(hash[:]),
 		Sites:    admin.SitesOf(n.members(usage, from), from),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
-		// Every study rests where it arrived ([node.protection] calls it local): none
-		// survives the loss of its site, and the network promises that of none.
-		ProtectedStudies: 0, SurvivesSites: 0, Refuses: whyClosed(n.network.takes()),
+		// Every study rests where it arrived ([node.protection] calls it local).
+		ProtectedStudies: 0, Refuses: whyClosed(n.network.takes()),
+		LayoutVersion: placed.Version, SurvivesSites: placed.Survives, Layout: layoutStatus(placed),
 		PendingJournal: journal.Pending(), RejectedFacts: journal.Rejected(),
 		Version: version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
-		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, HotBytes: usage.Hot, CachedBytes: usage.Cached, FreeBytes: usage.Free,
+		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, HotBytes: usage.Hot, CachedBytes: usage.Cached, HeldBytes: usage.Held, FreeBytes: usage.Free,
 		Transfers:   admin.TransfersOf(n.network.watch.transfers.Running(), time.Now()),
 		Quarantined: quarantined, PendingCommitment: n.face.Pending(),
 		EpochsHeld: epochs.Held, EpochsLacking: epochs.Lacking, PackingWaits: n.archive.PackingWaits(),
@@ -107,6 +107,7 @@ func (n *node) gauges() {
 		}
 		return 0
 	})
+	n.shards.gauges(n)
 	copies := n.distance.copies
 	m.Gauge("pelago_cached_bytes", "Bytes of copies of other nodes' packs.", func() float64 { return float64(copies.Bytes()) })
 	m.Gauge("pelago_cached_limit_bytes", "Bytes that copies of other nodes' packs may have.", func() float64 { return float64(copies.Limit()) })

@@ -151,10 +151,11 @@ func (o operated) Sites() ([]admin.Site, error) {
 // members lists the network's nodes, with what this one's own disk holds.
 func (n *node) members(usage archive.Usage, from admin.Vantage) []admin.Member {
 	var all []admin.Member
+	lost, pledge := n.placement.Holding()
 	for _, m := range n.network.office.Nodes() {
 		one := admin.Member{
 			Node: m.Node, Site: m.Site, Address: m.Address, Self: m.Self, Alive: m.Alive, Voter: m.Votes, Witness: m.Witness,
-			Signs: m.Signs, Drained: m.Drained, Removed: m.Removed, Barred: m.Barred,
+			Signs: m.Signs, Drained: m.Drained, Removed: m.Removed, Barred: m.Barred, Lost: lost[m.Node], Pledge: pledge[m.Node],
 			DICOM: m.Heard.DICOM, Web: m.Heard.Web, AppliedIndex: m.Heard.AppliedIndex,
 			Capacity: int64(m.Heard.Capacity), Used: int64(m.Heard.Capacity - min(m.Heard.Free, m.Heard.Capacity)), RoundTrip: m.RTT,
 		}

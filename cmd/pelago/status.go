@@ -66,13 +66,14 @@ func statusRows(st admin.Status) [][]string {
 		{"entries applied", fmt.Sprintf("%d of %d", st.AppliedIndex, max(st.CommitIndex, st.AppliedIndex))},
 		{"journal pending", fmt.Sprint(st.PendingJournal)},
 		{"staging", size(st.StagingBytes)},
-		{"at rest", fmt.Sprintf("%s, %s of them copies of others'", size(st.BulkBytes), size(st.CachedBytes))},
+		{"at rest", fmt.Sprintf("%s, %s of them copies of others', %s shards", size(st.BulkBytes), size(st.CachedBytes), size(st.HeldBytes))},
 		{"free", size(st.FreeBytes)},
 		{"quarantined", fmt.Sprint(st.Quarantined)},
 		{"commitments pending", fmt.Sprint(st.PendingCommitment)},
 		{"repair", fmt.Sprintf("%d queued, %d running", st.Repair.Queued, st.Repair.Running)},
 		{"sites that may be lost", fmt.Sprint(st.SurvivesSites)},
 	}
+	rows = append(rows, layoutRows(st)...)
 	if st.Refuses != "" {
 		rows = append(rows, []string{"refuses images", st.Refuses})
 	}
@@ -103,6 +104,29 @@ func statusRows(st admin.Status) [][]string {
 	return rows
 }
 
+// layoutRows is where shards belong; nothing in a network that has no layout.
+func layoutRows(st admin.Status) [][]string {
+	l := st.Layout
+	if st.LayoutVersion == 0 {
+		return nil
+	}
+	version := fmt.Sprint(st.LayoutVersion)
+	if l.From > 0 {
+		version = fmt.Sprintf("%d, being changed to from %d", st.LayoutVersion, l.From)
+	}
+	rows := [][]string{
+		{"layout", version}, {"stripes", fmt.Sprintf("%s; %d sites hold shards", codeText(l.Code), l.Code.Sites)},
+		{"room for shards", fmt.Sprintf("%s of %s pledged", size(l.CapacityBytes), size(l.PledgedBytes))},
+	}
+	for _, node := range l.Waiting {
+		rows = append(rows, []string{"layout waits for", nameOf(node, st.Sites)})
+	}
+	for _, limit := range l.Limits {
+		rows = append(rows, []string{"limit", limit})
+	}
+	return rows
+}
+
 // printSites prints sites and their nodes.
 func printSites(w io.Writer, sites []admin.Site) error {
 	var rows [][]string
@@ -124,7 +148,7 @@ func rolesOf(n admin.Node) string {
 	for _, role := range []struct {
 		has  bool
 		name string
-	}{{n.Self, "this"}, {n.Leader, "leader"}, {n.Voter && !n.Leader, "voter"}, {n.Witness, "witness"}, {n.Signs, "signs"}, {n.Barred, "barred"}} {
+	}{{n.Self, "this"}, {n.Leader, "leader"}, {n.Voter && !n.Leader, "voter"}, {n.Witness, "witness"}, {n.Signs, "signs"}, {n.Barred, "barred"}, {n.Lost, "lost"}} {
 		if role.has {
 			words = append(words, role.name)
 		}

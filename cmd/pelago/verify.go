@@ -12,6 +12,7 @@ import (
 	"pelago/node/cached"
 	"pelago/node/config"
 	"pelago/node/datadir"
+	"pelago/shard/held"
 )
 
 // verifyCommand re-reads everything: through the node that runs on the data
@@ -35,6 +36,9 @@ func (v *verifyCommand) Run(e *env) error {
 			report.Instances, size(int64(report.Bytes)), report.Packs, len(report.Findings))
 		if report.Copies > 0 {
 			fmt.Fprintf(e.stdout, "%d copies of other nodes' packs, %d rotten and dropped\n", report.Copies, report.CopiesDropped)
+		}
+		if report.HeldBytes > 0 {
+			fmt.Fprintf(e.stdout, "%s of shards of other nodes' packs\n", size(int64(report.HeldBytes)))
 		}
 	}
 	if err == nil && len(report.Findings) > 0 {
@@ -85,6 +89,7 @@ func (v *verifyCommand) alone(e *env, bar *bar) (report *archive.Report, err err
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, o.Catalog.Close()) }()
+	note := watchHeld(&o)
 	a, err := archive.Open(o)
 	if err != nil {
 		return nil, err
@@ -101,23 +106,46 @@ func (v *verifyCommand) alone(e *env, bar *bar) (report *archive.Report, err err
 		return report, err
 	}
 	defer copies.Close()
-	return report, verifyCopies(e.ctx, copies, report, bar.at)
+	if err := verifyCopies(e.ctx, copies, report, bar.at); err != nil {
+		return report, err
+	}
+	shards, err := openHeld(a, note, held.Options{Self: self, Log: log})
+	if err != nil {
+		return report, err
+	}
+	return report, verifyHeld(e.ctx, shards, report)
 }
 
-// verified is the archive as operators know it, with the copies of what others
-// store.
+// verified is the archive as operators know it, with the copies and the shards of
+// what others store.
 type verified struct {
 	*archive.Archive
 	copies *cached.Store
+	held   *held.Store // nil at a witness
 }
 
 // Verify implements [admin.Archive].
 func (v verified) Verify(ctx context.Context, progress func(done, total uint64)) (*archive.Report, error) {
 	report, err := v.Archive.Verify(ctx, progress)
-	if err != nil {
+	if err == nil {
+		err = verifyCopies(ctx, v.copies, report, progress)
+	}
+	if err != nil || v.held == nil {
 		return report, err
 	}
-	return report, verifyCopies(ctx, v.copies, report, progress)
+	return report, verifyHeld(ctx, v.held, report)
+}
+
+// verifyHeld re-reads the held shards and adds to a report those that are lost, now
+// or since longer.
+func verifyHeld(ctx context.Context, shards *held.Store, report *archive.Report) error {
+	if err := shards.Verify(ctx, func(bytes int64) { report.HeldBytes = uint64(bytes) }); err != nil {
+		return err
+	}
+	return shards.EachLost(func(st held.Status) (bool, error) {
+		report.Add(archive.Finding{Kind: "shard", Object: "shard " + st.Name.String(), Detail: "lost: " + st.Cause})
+		return true, ctx.Err()
+	})
 }
 
 // verifyCopies re-reads the copies and adds them to a report.

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -18,6 +19,14 @@ type Network interface {
 	Drain(ctx context.Context, node string, drained bool) error
 	// Remove revokes a node for good.
 	Remove(ctx context.Context, node, by string) error
+	// Lose declares a node or all of a site lost, or with back no longer so, and
+	// returns the nodes.
+	Lose(ctx context.Context, node, site string, back bool, by string) ([]string, error)
+	// Code is how new stripes are made. SetCode sets it; a survives of 0 is chosen.
+	// AutoCode has it chosen by rule again.
+	Code() Code
+	SetCode(ctx context.Context, k, m, survives int, by string) error
+	AutoCode(ctx context.Context) error
 }
 
 // Token is the answer of POST /api/tokens.
@@ -90,6 +99,69 @@ func (a *api) remove(w http.ResponseWriter, r *http.Request, e *Event) error {
 	e.Object = r.PathValue("node")
 	if err := a.o.Network.Remove(r.Context(), e.Object, e.User); err != nil {
 		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// Loss is the body of POST /api/lost: a node by its id, or a site by its name.
+type Loss struct {
+	Node string `json:"node,omitempty"`
+	Site string `json:"site,omitempty"`
+	Back bool   `json:"back,omitempty"` // they are no longer lost
+}
+
+// lose declares nodes lost, or not; it answers with their ids.
+func (a *api) lose(w http.ResponseWriter, r *http.Request, e *Event) error {
+	var asked Loss
+	if err := body(r, &asked); err != nil {
+		return err
+	}
+	e.Object = asked.Node + asked.Site
+	if asked.Back {
+		e.Action = "node-back"
+	}
+	if (asked.Node == "") == (asked.Site == "") {
+		return fault.New(fault.Invalid, "request body: either a node or a site")
+	}
+	nodes, err := a.o.Network.Lose(r.Context(), asked.Node, asked.Site, asked.Back, e.User)
+	if err == nil {
+		write(w, nodes)
+	}
+	return err
+}
+
+// CodeChange is the body of PUT /api/code.
+type CodeChange struct {
+	Auto     bool `json:"auto,omitempty"` // chosen by rule; else:
+	K        int  `json:"k,omitempty"`
+	M        int  `json:"m,omitempty"`
+	Survives int  `json:"survives,omitempty"` // 0: one fewer than m, at least 1
+}
+
+func (a *api) code(w http.ResponseWriter, _ *http.Request) error {
+	write(w, a.o.Network.Code())
+	return nil
+}
+
+func (a *api) setCode(w http.ResponseWriter, r *http.Request, e *Event) error {
+	var asked CodeChange
+	if err := body(r, &asked); err != nil {
+		return err
+	}
+	if asked.Auto {
+		e.Object = "auto"
+		if asked != (CodeChange{Auto: true}) {
+			return fault.New(fault.Invalid, "request body: a code is chosen by rule, or it is given")
+		}
+		if err := a.o.Network.AutoCode(r.Context()); err != nil {
+			return err
+		}
+	} else {
+		e.Object = fmt.Sprintf("%d+%d survives %d", asked.K, asked.M, asked.Survives)
+		if err := a.o.Network.SetCode(r.Context(), asked.K, asked.M, asked.Survives, e.User); err != nil {
+			return err
+		}
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil

@@ -30,6 +30,8 @@ type Member struct {
 	Voter, Witness      bool
 	Signs               bool // lets others join
 	Drained, Removed    bool
+	Lost                bool  // declared so
+	Pledge              int64 // bytes of shards that it will hold
 	// Barred nodes never vote: they were restored from a backup.
 	Barred bool
 	// What follows is as the node told last; zero when nothing was heard.
@@ -53,6 +55,7 @@ type Node struct {
 	State         State  `json:"state"`
 	CapacityBytes int64  `json:"capacity_bytes"`
 	UsedBytes     int64  `json:"used_bytes"`
+	PledgeBytes   int64  `json:"pledge_bytes,omitempty"` // of shards that it will hold
 
 	Self    bool   `json:"self,omitempty"`
 	Leader  bool   `json:"leader,omitempty"`
@@ -60,6 +63,7 @@ type Node struct {
 	Witness bool   `json:"witness,omitempty"`
 	Signs   bool   `json:"signs,omitempty"` // lets others join
 	Barred  bool   `json:"barred,omitempty"`
+	Lost    bool   `json:"lost,omitempty"`  // declared so, until it is back
 	DICOM   string `json:"dicom,omitempty"` // where clients reach it
 	Web     string `json:"web,omitempty"`
 	// AppliedIndex is how far the node's catalogue is, as heard last.
@@ -155,6 +159,7 @@ func (v Vantage) node(m Member) Node {
 	n := Node{
 		ID: m.Node, Address: m.Address, State: Silent, CapacityBytes: m.Capacity, UsedBytes: m.Used,
 		Self: m.Self, Leader: m.Node == v.Leader, Voter: m.Voter, Witness: m.Witness, Signs: m.Signs, Barred: m.Barred,
+		Lost: m.Lost, PledgeBytes: m.Pledge,
 		DICOM: m.DICOM, Web: m.Web, AppliedIndex: m.AppliedIndex, RoundTripSeconds: m.RoundTrip.Seconds(),
 	}
 	switch {

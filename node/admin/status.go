@@ -29,6 +29,7 @@ type Status struct {
 	LayoutVersion    uint64  `json:"layout_version"`
 	SurvivesSites    int     `json:"survives_sites"`
 	Repair           Repair  `json:"repair"`
+	Layout           Layout  `json:"layout"`
 
 	// Refuses says why this node takes no instances in; left out of one that does.
 	Refuses string `json:"refuses,omitempty"`
@@ -42,10 +43,11 @@ type Status struct {
 	StateHash  string `json:"state_hash"`
 	// RejectedFacts are facts of the journal that the catalogue refused.
 	RejectedFacts uint64 `json:"rejected_facts"`
-	// HotBytes and CachedBytes are parts of BulkBytes: what arrived here, and
-	// copies of what rests at other nodes.
+	// HotBytes, CachedBytes and HeldBytes are parts of BulkBytes: what arrived here,
+	// copies of what rests at other nodes, and shards of it.
 	HotBytes    int64      `json:"hot_bytes"`
 	CachedBytes int64      `json:"cached_bytes"`
+	HeldBytes   int64      `json:"held_bytes"`
 	Transfers   []Transfer `json:"transfers"`
 
 	Version           string `json:"version"`
@@ -73,6 +75,30 @@ type Status struct {
 type Repair struct {
 	Queued  int `json:"queued"`
 	Running int `json:"running"`
+}
+
+// Layout is where the network's shards belong.
+type Layout struct {
+	// From is the version that LayoutVersion is changed from; 0: no change is under
+	// way. Waiting are the nodes that it waits for.
+	From    uint64   `json:"from"`
+	Waiting []string `json:"waiting,omitempty"`
+	Code    Code     `json:"code"`
+	// CapacityBytes of shards fit until the first node is full; PledgedBytes are those
+	// that all nodes pledge together.
+	CapacityBytes int64 `json:"capacity_bytes"`
+	PledgedBytes  int64 `json:"pledged_bytes"`
+	// Limits say what keeps the network from surviving or holding more.
+	Limits []string `json:"limits,omitempty"`
+}
+
+// Code is how new stripes are made: the answer of GET /api/code.
+type Code struct {
+	K        int    `json:"k"` // 0: none, packs stay whole
+	M        int    `json:"m"`
+	Survives int    `json:"survives"`     // sites that may be lost
+	By       string `json:"by,omitempty"` // the operator who set it; "": it was chosen by rule, and may rise by it
+	Sites    int    `json:"sites"`        // that hold shards now
 }
 
 // Task is a background task.

@@ -72,6 +72,17 @@ type Options struct {
 	Propose journal.Proposer
 	Decide  Decider
 	Signer  catalog.Signer
+	// Packs are what the network must learn of this node's packs, and told by its
+	// journal; nil: nothing. Asked by tasks.
+	Packs journal.Packs
+	// Packed is told of packs that rest in bulk/ now, with rows that are durable, by the
+	// packer, which waits for it. What it misses by a crash, [Archive.EachPack] has.
+	// nil: nobody.
+	Packed func(ids []pack.ID)
+	// Spread reports whether packs go to other sites, where alone they are safe: no pack
+	// waits for others, that would fill its table, for longer than spreadGather then.
+	// nil: they do not.
+	Spread func() bool
 
 	// Takes says why no instance is taken in now, with a [Closed]; nil, or an error
 	// of nil: they are. Asked for each one.
@@ -90,6 +101,17 @@ type Options struct {
 	CacheBytes   int64         // block cache of store/ and bulk/ each; 64 MiB
 	ChunkBytes   int64         // cache of decoded chunks of packs; 256 MiB
 
+	// PacksLost is told of hot packs whose bytes turned out rotten or missing, after
+	// that is durable, by the goroutine that met it; [Archive.EachLost] has them, and
+	// those of [Open]. It must not block. nil: nobody.
+	PacksLost func(packs []pack.ID, cause error)
+	// BulkLost is told of what others keep in bulk/ ([Archive.Bulk]) and is rotten or
+	// missing, before it is forgotten there, and must make that durable; in [Open] too,
+	// when rows are all that there is. nil: nobody.
+	BulkLost func(rows func(name string) *Rows, refs []bulk.Ref, cause error) error
+	// Still runs do while others neither move nor give up anything in bulk/: a backup
+	// takes hold of all files in it. nil: they never do.
+	Still func(do func() error) error
 	// Fatal is told, once, why the process must end: a failed write or fsync
 	// (DESIGN §4, Errors).
 	Fatal func(error)
@@ -126,8 +148,23 @@ func (o *Options) setDefaults() {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Packed == nil {
+		o.Packed = func([]pack.ID) {}
+	}
+	if o.Spread == nil {
+		o.Spread = func() bool { return false }
+	}
 	if o.Observe == nil {
 		o.Observe = func(string, time.Duration, error) {}
+	}
+	if o.PacksLost == nil {
+		o.PacksLost = func([]pack.ID, error) {}
+	}
+	if o.BulkLost == nil {
+		o.BulkLost = func(func(string) *Rows, []bulk.Ref, error) error { return nil }
+	}
+	if o.Still == nil {
+		o.Still = func(do func() error) error { return do() }
 	}
 }
 
@@ -145,6 +182,7 @@ type Archive struct {
 
 	number    atomic.Uint64                       // the last local number given out
 	visible   atomic.Uint64                       // the highest whose arrival is durable and has its rows
+	taking    taking                              // how many arrivals there are, for those who wait meanwhile
 	arrival   inflight                            // SOP Instance UIDs on their way in
 	packs     recent.Values[pack.ID, io.ReaderAt] // plaintext readers of the packs used last
 	headers   *headers
@@ -226,7 +264,7 @@ func Open(o Options) (_ *Archive, err error) {
 	if a.store, err = openStore(o, o.FS.PathJoin(o.Dir, "store"), a.die, a.rot.note); err != nil {
 		return nil, err
 	}
-	if a.journal, err = journal.Open(a.store, a.catalog, journal.Options{Node: o.Node, Site: o.Site, Signer: o.Signer}); err != nil {
+	if a.journal, err = journal.Open(a.store, a.catalog, journal.Options{Node: o.Node, Site: o.Site, Signer: o.Signer, Packs: o.Packs}); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	if err = a.openBulk(); err != nil {
@@ -438,7 +476,7 @@ func (a *Archive) Counters() *Stats { return &a.stats }
 // Usage is what the archive occupies, in bytes.
 type Usage struct {
 	Staging, StagingLive, StagingMost int64
-	Bulk, Hot, Cached                 int64 // all that rests; of it what arrived here, and copies of others'
+	Bulk, Hot, Cached, Held           int64 // all that rests; of it what arrived here, copies of others', and their shards
 	Free, Size                        int64 // of the file system
 	Ballast                           int64
 }
@@ -449,6 +487,7 @@ func (a *Archive) Usage() (Usage, error) {
 	u.Staging, u.StagingLive = a.staging.Bytes()
 	u.StagingMost = a.o.StagingBytes
 	u.Bulk, u.Hot, u.Cached = a.bulk.Bytes(), a.bulk.BytesOf(bulk.Hot), a.bulk.BytesOf(bulk.Cached)
+	u.Held = a.bulk.BytesOf(bulk.Held)
 	var err error
 	u.Free, u.Size, err = a.space.free()
 	u.Ballast = a.space.ballast(u.Size)

@@ -54,7 +54,7 @@ func (a *Archive) backup(ctx context.Context, to string, progress func(done, tot
 		return fmt.Errorf("backup: %w", err)
 	}
 	defer os.RemoveAll(stage) //nolint:errcheck // a leftover is removed at the next start
-	if err := a.holdFiles(stage); err != nil {
+	if err := a.o.Still(func() error { return a.holdFiles(stage) }); err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
 	c := &copier{ctx: ctx, progress: progress}

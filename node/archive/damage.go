@@ -20,42 +20,88 @@ import (
 type damage struct{ noted atomic.Bool }
 
 // lost is bulk's report that ranges are rotten or missing: their packs are
-// marked, durably, before the range is excised. Copies of other nodes' packs are
-// not ours to mark: who reads one gets it anew.
+// marked, durably, before the range is excised. What others keep in bulk/ is theirs
+// to note: copies of other nodes' packs are got anew by who reads one.
 func (a *Archive) lost(refs []bulk.Ref, cause error) {
-	lost := map[bulk.Ref]bool{}
+	hot := map[bulk.Ref]bool{}
+	var copies int
 	for _, r := range refs {
-		if r.Space == bulk.Hot {
-			lost[r] = true
+		switch r.Space {
+		case bulk.Hot:
+			hot[r] = true
+		case bulk.Cached:
+			copies++
+		case bulk.Held: // told of one by one
 		}
 	}
-	if len(lost) == 0 {
-		a.log.Warn("cached packs lost to a rotten or missing table; they will be fetched again", "packs", len(refs), "cause", cause)
-		return
+	if copies > 0 {
+		a.log.Warn("cached packs lost to a rotten or missing table; they will be fetched again", "packs", copies, "cause", cause)
 	}
+	if len(hot) < len(refs) {
+		if err := a.o.BulkLost(a.Rows, refs, cause); err != nil {
+			a.log.Error("what is lost to a rotten or missing table could not be noted", "blobs", len(refs), "cause", cause, "error", err)
+		}
+	}
+	if len(hot) > 0 {
+		a.lostPacks(hot, cause)
+	}
+}
+
+// lostPacks marks the packs of blobs as lost, and tells of them.
+func (a *Archive) lostPacks(hot map[bulk.Ref]bool, cause error) {
 	batch := a.store.NewBatch()
 	defer batch.Close()
-	marked := 0
+	var marked []pack.ID
 	err := a.each([]byte{rowPack}, func(key, value []byte) error {
 		var p archivepb.Pack
 		if err := unmarshal(value, &p); err != nil {
 			a.log.Error("a pack's record does not parse", "pack", hex.EncodeToString(key[1:]), "error", err)
 			return nil // verify names it; the others are to be marked
 		}
-		if !lost[packRef(&p)] || p.Lost {
+		if !hot[packRef(&p)] || p.Lost {
 			return nil
 		}
+		id, err := packID(p.Id)
+		if err != nil {
+			return err
+		}
 		p.Lost = true
-		marked++
+		marked = append(marked, id)
 		return errors.Join(batch.Set(key, marshal(&p), nil), batch.Set(keyLost(&p), nil, nil))
 	})
 	err = errors.Join(err, batch.Commit(pebble.Sync))
-	if marked > 0 {
+	if len(marked) > 0 {
 		a.damage.noted.Store(true)
 	}
-	a.stats.PacksLost.Add(uint64(marked))
-	a.log.Error("packs lost to a rotten or missing table", "packs", marked, "cause", cause, "error", err)
+	a.stats.PacksLost.Add(uint64(len(marked)))
+	a.log.Error("packs lost to a rotten or missing table", "packs", len(marked), "cause", cause, "error", err)
 	a.packs.Drop()
+	if err == nil && len(marked) > 0 {
+		a.o.PacksLost(marked, cause)
+	}
+}
+
+// EachLost visits the packs whose bytes are lost here, until visit returns false.
+func (a *Archive) EachLost(ctx context.Context, visit func(pack.ID) (bool, error)) error {
+	err := a.pages([]byte{rowLost}, func(key, _ []byte) error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		_, rest, ok := splitUIDs(key[1:], 2)
+		id, err := packID(rest)
+		if !ok || err != nil {
+			return errors.Join(err, errSeriesRow())
+		}
+		more, err := visit(id)
+		if err == nil && !more {
+			return errStop
+		}
+		return err
+	})
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
 }
 
 // lookForDamage sets damage.noted by the rows.

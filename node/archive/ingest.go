@@ -57,6 +57,7 @@ func (a *Archive) take(ctx context.Context, in Incoming) (Stored, error) {
 	if err := a.awaitRoom(ctx); err != nil {
 		return Stored{}, err
 	}
+	defer a.taking.begin()()
 	arrival, err := a.staging.Begin()
 	if err != nil {
 		return Stored{}, err

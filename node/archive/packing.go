@@ -88,7 +88,7 @@ func (p *packer) packDue(ctx context.Context) error {
 		enough := shrink * p.o.TableBytes
 		now := time.Now()
 		pressed := total > p.o.StagingBytes/2 && (live >= enough/4 || now.Sub(p.table) >= pressedEvery || p.crowded())
-		if live == 0 || !pressed && live < enough && p.oldest != 0 && !waited(p.oldest, now, p.o.Gather) {
+		if live == 0 || !pressed && live < enough && p.oldest != 0 && !waited(p.oldest, now, p.gather()) {
 			return nil
 		}
 		began := p.next
@@ -102,7 +102,7 @@ func (p *packer) packDue(ctx context.Context) error {
 			p.oldest = earlier(l.oldest, l.waiting)
 		}
 		full := l.bytes >= enough || l.instances >= maxTable
-		if len(l.bursts) == 0 || !full && !pressed && !waited(l.oldest, now, p.o.Gather) {
+		if len(l.bursts) == 0 || !full && !pressed && !waited(l.oldest, now, p.gather()) {
 			return nil
 		}
 		if p.awaitsKeys() != nil {
@@ -112,6 +112,19 @@ func (p *packer) packDue(ctx context.Context) error {
 			return p.failed(ctx, err)
 		}
 	}
+}
+
+// spreadGather is the most that a pack waits for a table to fill where packs go to
+// other sites: until it is there it is not safe from the loss of this one. It makes
+// small tables of a quiet site's arrivals (decision 0046).
+const spreadGather = 2 * time.Minute
+
+// gather is how long a pack may wait for its table now.
+func (p *packer) gather() time.Duration {
+	if p.o.Spread() {
+		return min(p.o.Gather, spreadGather)
+	}
+	return p.o.Gather
 }
 
 // awaitsKeys reports why nothing can be packed yet, and tells the log when that
@@ -238,6 +251,11 @@ func (p *packer) packTable(ctx context.Context, bursts []burst, hurry bool) erro
 	if err := p.adopt(built, refs); err != nil {
 		return err
 	}
+	ids := make([]pack.ID, len(built))
+	for i, one := range built {
+		ids[i] = one.id
+	}
+	p.o.Packed(ids)
 	p.stuck.Store(false)
 	return nil
 }

@@ -3,9 +3,39 @@ package archive
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 
 	"pelago/node/archive/archivepb"
+	"pelago/shard/pack"
 )
+
+// EachPack visits this node's packs behind an id, ascending, until visit returns
+// false; zeros begin. Those that come meanwhile are among them or not. It holds no
+// lock and no iterator while visit runs, which may take its time.
+func (a *Archive) EachPack(ctx context.Context, after pack.ID, visit func(*archivepb.Pack) (bool, error)) error {
+	from := keyPack(after)
+	if after != (pack.ID{}) {
+		from = append(from, 0)
+	}
+	err := a.pagesFrom(from, []byte{rowPack + 1}, func(_, value []byte) error {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		var p archivepb.Pack
+		if err := unmarshal(value, &p); err != nil {
+			return err
+		}
+		more, err := visit(&p)
+		if err == nil && !more {
+			return errStop
+		}
+		return err
+	})
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
+}
 
 // PackInfo is a pack as an operator sees it.
 type PackInfo struct {

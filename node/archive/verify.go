@@ -11,7 +11,7 @@ import (
 // Finding is one thing that verify found wrong. It names objects by UID or
 // number, never a patient.
 type Finding struct {
-	Kind   string `json:"kind"` // hash, header, reference, table, staging, catalogue
+	Kind   string `json:"kind"` // hash, header, reference, table, staging, catalogue, shard
 	Object string `json:"object"`
 	Detail string `json:"detail"`
 }
@@ -25,6 +25,8 @@ type Report struct {
 	// dropped. These are no findings: nothing is lost with them.
 	Copies        uint64 `json:"copies"`
 	CopiesDropped uint64 `json:"copies_dropped"`
+	// HeldBytes are the bytes of shards of other nodes' packs that were read.
+	HeldBytes uint64 `json:"held_bytes"`
 
 	Findings []Finding `json:"findings"`
 }
@@ -85,6 +87,9 @@ func (a *Archive) verify(ctx context.Context, progress func(done, total uint64),
 	}
 	return report, nil
 }
+
+// Add adds what was found wrong.
+func (r *Report) Add(f Finding) { r.add(f.Kind, f.Object, f.Detail) }
 
 func (r *Report) add(kind, object, detail string) {
 	if len(r.Findings) < maxFindings {

@@ -19,6 +19,7 @@ import (
 
 	"pelago/cluster/authority"
 	"pelago/cluster/fault"
+	"pelago/cluster/layout"
 	"pelago/dimse"
 )
 
@@ -80,6 +81,7 @@ type Store struct {
 	Staging   Bytes    `toml:"staging" comment:"Most that arrivals may occupy before they are packed."`
 	Ahead     Bytes    `toml:"ahead" comment:"Of this, what is written before there is need, so that syncs are quicker; at most a quarter; 0: none."`
 	Cached    Bytes    `toml:"cached" comment:"Most that copies of other nodes' studies may occupy, which were opened here; 0: a tenth of the disk."`
+	Pledge    Bytes    `toml:"pledge" comment:"Most that shards of the network's studies may occupy here; 0: four fifths of what the disk has for this node."`
 	Ballast   Bytes    `toml:"ballast" comment:"Disk that always stays free; 0: the larger of 1 GiB and 1 %."`
 	Gather    Duration `toml:"gather" comment:"Arrivals are packed at the latest after this long."`
 	Grace     Duration `toml:"grace" comment:"Deleted objects can be restored for this long."`
@@ -275,6 +277,7 @@ func (s *Store) check(k *checker) {
 	k.check(s.Staging >= 64<<20, "store.staging: at least 64 MiB")
 	k.check(s.Ballast == 0 || s.Ballast >= 128<<20,
 		"store.ballast: 0 or at least 128 MiB, without which the stores cannot be written on a full disk")
+	k.check(s.Pledge >= 0 && s.Pledge <= layout.MaxPledge, "store.pledge: 0 to 4096 TiB")
 	k.check(s.Memory == 0 || s.Memory-s.Chunks-2*s.Cache >= heapBeside,
 		"store.memory: 0 or at least 128 MiB above store.chunks and two store.cache, which it holds too")
 	k.check(s.Grace >= minGrace && s.Grace <= maxGrace, "store.grace: 1h to 30d, which is how long a deletion can be taken back")

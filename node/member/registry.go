@@ -240,6 +240,19 @@ func (r *Registry) Members() []Member {
 	return all
 }
 
+// Removed returns the nodes that were removed from the network, by site and id.
+func (r *Registry) Removed() []Member {
+	v := r.now.Load()
+	var all []Member
+	for node, m := range v.members {
+		if _, revoked := v.revoked[node]; revoked {
+			all = append(all, m)
+		}
+	}
+	slices.SortFunc(all, compareMembers)
+	return all
+}
+
 // Any reports whether some member is such a one; removed ones are looked at too.
 func (r *Registry) Any(such func(Member) bool) bool {
 	for _, m := range r.now.Load().members {
@@ -254,7 +267,8 @@ func compareMembers(a, b Member) int {
 	return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Node, b.Node))
 }
 
-// Changed is closed when Revoked, Belongs or Members answer otherwise than now.
+// Changed is closed when Revoked, Belongs, Members or Removed answer otherwise than
+// now.
 func (r *Registry) Changed() <-chan struct{} { return r.now.Load().changed }
 
 // Known reports whether the catalogue itself has this node as a member.

@@ -1,6 +1,8 @@
 package placement
 
 import (
+	"maps"
+
 	"pelago/cluster/layout"
 	"pelago/replication/catalog"
 	"pelago/shard"
@@ -16,6 +18,25 @@ type State struct {
 	// Survives is t, the number of sites that the network may lose without losing
 	// anything committed.
 	Survives int
+
+	lost  map[string]bool
+	sites map[string]string // by node, of all that were ever members
+}
+
+// Lost reports whether what a node held is not to be counted on: it was declared
+// lost, until it is back, or removed from the network for good. A node that is down
+// is not lost for that.
+func (s *State) Lost(node string) bool { return s.lost[node] }
+
+// Site is where a node is, or was when it was removed: "" for one that never was a
+// member.
+func (s *State) Site(node string) string { return s.sites[node] }
+
+// equal reports whether two states say the same; layouts are the same when they are
+// one.
+func (s *State) equal(o *State) bool {
+	return s.View == o.View && s.Code == o.Code && s.Survives == o.Survives &&
+		maps.Equal(s.lost, o.lost) && maps.Equal(s.sites, o.sites)
 }
 
 // Striped reports whether packs are striped at all: a network of one site, or one

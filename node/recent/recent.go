@@ -75,6 +75,19 @@ func (c *Values[K, V]) Forget(key K, gone func(V) bool) {
 	}
 }
 
+// ForgetIf drops the values of the keys that gone tells. It looks at all.
+func (c *Values[K, V]) ForgetIf(gone func(K) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for e := c.order.Front(); e != nil; {
+		one := e
+		e = e.Next()
+		if gone(one.Value.(entry[K, V]).key) {
+			c.remove(one)
+		}
+	}
+}
+
 // remove drops an entry. mu is held.
 func (c *Values[K, V]) remove(e *list.Element) {
 	gone := c.order.Remove(e).(entry[K, V])

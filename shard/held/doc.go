@@ -26,8 +26,9 @@
 //
 // [Store], [Handler] and [Client] may be used by many goroutines. [Store.Run] has
 // two, one that scrubs and one that merges tables and forgets reasons; a commit runs in that of an upload, for all
-// that wait. Locks: Store.changing is held by whoever changes rows, over their synced
-// batch; mu and those of the small parts are leaves, never held over I/O. Callbacks
+// that wait. Locks: Store.moving is held by whoever moves shards or gives them up, until
+// that is done in bulk/ too, and by a copy that must have both alike ([Store.Still]);
+// below it Store.changing, by whoever changes rows, over their synced batch; mu and those of the small parts are leaves, never held over I/O. Callbacks
 // run without locks.
 //
 // # What it does not do

@@ -199,6 +199,8 @@ func (s *Store) place(ctx context.Context, table *bulk.Table, all []moved) error
 	if err := table.Finish(); err != nil {
 		return err
 	}
+	s.moving.Lock()
+	defer s.moving.Unlock()
 	rows := map[string][]byte{}
 	for _, m := range all {
 		rows[keyGoing(m.to)] = []byte{}

@@ -93,6 +93,9 @@ type Store struct {
 	merging merging
 	stays   map[uint64]bool // tables that Merge cannot empty; its own
 
+	// moving is held by whoever moves shards in bulk/ or gives them up, from the rows
+	// that say so to the deletion. It is taken before changing.
+	moving sync.Mutex
 	// changing is held by whoever changes rows, from reading them to the synced
 	// batch.
 	changing sync.Mutex
@@ -375,6 +378,8 @@ func (s *Store) EachLost(visit func(Status) (bool, error)) error {
 // nothing is known, or that were dropped before, are no error; if the reason does
 // not hold for one of them, none is dropped.
 func (s *Store) Drop(ctx context.Context, why Reason, names ...Name) (dropped int, err error) {
+	s.moving.Lock()
+	defer s.moving.Unlock()
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	rows := map[string][]byte{}
@@ -411,6 +416,16 @@ func (s *Store) Drop(ctx context.Context, why Reason, names ...Name) (dropped in
 	s.o.Log.Info("held shards dropped", "shards", len(gone), "reason", why.String())
 	s.remove(gone)
 	return len(gone), nil
+}
+
+// Still runs do while no shard is moved or given up: a copy of rows and blobs that
+// begins with the rows, and is taken in it, has every shard that its rows name.
+// Those that land meanwhile are named by who opens the copy. do must not call the
+// store.
+func (s *Store) Still(do func() error) error {
+	s.moving.Lock()
+	defer s.moving.Unlock()
+	return do()
 }
 
 func (s *Store) freed(refs []bulk.Ref) {

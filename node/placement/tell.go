@@ -1,0 +1,123 @@
+package placement
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"pelago/cluster/fault"
+	"pelago/cluster/layout"
+	"pelago/node/member"
+)
+
+const (
+	// pledgeEvery is how often a node looks at what it can hold.
+	pledgeEvery = time.Minute
+	// pledgeStep is by how much that must differ from what it has told: a twentieth.
+	pledgeStep = 20
+)
+
+// Pledged is how many bytes of shards this node has told the network that it will
+// hold: 0 before it has.
+func (p *Placement) Pledged() int64 { return p.now.Load().pledges[p.o.Self] }
+
+// Pledge tells the network what this node will hold, until the context ends: again
+// whenever that differs by more than a little. What fails is tried again.
+func (p *Placement) Pledge(ctx context.Context) error {
+	for {
+		v := p.now.Load()
+		wait := jitter(pledgeEvery)
+		if err := p.pledge(ctx, v.facts); err != nil && ctx.Err() == nil {
+			p.failed(err)
+			wait = jitter(retry)
+		}
+		timer := time.NewTimer(wait)
+		changed := v.changed
+		if p.member(v.facts) { // else it is told as soon as there is somebody to tell
+			changed = nil
+		}
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-changed:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// member reports whether this node is a member that may hold shards.
+func (p *Placement) member(f *facts) bool {
+	return slices.ContainsFunc(f.members, func(m member.Member) bool { return m.Node == p.o.Self && !m.Witness })
+}
+
+// pledge tells of it if need be.
+func (p *Placement) pledge(ctx context.Context, f *facts) error {
+	if p.o.Pledge == nil || !p.member(f) {
+		return nil
+	}
+	now, err := p.o.Pledge()
+	if err != nil || now < 0 {
+		return err
+	}
+	now = min(now, layout.MaxPledge)
+	if told, ok := f.pledges[p.o.Self]; ok && !differs(told, now) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, decideTime)
+	defer cancel()
+	return p.own(ctx, kindPledge, func(there []byte) ([]byte, error) {
+		told, err := parsePledge(there)
+		if there != nil && (err == nil && !differs(told.Bytes, now) || fault.Is(err, fault.Unsupported)) {
+			return nil, nil
+		}
+		return encode(pledge{Version: recordVersion, Bytes: now}), nil
+	})
+}
+
+// differs reports whether a pledge is worth telling anew.
+func differs(told, now int64) bool {
+	return (told == 0) != (now == 0) || max(told, now)-min(told, now) > told/pledgeStep
+}
+
+// Complete says that this node has all that its rows of a version of the layout give
+// it, and returns once the network knows: when all that count have said so, the
+// layout before is dropped. fault.Invalid for a version that there is not,
+// fault.NotFound if this node is no member, fault.Unavailable without a majority.
+func (p *Placement) Complete(ctx context.Context, version uint64) error {
+	switch newest := p.now.Load().newest(); {
+	case newest == nil || version > newest.Version:
+		return fault.New(fault.Invalid, "placement: the network has no layout %d", version)
+	case version < newest.Version:
+		return nil // nobody waits for it any more
+	}
+	return p.own(ctx, kindPlaced, func(there []byte) ([]byte, error) {
+		said, err := parsePlaced(there)
+		if there != nil && (err == nil && said.Layout >= version || fault.Is(err, fault.Unsupported)) {
+			return nil, nil
+		}
+		return encode(placed{Version: recordVersion, Layout: version}), nil
+	})
+}
+
+// own changes this node's own record of a kind. make makes it from what is there, nil:
+// nothing; it returns nil if there is nothing to change.
+func (p *Placement) own(ctx context.Context, kind string, make func(there []byte) ([]byte, error)) error {
+	return p.make(ctx, func(s *member.Step) error {
+		if _, err := p.o.Decisions.Member(s, p.o.Self); err != nil {
+			return err
+		}
+		there, err := p.o.Decisions.Record(kind, p.o.Self)
+		if err != nil {
+			return err
+		}
+		value, err := make(there)
+		if err != nil || value == nil {
+			return err
+		}
+		s.Given(kind, p.o.Self, there)
+		s.Put(kind, p.o.Self, value)
+		return nil
+	})
+}
