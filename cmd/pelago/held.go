@@ -79,8 +79,8 @@ func (n *node) openShards() (err error) {
 		return nil
 	}
 	if s.held, err = openHeld(n.archive, s.note, held.Options{
-		Self: n.self, Limit: n.pledged, Log: n.log,
-		OnLost: func(name held.Name, _ error) { n.doubt(name) },
+		Self: n.self, Limit: n.pledged, Busy: n.busy, Log: n.log,
+		OnLost: n.shardLost,
 		OnConflict: func(offered held.Entry, _ [32]byte) {
 			n.log.Error("another shard was offered under the name of one that is held", "shard", offered.Name.String())
 		},
@@ -91,7 +91,7 @@ func (n *node) openShards() (err error) {
 		Held: s.held, Hot: n.archive, Heads: headsOf{n}, Log: n.log,
 		Rotten: func(of shard.Stripe, _ error) { n.packsLost([]pack.ID{of.Pack}, nil) },
 	})
-	n.network.peers.Handle("/held/", n.network.members(held.NewHandler(held.HandlerOptions{Held: s.held, Source: s.source, Log: n.log})))
+	n.network.peers.Handle("/held/", n.network.members(n.readByPeers(held.NewHandler(held.HandlerOptions{Held: s.held, Source: s.source, Log: n.log}))))
 	return nil
 }
 
@@ -155,8 +155,13 @@ func (n *node) packsLost(packs []pack.ID, _ error) {
 	}
 }
 
-// doubt is told of a shard whose bytes here are rotten or missing.
-func (n *node) doubt(held.Name) {}
+// shardLost is told of a shard whose bytes here are rotten or missing. What is lost
+// before repair is open, its first walk finds.
+func (n *node) shardLost(name held.Name, cause error) {
+	if r := n.repairing.Load(); r != nil {
+		r.OnLost(name, cause)
+	}
+}
 
 // pledged is how many bytes of shards this node has pledged to hold.
 func (n *node) pledged() int64 { return 1 << 62 }

@@ -23,6 +23,7 @@ import (
 	"pelago/node/config"
 	"pelago/node/datadir"
 	"pelago/node/placement"
+	"pelago/node/repair"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -50,6 +51,9 @@ type node struct {
 	archive   *archive.Archive
 	distance  distance
 	shards    shards
+	repair    *repair.Repair                // nil at a witness
+	repairing atomic.Pointer[repair.Repair] // the same, for what may be called before
+	used      activity
 
 	face  *ae.Face
 	tasks *work.Group
@@ -203,7 +207,10 @@ func (n *node) openStores() (err error) {
 	if err = n.openShards(); err != nil {
 		return err
 	}
-	return n.openDistance()
+	if err = n.openDistance(); err != nil {
+		return err
+	}
+	return n.openRepair()
 }
 
 // patientOf names a study's patient for the audit trail; nobody if the study is
@@ -244,6 +251,7 @@ func (n *node) startWork() {
 	tasks = append(tasks, n.archive.Tasks()...)
 	tasks = append(tasks, n.placement.Tasks()...)
 	tasks = append(tasks, n.shards.tasks()...)
+	tasks = append(tasks, n.repairTasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
@@ -254,6 +262,7 @@ func (n *node) startWork() {
 	n.metrics.Tasks(n.tasks.Statuses)
 	n.gauges()
 	n.layoutGauges()
+	n.repairGauges()
 	ctx, quit := context.WithCancel(context.Background())
 	n.quit = quit
 	n.work.Go(func() error {

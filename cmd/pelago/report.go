@@ -31,7 +31,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		Sites:    admin.SitesOf(n.members(usage, from), from),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
 		// Every study rests where it arrived ([node.protection] calls it local).
-		ProtectedStudies: 0, Refuses: whyClosed(n.network.takes()),
+		ProtectedStudies: 0, Repair: n.repairStatus(), Refuses: whyClosed(n.network.takes()),
 		LayoutVersion: placed.Version, SurvivesSites: placed.Survives, Layout: layoutStatus(placed),
 		PendingJournal: journal.Pending(), RejectedFacts: journal.Rejected(),
 		Version: version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,

@@ -174,7 +174,7 @@ func (p *plan) gone(seal *catalog.SealFact, i int) *catalog.SealFact {
 // one, and those that were at lost nodes are there no more.
 func (p *plan) next(seal *catalog.SealFact) *catalog.SealFact {
 	next := *seal
-	next.By, next.Base, next.Revision, next.Withdrawn, next.Survives = p.self, seal.Revision, seal.Revision+1, 0, 0
+	next.By, next.Base, next.Revision, next.Survives = p.self, seal.Revision, seal.Revision+1, 0
 	next.Elsewhere = slices.Clone(seal.Elsewhere)
 	if p.view.New == nil {
 		return &next

@@ -160,7 +160,9 @@ func (r *Repair) tellOne(p *plan, name held.Name, o one, now time.Time) (next on
 	case !o.at.IsZero() && seal.Revision < o.revision && now.Sub(o.at) < toldTime:
 		return o, false, nil // on its way
 	}
-	if err := r.o.Tell(fact); err != nil {
+	if err := r.o.Tell(fact); fault.Is(err, fault.Conflict) {
+		return o, false, nil // this node has told otherwise, which is on its way
+	} else if err != nil {
 		return o, false, err
 	}
 	r.stats.Told.Add(1)
