@@ -171,7 +171,7 @@ type headsOf struct{ *node }
 
 // Head implements [virtual.Heads].
 func (h headsOf) Head(of shard.Stripe) (*stripe.Head, error) {
-	return nil, fault.New(fault.NotFound, "nothing of stripe %v is told here", of)
+	return h.spread.Head(of)
 }
 
 // SigningKey implements [held.Members].

@@ -24,6 +24,7 @@ import (
 	"pelago/node/datadir"
 	"pelago/node/placement"
 	"pelago/node/repair"
+	"pelago/node/spread"
 	"pelago/node/work"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -51,6 +52,7 @@ type node struct {
 	archive   *archive.Archive
 	distance  distance
 	shards    shards
+	spread    *spread.Spread                // nil at a witness, which has no packs
 	repair    *repair.Repair                // nil at a witness
 	repairing atomic.Pointer[repair.Repair] // the same, for what may be called before
 	used      activity
@@ -200,11 +202,15 @@ func (n *node) openStores() (err error) {
 	}
 	n.patients = patients.New(n.catalog, n.network.group)
 	o.Issuer = n.patients.At(n.config.Site).Issuer
+	n.watchPacks(&o)
 	if n.archive, err = archive.Open(o); err != nil {
 		return err
 	}
 	n.trail.patientOf = n.patientOf
 	if err = n.openShards(); err != nil {
+		return err
+	}
+	if err = n.openSpread(); err != nil {
 		return err
 	}
 	if err = n.openDistance(); err != nil {
@@ -251,6 +257,7 @@ func (n *node) startWork() {
 	tasks = append(tasks, n.archive.Tasks()...)
 	tasks = append(tasks, n.placement.Tasks()...)
 	tasks = append(tasks, n.shards.tasks()...)
+	tasks = append(tasks, n.spreadTasks()...)
 	tasks = append(tasks, n.repairTasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
@@ -263,6 +270,7 @@ func (n *node) startWork() {
 	n.gauges()
 	n.layoutGauges()
 	n.repairGauges()
+	n.spreadGauges()
 	ctx, quit := context.WithCancel(context.Background())
 	n.quit = quit
 	n.work.Go(func() error {

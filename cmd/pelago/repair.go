@@ -7,13 +7,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pelago/cluster/fault"
 	"pelago/node/admin"
 	"pelago/node/archive"
 	"pelago/node/reach"
 	"pelago/node/repair"
 	"pelago/node/work"
-	"pelago/replication/catalog"
 	"pelago/shard"
 	"pelago/shard/held"
 	"pelago/shard/pack"
@@ -69,7 +67,7 @@ func (n *node) openRepair() error {
 	n.repair = repair.New(repair.Options{
 		Self: n.id, Places: n.placement, Catalog: n.catalog, Held: n.shards.held, Local: n.shards.source, Copies: ownPacks{n},
 		Peers: held.NewClient(calls, holders{n.network}), Calls: calls, Members: holders{n.network},
-		Tell:  n.tellSeal,
+		Tell:  n.spread.Tell,
 		Lost:  func(node string) bool { return n.placement.State().Lost(node) },
 		Alive: holders{n.network}.Alive, Others: holders{n.network}.Others, Busy: n.busy, Log: n.log,
 	})
@@ -98,11 +96,6 @@ func (o ownPacks) Has(id [16]byte) bool {
 // Verify implements [repair.Copies].
 func (o ownPacks) Verify(ctx context.Context, of shard.Stripe) error {
 	return o.shards.source.Verify(ctx, of)
-}
-
-// tellSeal has the network learn news of a seal.
-func (n *node) tellSeal(f *catalog.SealFact) error {
-	return fault.New(fault.Unavailable, "news of stripe %v cannot be told yet", f.Stripe)
 }
 
 // repairStatus is the repair in the status.

@@ -33,6 +33,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		// Every study rests where it arrived ([node.protection] calls it local).
 		ProtectedStudies: 0, Repair: n.repairStatus(), Refuses: whyClosed(n.network.takes()),
 		LayoutVersion: placed.Version, SurvivesSites: placed.Survives, Layout: layoutStatus(placed),
+		Spread:         n.spreadStatus(),
 		PendingJournal: journal.Pending(), RejectedFacts: journal.Rejected(),
 		Version: version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,
 		StagingBytes: usage.Staging, BulkBytes: usage.Bulk, HotBytes: usage.Hot, CachedBytes: usage.Cached, HeldBytes: usage.Held, FreeBytes: usage.Free,

@@ -70,6 +70,7 @@ func statusRows(st admin.Status) [][]string {
 		{"free", size(st.FreeBytes)},
 		{"quarantined", fmt.Sprint(st.Quarantined)},
 		{"commitments pending", fmt.Sprint(st.PendingCommitment)},
+		{"to be spread", waiting(st.Spread)},
 		{"repair", repairLine(st.Repair)},
 		{"sites that may be lost", fmt.Sprint(st.SurvivesSites)},
 	}
@@ -143,6 +144,14 @@ func repairLine(r admin.Repair) string {
 		line += "; there is no room here"
 	}
 	return line
+}
+
+// waiting is what waits to be at other sites.
+func waiting(s admin.Spread) string {
+	if s.Packs == 0 {
+		return "nothing"
+	}
+	return fmt.Sprintf("%d packs, %s, for up to %s", s.Packs, size(s.Bytes), seconds(s.OldestSeconds))
 }
 
 // printSites prints sites and their nodes.

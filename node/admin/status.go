@@ -29,6 +29,7 @@ type Status struct {
 	LayoutVersion    uint64  `json:"layout_version"`
 	SurvivesSites    int     `json:"survives_sites"`
 	Repair           Repair  `json:"repair"`
+	Spread           Spread  `json:"spread"`
 	Layout           Layout  `json:"layout"`
 
 	// Refuses says why this node takes no instances in; left out of one that does.
@@ -69,6 +70,14 @@ type Status struct {
 	MendedKeyRanges  int    `json:"mended_key_ranges"`
 	DamagedKeyRanges int    `json:"damaged_key_ranges"`
 	Tasks            []Task `json:"tasks"`
+}
+
+// Spread is what of this node's packs waits to be at other sites, or to be striped
+// anew as the network grows.
+type Spread struct {
+	Packs         int     `json:"packs"`
+	Bytes         int64   `json:"bytes"`
+	OldestSeconds float64 `json:"oldest_seconds"` // how long the one that has waited longest has
 }
 
 // Repair is how far this node is with the shards that belong to it.

@@ -266,12 +266,20 @@ func (w *job) withdraws(f *catalog.SealFact) bool {
 	if g == 1 || f.Withdrawn >= g-1 || len(w.before) > 0 && w.before[0].Withdrawn >= g-1 {
 		return false
 	}
-	return f.Spare() >= max(w.state.Survives, w.earlier, 0)
+	spare := f.Spare()
+	for i, node := range w.at {
+		if f.Receipts>>i&1 == 1 && w.state.Lost(node) {
+			spare--
+		}
+	}
+	return spare >= max(w.state.Survives, w.earlier, 0)
 }
 
-// siteOf is the site of a node that holds shards by one of the layouts; "": it is
-// not known.
+// siteOf is the site of a node; "": it is not known.
 func siteOf(state *placement.State, node string) string {
+	if site := state.Site(node); site != "" {
+		return site
+	}
 	for _, l := range []*layout.Layout{state.View.New, state.View.Old} {
 		if l == nil {
 			continue
@@ -317,7 +325,7 @@ func (s *Spread) assign(w *job, now time.Time, to map[string][]place) (needs []s
 		case !ok: // there are not so many sites
 		case sites[owner.Site], owner.ID == s.o.Self && w.virtual != catalog.NoShard:
 			lacking = append(lacking, i)
-		case owner.ID == s.o.Self || s.peers.usable(owner.ID, now):
+		case owner.ID == s.o.Self || !w.state.Lost(owner.ID) && s.peers.usable(owner.ID, now):
 			give(i, owner)
 		default:
 			lacking = append(lacking, i)
@@ -326,11 +334,11 @@ func (s *Spread) assign(w *job, now time.Time, to map[string][]place) (needs []s
 	for _, i := range lacking {
 		owner, _ := w.state.Owner(w.of(), i)
 		needs = append(needs, owner.ID)
-		if !w.it.hurried.Load() && s.peers.failing(owner.ID, now) < substituteAfter && !sites[owner.Site] {
+		if !w.it.hurried.Load() && !w.state.Lost(owner.ID) && s.peers.failing(owner.ID, now) < substituteAfter && !sites[owner.Site] {
 			continue
 		}
 		for _, n := range w.state.Substitutes(w.of(), w.head.Code.N()) {
-			if sites[n.Site] || n.ID == s.o.Self && w.virtual != catalog.NoShard || n.ID != s.o.Self && !s.peers.usable(n.ID, now) {
+			if sites[n.Site] || n.ID == s.o.Self && w.virtual != catalog.NoShard || n.ID != s.o.Self && (w.state.Lost(n.ID) || !s.peers.usable(n.ID, now)) {
 				continue
 			}
 			give(i, n)
