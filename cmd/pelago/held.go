@@ -152,6 +152,9 @@ func (n *node) packsLost(packs []pack.ID, _ error) {
 	}
 	for _, id := range packs {
 		n.shards.source.Forget(id)
+		if r := n.repairing.Load(); r != nil {
+			r.CopyLost(id)
+		}
 	}
 }
 

@@ -84,6 +84,14 @@ func (n *node) repairTasks() []work.Task {
 	return n.repair.Tasks()
 }
 
+// doubted is told of a shard that somebody saw rot, or nothing, of at a node: that one
+// is to look.
+func (n *node) doubted(name held.Name, node string) {
+	if r := n.repairing.Load(); r != nil {
+		r.Doubt(name, node)
+	}
+}
+
 // ownPacks are the full copies of this node's packs, as repair asks for them.
 type ownPacks struct{ *node }
 

@@ -43,6 +43,9 @@ func (r *Repair) works(ctx context.Context, progress *work.Progress) {
 		r.wakeAll()
 		err := r.bring(ctx, it)
 		if ctx.Err() != nil {
+			r.mu.Lock()
+			delete(r.queue.running, it.Name) // the next run finds it again
+			r.mu.Unlock()
 			return
 		}
 		r.brought(it, class, err, progress)
@@ -158,11 +161,23 @@ func (r *Repair) rebuild(ctx context.Context, to io.Writer, from *sources, want 
 	defer b.close()
 	defer cancel()
 	at, _ := from.head.TailRange()
-	out := bufio.NewWriterSize(to, 256<<10)
+	out := bufio.NewWriterSize(metered{to, &r.made}, 256<<10)
 	if err := stripe.Rebuild(ctx, out, from.head, want, b, &tail{s: from, ctx: ctx, at: at}); err != nil {
 		return err
 	}
 	return out.Flush()
+}
+
+// metered counts what is written.
+type metered struct {
+	to io.Writer
+	of *meter
+}
+
+func (m metered) Write(p []byte) (int, error) {
+	n, err := m.to.Write(p)
+	m.of.add(int64(n), time.Now())
+	return n, err
 }
 
 // brought notes how an attempt ended.

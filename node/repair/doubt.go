@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
 	"pelago/node/work"
+	"pelago/replication/catalog"
 	"pelago/shard"
 	"pelago/shard/held"
 )
@@ -248,16 +250,40 @@ func (r *Repair) checkCopy(ctx context.Context, name held.Name) error {
 	if !fault.Is(err, fault.Corrupt) && !fault.Is(err, fault.NotFound) {
 		return err
 	}
+	r.o.Log.Error("the copy that a shard is cut from is rotten: the shard is rebuilt from others", "shard", name.String(), "error", err)
+	return r.copyLost(name.Pack)
+}
+
+// CopyLost says that the full copy of a pack of this node turned out rotten or missing:
+// the shards that it stood for are brought here from others.
+func (r *Repair) CopyLost(pack [16]byte) {
+	if err := r.copyLost(pack); err != nil {
+		r.o.Log.Warn("the shard of a pack whose copy is lost is left to the next walk", "error", err)
+	}
+}
+
+func (r *Repair) copyLost(pack [16]byte) error {
 	r.mu.Lock()
 	if len(r.rotten) >= maxKnown {
 		clear(r.rotten)
 	}
-	r.rotten[name.Pack] = true
+	r.rotten[pack] = true
 	r.mu.Unlock()
-	r.o.Log.Error("the copy that a shard is cut from is rotten: the shard is rebuilt from others", "shard", name.String(), "error", err)
-	err = r.urgent(r.plan(), name)
+	view := r.o.Catalog.View()
+	seals, err := view.Pack(pack)
+	if err := errors.Join(err, view.Close()); err != nil {
+		return err
+	}
+	for i := range seals {
+		s := &seals[i].SealFact
+		if s.Virtual != catalog.NoShard && s.Origin == r.o.Self {
+			if err := r.urgent(r.plan(), held.Name{Stripe: s.Stripe, Index: s.Virtual}); err != nil {
+				return err
+			}
+		}
+	}
 	r.wakeAll()
-	return err
+	return nil
 }
 
 // Handler answers other nodes under /repair/, who are members.

@@ -95,20 +95,42 @@ func (p *pacer) measureLocked(n int64, busy bool, now time.Time) {
 		if p.quiet {
 			p.best = max(reached, p.best*0.995)
 		}
-		weight := min(1, took.Seconds()/10)
-		p.rate += (reached - p.rate) * weight
 		p.began, p.bytes, p.quiet = now, 0, true
 	}
 	p.bytes += n
 	p.quiet = p.quiet && !busy
 }
 
-// Rate is what came lately, in bytes a second.
-func (p *pacer) Rate(now time.Time) float64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.measureLocked(0, false, now)
-	return p.rate
+// meter tells how fast something is lately.
+type meter struct {
+	mu    sync.Mutex
+	began time.Time // of the second that is measured
+	bytes int64     // in it
+	rate  float64   // of about the last ten seconds
+}
+
+func (m *meter) add(n int64, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closeLocked(now)
+	m.bytes += n
+}
+
+func (m *meter) perSecond(now time.Time) float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closeLocked(now)
+	return m.rate
+}
+
+func (m *meter) closeLocked(now time.Time) {
+	if m.began.IsZero() {
+		m.began = now
+	}
+	if took := now.Sub(m.began).Seconds(); took >= 1 {
+		m.rate += (float64(m.bytes)/took - m.rate) * min(1, took/10)
+		m.began, m.bytes = now, 0
+	}
 }
 
 // badNodes remembers for a while who did not answer, so that not every shard waits

@@ -128,6 +128,7 @@ type Repair struct {
 	memory *semaphore.Weighted
 	large  chan struct{} // turns of shards that have a table of their own
 	pace   pacer
+	made   meter // bytes of shards that are rebuilt
 	bad    badNodes
 	stats  Stats
 	news   news
@@ -221,7 +222,7 @@ type Status struct {
 	Waiting int           // of the queued, those that could not be had yet
 	Lost    int           // of the waiting, those that nobody has enough for
 	Done    int64         // bytes that were rebuilt since the start
-	Rate    float64       // bytes a second that come from other nodes
+	Rate    float64       // bytes a second that are rebuilt
 	Left    time.Duration // until the end, at that rate; below 0: not known
 	Full    bool          // there is no room here
 }
@@ -229,7 +230,7 @@ type Status struct {
 // Status returns it.
 func (r *Repair) Status() Status {
 	now := time.Now()
-	rate := r.pace.Rate(now)
+	rate := r.made.perSecond(now)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	q := r.queue
