@@ -23,6 +23,7 @@ import (
 	"pelago/node/config"
 	"pelago/node/datadir"
 	"pelago/node/placement"
+	"pelago/node/recalled"
 	"pelago/node/repair"
 	"pelago/node/spread"
 	"pelago/node/work"
@@ -50,6 +51,7 @@ type node struct {
 	placement *placement.Placement
 	patients  *patients.Patients
 	archive   *archive.Archive
+	recalled  *recalled.Client
 	distance  distance
 	shards    shards
 	spread    *spread.Spread                // nil at a witness, which has no packs
@@ -210,6 +212,9 @@ func (n *node) openStores() (err error) {
 	if err = n.openShards(); err != nil {
 		return err
 	}
+	if err = n.openRecalled(); err != nil {
+		return err
+	}
 	if err = n.openSpread(); err != nil {
 		return err
 	}
@@ -269,6 +274,7 @@ func (n *node) startWork() {
 	n.metrics.Tasks(n.tasks.Statuses)
 	n.gauges()
 	n.layoutGauges()
+	n.recalledGauges()
 	n.repairGauges()
 	n.spreadGauges()
 	ctx, quit := context.WithCancel(context.Background())

@@ -27,6 +27,7 @@ import (
 	"pelago/node/archive"
 	"pelago/node/cached"
 	"pelago/node/far"
+	"pelago/node/recalled"
 	"pelago/node/work"
 	"pelago/query"
 	"pelago/replication/catalog"
@@ -81,6 +82,7 @@ type site struct {
 	limit   int64
 	keeper  *keeper
 	far     *far.Client
+	packs   atomic.Pointer[recalled.Client] // nil: no shards
 	stop    func()
 
 	listener *dimsetest.Listener
@@ -265,7 +267,9 @@ func images(seed uint64, from, n int) []dimsetest.Instance {
 
 // serve opens a site's peer service, and returns the client of the others'.
 func (s *site) serve() (done func() error) {
-	s.far = far.NewClient(far.Options{Calls: call.NewClient(transport{s}), Self: named{s.self, s.node}, Keep: s.keeper, Memory: 16 << 20})
+	s.far = far.NewClient(far.Options{
+		Calls: call.NewClient(transport{s}), Self: named{s.self, s.node}, Keep: s.keeper, Memory: 16 << 20, Packs: onShards{s}, Alive: hints{s}.Alive,
+	})
 	handler := far.NewHandler(far.HandlerOptions{
 		Source: Source{s.archive, s.copies}, Members: s.net,
 		Told: func(ctx context.Context, origin, study, series string) (*far.Manifest, error) {
@@ -296,6 +300,16 @@ func (s *site) serve() (done func() error) {
 		answering.Lock() // for good
 		return err
 	}
+}
+
+// onShards reads packs from what shards there are.
+type onShards struct{ at *site }
+
+func (o onShards) ReadPack(ctx context.Context, p *far.Pack, b []byte, off int64) error {
+	if packs := o.at.packs.Load(); packs != nil {
+		return packs.ReadPack(ctx, p, b, off)
+	}
+	return fault.New(fault.NotFound, "there are no shards")
 }
 
 // named is a node's key under the name that a test has for it.
