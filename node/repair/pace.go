@@ -34,7 +34,6 @@ type pacer struct {
 	bytes  int64     // in it
 	quiet  bool      // nobody else was there in it
 	best   float64   // bytes a second that were reached alone, in the last minutes
-	rate   float64   // that is reached now
 	others bool      // were there when bytes were asked for last
 }
 

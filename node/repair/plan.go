@@ -21,35 +21,11 @@ type plan struct {
 // owner is the node that is to hold shard i of a pack, "" where no row is so long.
 func (p *plan) owner(pack [16]byte, i int) string { return at(p.view.New, pack, i).ID }
 
-// owned is the position of this node in a pack's row; false if it is in none.
-func (p *plan) owned(pack [16]byte) (position int, ok bool) {
-	return positionOf(p.view.New, pack, p.self)
-}
-
-// waits reports whether this node is in the row before, so that others may still
-// read from it.
-func (p *plan) waits(pack [16]byte, i int) bool {
-	return p.view.Old != nil && at(p.view.Old, pack, i).ID == p.self
-}
-
 func at(l *layout.Layout, pack [16]byte, i int) layout.Node {
 	if l == nil || i < 0 || i >= l.Width() {
 		return layout.Node{}
 	}
 	return l.At(l.Group(shard.Spread(pack)), i)
-}
-
-func positionOf(l *layout.Layout, pack [16]byte, node string) (int, bool) {
-	if l == nil {
-		return 0, false
-	}
-	group := l.Group(shard.Spread(pack))
-	for i := range l.Width() {
-		if l.At(group, i).ID == node {
-			return i, true
-		}
-	}
-	return 0, false
 }
 
 // site is the site of a node that holds shards, by the layouts; "" of another.

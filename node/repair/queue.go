@@ -167,14 +167,6 @@ func (w *waits) drop(n held.Name) {
 	}
 }
 
-// next is when the first of them is due.
-func (w *waits) next() (time.Time, bool) {
-	if len(w.all) == 0 {
-		return time.Time{}, false
-	}
-	return w.all[0].until, true
-}
-
 // due puts those whose time has come into their lists again. How often they failed
 // stays known until they are done or, as they are not wanted any more, dropped.
 func (q *queue) due(now time.Time) {
