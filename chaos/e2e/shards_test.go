@@ -2,7 +2,7 @@ package e2e
 
 import (
 	"bytes"
-	"context"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -14,9 +14,7 @@ import (
 	"time"
 
 	"pelago/chaos/proc"
-	"pelago/dimse"
 	"pelago/dimse/dimsetest"
-	"pelago/dimse/scu"
 	"pelago/node/admin"
 )
 
@@ -51,19 +49,23 @@ func (n *node) striped(sites int) {
 	})
 }
 
-// protection is what a node tells of a study.
-func (n *node) protection(study string) (p admin.Protection) {
-	n.t.Helper()
-	n.call(http.MethodGet, "/api/studies/"+study+"/protection", nil, &p)
-	return p
-}
-
 // protected waits until a node says that studies survive the loss of so many sites.
 func (n *node) protected(survives int, studies ...string) {
 	n.t.Helper()
 	for _, s := range studies {
 		eventually(n.t, spreadTime, "study "+s+" is protected", func() bool {
-			p := n.protection(s)
+			answer, err := n.try(http.MethodGet, "/api/studies/"+s+"/protection", nil, nil)
+			if err != nil {
+				n.t.Fatal(err)
+			}
+			var p admin.Protection
+			text := readAll(n.t, answer)
+			if answer.StatusCode == http.StatusNotFound {
+				return false // it has not heard of the study yet
+			}
+			if err := json.Unmarshal(text, &p); err != nil {
+				n.t.Fatalf("%d %s: %v", answer.StatusCode, text, err)
+			}
 			return p.State == "protected" && p.SurvivesSites >= survives
 		})
 	}
@@ -264,32 +266,6 @@ func sizeOf(t *testing.T, dir string) (n int64) {
 	return n
 }
 
-// committing asks for storage commitment on an association that stays open for as
-// long as the answer takes; nil: none came within a limit.
-func (n *node) committing(transaction string, limit time.Duration, all []instance) *dimse.CommitmentResult {
-	n.t.Helper()
-	results := make(chan *dimse.CommitmentResult, 1)
-	target := n.target("COMMITTER")
-	target.Committed = func(_ context.Context, r *dimse.CommitmentResult) error {
-		results <- r
-		return nil
-	}
-	client, err := scu.Dial(n.t.Context(), target, scu.ProposeCommitment())
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer client.Abort() //nolint:errcheck // whatever became of it
-	if err := client.RequestCommitment(n.t.Context(), request(transaction, all)); err != nil {
-		n.t.Fatal(err)
-	}
-	select {
-	case r := <-results:
-		return r
-	case <-time.After(limit):
-		return nil
-	}
-}
-
 // A modality is told that it may delete its copy while one site is down, and not by
 // a node that is cut off from all others.
 func TestCommitmentNeedsTheOthers(t *testing.T) {
@@ -299,19 +275,19 @@ func TestCommitmentNeedsTheOthers(t *testing.T) {
 	all := sites(t, 5)
 	first, second, third := world(dimsetest.World{Seed: 551, Patients: 1, PerSeries: 4}), world(dimsetest.World{Seed: 552, Patients: 1, PerSeries: 4}), world(dimsetest.World{Seed: 553, Patients: 1, PerSeries: 4})
 	all[0].cstore(first)
-	if r := all[0].committing("2.25.5510", 10*time.Second, first); r == nil || len(r.Failed) > 0 || len(r.Committed) != len(first) {
+	if r := all[0].tryCommit("E2E", "2.25.5510", 10*time.Second, first...); r == nil || len(r.Failed) > 0 || len(r.Committed) != len(first) {
 		t.Errorf("with all sites up: %+v", r)
 	}
 	all[4].kill()
 	all[0].cstore(second)
-	if r := all[0].committing("2.25.5520", 10*time.Second, second); r == nil || len(r.Failed) > 0 || len(r.Committed) != len(second) {
+	if r := all[0].tryCommit("E2E", "2.25.5520", 10*time.Second, second...); r == nil || len(r.Failed) > 0 || len(r.Committed) != len(second) {
 		t.Errorf("with one site down: %+v", r)
 	}
 	for _, n := range all[1:4] {
 		n.kill()
 	}
 	all[0].cstore(third)
-	if r := all[0].committing("2.25.5530", 8*time.Second, third); r != nil {
+	if r := all[0].tryCommit("E2E", "2.25.5530", 8*time.Second, third...); r != nil {
 		t.Errorf("alone it commits: %+v", r)
 	}
 	all[0].opens("alone", append(append(slices.Clone(first), second...), third...))

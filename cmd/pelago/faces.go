@@ -56,7 +56,7 @@ func (n *node) makeFaces() (*faces, error) {
 	dimseRequests := requests{n.metrics.DIMSE(), n.log}
 	n.face = ae.New(ae.Options{
 		Title: c.DICOM.AE, CheckCalled: c.DICOM.CheckCalled, OpenStore: c.DICOM.OpenStore, Limit: c.DICOM.MaxAssociations,
-		Registry: registry, Archive: n.distance.reach, Engine: find, Arrivals: n.archive.Journal(),
+		Registry: registry, Archive: readers{n.distance.reach, &n.used}, Engine: find, Arrivals: n.archive.Journal(),
 		Takes: n.network.takes, Sends: n.network.sends, Status: n.protect, Changed: n.protect.Changed, Rows: n.archive.Rows("commitment"), Deadline: time.Duration(c.DICOM.CommitDeadline),
 		Node: n.id, Peers: holders{n.network}, At: n.distance.reach.SelectAt,
 		ClientTLS: clientTLS, Config: f.association, Log: n.log, Audit: n.trail.association,
@@ -69,7 +69,7 @@ func (n *node) makeFaces() (*faces, error) {
 	if err != nil {
 		return nil, err
 	}
-	dicomweb, err := web.New(n.distance.reach, n.archive, find, web.Options{
+	dicomweb, err := web.New(readers{n.distance.reach, &n.used}, n.archive, find, web.Options{
 		AE: c.DICOM.AE, Origins: c.HTTP.Origins, Login: guard, Audit: n.trail, Metric: requests{n.metrics.Web(), n.log}, Log: n.log,
 		Node: n.id, After: n.after,
 		Arrivals: n.archive.Journal(), Takes: n.network.takes, TempDir: c.Data, // not the system's, which may be memory

@@ -84,8 +84,8 @@ func (n *node) openShards() (err error) {
 		return nil
 	}
 	if s.held, err = openHeld(n.archive, s.note, held.Options{
-		Self: n.self, Limit: n.placement.Pledged, Busy: n.archive.Busy, Log: n.log,
-		OnLost: func(name held.Name, _ error) { n.doubt(name) },
+		Self: n.self, Limit: n.placement.Pledged, Busy: n.busy, Purged: n.catalog.Purged, Log: n.log,
+		OnLost: n.shardLost,
 		OnConflict: func(offered held.Entry, _ [32]byte) {
 			n.log.Error("another shard was offered under the name of one that is held", "shard", offered.Name.String())
 		},
@@ -98,9 +98,9 @@ func (n *node) openShards() (err error) {
 	})
 	s.scrub = virtual.NewScrub(virtual.ScrubOptions{
 		Packs: n.archive, Rows: n.archive.Rows(hotScrubRows), Bytes: func() int64 { return n.archive.Bulk().BytesOf(bulk.Hot) },
-		Busy: n.archive.Busy, Rotten: func(id pack.ID, cause error) { n.packsLost([]pack.ID{id}, cause) }, Log: n.log,
+		Busy: n.busy, Rotten: func(id pack.ID, cause error) { n.packsLost([]pack.ID{id}, cause) }, Log: n.log,
 	})
-	n.network.peers.Handle("/held/", n.network.members(held.NewHandler(held.HandlerOptions{Held: s.held, Source: s.source, Log: n.log})))
+	n.network.peers.Handle("/held/", n.network.members(n.readByPeers(held.NewHandler(held.HandlerOptions{Held: s.held, Source: s.source, Log: n.log}))))
 	return nil
 }
 
@@ -173,11 +173,19 @@ func (n *node) packsLost(packs []pack.ID, _ error) {
 	}
 	for _, id := range packs {
 		n.shards.source.Forget(id)
+		if r := n.repairing.Load(); r != nil {
+			r.CopyLost(id)
+		}
 	}
 }
 
-// doubt is told of a shard whose bytes here are rotten or missing.
-func (n *node) doubt(held.Name) {}
+// shardLost is told of a shard whose bytes here are rotten or missing. What is lost
+// before repair is open, its first walk finds.
+func (n *node) shardLost(name held.Name, cause error) {
+	if r := n.repairing.Load(); r != nil {
+		r.OnLost(name, cause)
+	}
+}
 
 // headsOf has the heads of the stripes of this node's packs.
 type headsOf struct{ *node }

@@ -26,6 +26,7 @@ import (
 	"pelago/node/protect"
 	"pelago/node/purge"
 	"pelago/node/recalled"
+	"pelago/node/repair"
 	"pelago/node/spread"
 	"pelago/node/work"
 	"pelago/query/patients"
@@ -57,7 +58,10 @@ type node struct {
 	shards    shards
 	spread    *spread.Spread // nil at a witness, which has no packs
 	protect   *protect.Protect
-	purger    *purge.Purger // nil at a witness
+	purger    *purge.Purger                 // nil at a witness
+	repair    *repair.Repair                // nil at a witness
+	repairing atomic.Pointer[repair.Repair] // the same, for what may be called before
+	used      activity
 
 	face  *ae.Face
 	tasks *work.Group
@@ -223,6 +227,9 @@ func (n *node) openStores() (err error) {
 		return err
 	}
 	n.openProtect()
+	if err = n.openRepair(); err != nil {
+		return err
+	}
 	return n.openPurge()
 }
 
@@ -266,6 +273,7 @@ func (n *node) startWork() {
 	tasks = append(tasks, n.shards.tasks()...)
 	tasks = append(tasks, n.spreadTasks()...)
 	tasks = append(tasks, n.protect.Tasks()...)
+	tasks = append(tasks, n.repairTasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, n.purgeTasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
@@ -278,6 +286,7 @@ func (n *node) startWork() {
 	n.gauges()
 	n.layoutGauges()
 	n.recalledGauges()
+	n.repairGauges()
 	n.spreadGauges()
 	ctx, quit := context.WithCancel(context.Background())
 	n.quit = quit

@@ -36,7 +36,12 @@ func (n *node) openPurge() error {
 }
 
 // purgesHeld is what this node holds of other nodes' packs; nil: nothing.
-func (n *node) purgesHeld() purge.Held { return nil }
+func (n *node) purgesHeld() purge.Held {
+	if n.shards.held == nil {
+		return nil
+	}
+	return n.shards.held
+}
 
 // purgeTasks are its tasks.
 func (n *node) purgeTasks() []work.Task {

@@ -14,7 +14,7 @@ func (n *node) openRecalled() error {
 		Node: n.id, Catalog: n.catalog, Keys: n.keys, State: n.placement.State,
 		Local:   n.shards.near(),
 		Holders: held.Holders{Client: n.shards.client},
-		Hints:   &hints{network: n.network}, Log: n.log,
+		Hints:   &hints{network: n.network}, Doubt: n.doubted, Log: n.log,
 	})
 	return nil
 }

@@ -30,7 +30,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		StateIndex: index, StateHash: hex.EncodeToString(hash[:]),
 		Sites:    admin.SitesOf(n.members(usage, from), from),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
-		ProtectedStudies: protectedStudies, Refuses: whyClosed(n.network.takes()),
+		ProtectedStudies: protectedStudies, Repair: n.repairStatus(), Refuses: whyClosed(n.network.takes()),
 		LayoutVersion: placed.Version, SurvivesSites: placed.Survives, Layout: layoutStatus(placed),
 		Spread:         n.spreadStatus(),
 		PendingJournal: journal.Pending(), RejectedFacts: journal.Rejected(),

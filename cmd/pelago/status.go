@@ -70,7 +70,7 @@ func statusRows(st admin.Status) [][]string {
 		{"free", size(st.FreeBytes)},
 		{"quarantined", fmt.Sprint(st.Quarantined)},
 		{"commitments pending", fmt.Sprint(st.PendingCommitment)},
-		{"repair", fmt.Sprintf("%d queued, %d running", st.Repair.Queued, st.Repair.Running)},
+		{"repair", repairLine(st.Repair)},
 		{"sites that may be lost", fmt.Sprint(st.SurvivesSites)},
 	}
 	rows = append(rows, layoutRows(st)...)
@@ -128,6 +128,24 @@ func layoutRows(st admin.Status) [][]string {
 		rows = append(rows, []string{"limit", limit})
 	}
 	return rows
+}
+
+// repairLine is how far repair is.
+func repairLine(r admin.Repair) string {
+	line := fmt.Sprintf("%d queued, %d running", r.Queued, r.Running)
+	if r.Queued+r.Running > 0 {
+		line += fmt.Sprintf(", %s/s", size(r.BytesPerSecond))
+		if r.LeftSeconds >= 0 {
+			line += ", " + (time.Duration(r.LeftSeconds) * time.Second).String() + " left"
+		}
+	}
+	if r.Lost > 0 {
+		line += fmt.Sprintf("; of %d nobody has enough shards", r.Lost)
+	}
+	if r.Full {
+		line += "; there is no room here"
+	}
+	return line
 }
 
 // waiting is what waits to be at other sites.

@@ -80,10 +80,20 @@ type Spread struct {
 	OldestSeconds float64 `json:"oldest_seconds"` // how long the one that has waited longest has
 }
 
-// Repair is the repair line's length.
+// Repair is how far this node is with the shards that belong to it.
 type Repair struct {
-	Queued  int `json:"queued"`
+	Queued  int `json:"queued"` // that are lacking
 	Running int `json:"running"`
+	// Waiting are those of the queued that could not be had yet, Lost those of them that
+	// nobody has enough for.
+	Waiting   int   `json:"waiting,omitempty"`
+	Lost      int   `json:"lost,omitempty"`
+	DoneBytes int64 `json:"done_bytes"` // since the start
+	// BytesPerSecond come from other nodes; LeftSeconds until the end, at that rate,
+	// -1: not known.
+	BytesPerSecond int64 `json:"bytes_per_second"`
+	LeftSeconds    int64 `json:"left_seconds"`
+	Full           bool  `json:"full,omitempty"` // there is no room here
 }
 
 // Layout is where the network's shards belong.

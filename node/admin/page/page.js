@@ -142,7 +142,7 @@ function showCards(s) {
     ['Copies here', bytes(s.hot_bytes), `of our own, ${bytes(s.cached_bytes)} of others`],
     ['Staging', bytes(s.staging_bytes), `not packed yet; ${bytes(s.free_bytes)} free`],
     ['Commitments', count(s.pending_commitment), 'asked for and not yet answered'],
-    ['Repair', count(s.repair.queued), `queued, ${count(s.repair.running)} running`],
+    ['Repair', count(s.repair.queued), repairLine(s.repair).replace(/^\S+ /, '')],
   ];
   same($('cards'), cards.map(([name, figure, what, level]) => make('div', {},
     make('dt', {}, name), make('dd', {className: 'figure ' + (level || '')}, figure), make('dd', {className: 'more'}, what))));
@@ -202,8 +202,19 @@ function showTransfers(s) {
     cell('Calls', 'number', count(t.calls)))));
 }
 
+function repairLine(r) {
+  let line = `${count(r.queued)} queued, ${count(r.running)} running`;
+  if (r.queued + r.running > 0) {
+    line += `, ${bytes(r.bytes_per_second || 0)}/s`;
+    if (r.left_seconds >= 0) line += `, ${duration(r.left_seconds)} left`;
+  }
+  if (r.lost > 0) line += `; of ${count(r.lost)} nobody has enough shards`;
+  if (r.full) line += '; there is no room here';
+  return line;
+}
+
 function showTasks(s) {
-  text($('repair'), `Repair: ${count(s.repair.queued)} queued, ${count(s.repair.running)} running.`);
+  text($('repair'), `Repair: ${repairLine(s.repair)}.`);
   text($('tasks-count'), count(s.tasks.length));
   same($('tasks').tBodies[0], s.tasks.map(t => make('tr', {},
     make('th', {scope: 'row'}, t.name),

@@ -1,0 +1,161 @@
+package repair
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"pelago/shard"
+)
+
+const (
+	// windowLeaves are read at once, about 1 MiB, and quietLeaves while others use the
+	// node or its source: a reader waits behind one of them at most.
+	windowLeaves = 64
+	quietLeaves  = 16
+	// windowsAhead is how many windows of a shard are on their way at a time.
+	windowsAhead = 3
+
+	// share is the part of the rate that was reached without others that repair takes
+	// beside them, and floorRate what it takes at least, in bytes a second: a network
+	// that is always read must come to an end with its repairs.
+	share     = 0.15
+	floorRate = 4 << 20
+)
+
+// pacer lets readers and stores go first. Alone, repair is as fast as it can be.
+type pacer struct {
+	busy   func() bool            // here
+	busyAt func(node string) bool // there
+
+	mu     sync.Mutex
+	next   time.Time // when the next bytes may go
+	began  time.Time // of the second that is measured
+	bytes  int64     // in it
+	quiet  bool      // nobody else was there in it
+	best   float64   // bytes a second that were reached alone, in the last minutes
+	others bool      // were there when bytes were asked for last
+}
+
+// window is how many leaves to ask for at once.
+func (p *pacer) window() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.others {
+		return quietLeaves
+	}
+	return windowLeaves
+}
+
+// take waits until so many bytes may come from a node.
+func (p *pacer) take(ctx context.Context, node string, n int64) error {
+	busy := func() bool { return p.busy() || p.busyAt(node) }
+	until := p.turn(busy(), n, time.Now())
+	for wait := time.Until(until); !until.IsZero() && wait > 0; wait = time.Until(until) {
+		timer := time.NewTimer(min(wait, 250*time.Millisecond))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+		if !busy() {
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+// turn says when the bytes may go; zero: now.
+func (p *pacer) turn(busy bool, n int64, now time.Time) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.measureLocked(n, busy, now)
+	if !busy {
+		p.others, p.next = false, time.Time{}
+		return time.Time{}
+	}
+	p.others = true
+	if p.next.Before(now) {
+		p.next = now
+	}
+	at := p.next
+	p.next = p.next.Add(time.Duration(float64(n) / max(floorRate, share*p.best) * float64(time.Second)))
+	return at
+}
+
+// measureLocked counts bytes, and closes a second.
+func (p *pacer) measureLocked(n int64, busy bool, now time.Time) {
+	if p.began.IsZero() {
+		p.began, p.quiet = now, true
+	}
+	if took := now.Sub(p.began); took >= time.Second {
+		reached := float64(p.bytes) / took.Seconds()
+		if p.quiet {
+			p.best = max(reached, p.best*0.995)
+		}
+		p.began, p.bytes, p.quiet = now, 0, true
+	}
+	p.bytes += n
+	p.quiet = p.quiet && !busy
+}
+
+// meter tells how fast something is lately.
+type meter struct {
+	mu    sync.Mutex
+	began time.Time // of the second that is measured
+	bytes int64     // in it
+	rate  float64   // of about the last ten seconds
+}
+
+func (m *meter) add(n int64, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closeLocked(now)
+	m.bytes += n
+}
+
+func (m *meter) perSecond(now time.Time) float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closeLocked(now)
+	return m.rate
+}
+
+func (m *meter) closeLocked(now time.Time) {
+	if m.began.IsZero() {
+		m.began = now
+	}
+	if took := now.Sub(m.began).Seconds(); took >= 1 {
+		m.rate += (float64(m.bytes)/took - m.rate) * min(1, took/10)
+		m.began, m.bytes = now, 0
+	}
+}
+
+// badNodes remembers for a while who did not answer, so that not every shard waits
+// for him again.
+type badNodes struct {
+	mu    sync.Mutex
+	until map[string]time.Time
+}
+
+const badTime = 20 * time.Second
+
+func (b *badNodes) note(node string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.until == nil || len(b.until) > 4096 { // members are fewer
+		b.until = map[string]time.Time{}
+	}
+	b.until[node] = time.Now().Add(badTime)
+}
+
+func (b *badNodes) is(node string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	until, ok := b.until[node]
+	return ok && time.Now().Before(until)
+}
+
+// bytesOf is the length of a shard, about.
+func bytesOf(g shard.Geometry, i int) int64 { return g.ShardBytes(i) + g.ShardBytes(i)/500 + 1024 }
