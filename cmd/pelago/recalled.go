@@ -10,11 +10,15 @@ import (
 
 // openRecalled opens what reads other nodes' packs from their shards.
 func (n *node) openRecalled() error {
-	n.recalled = recalled.New(recalled.Options{
+	o := recalled.Options{
 		Node: n.id, Catalog: n.catalog, Keys: n.keys, State: n.placement.State,
 		Holders: held.Holders{Client: n.shards.client},
 		Hints:   &hints{network: n.network}, Log: n.log,
-	})
+	}
+	if n.shards.source != nil {
+		o.Local = n.shards.source
+	}
+	n.recalled = recalled.New(o)
 	return nil
 }
 
