@@ -209,7 +209,9 @@ func (w *world) Cut(ctx context.Context, n held.Name) (cut *stripe.Shard, err er
 	return cut, err
 }
 
-func (w *world) Head(of shard.Stripe) (*stripe.Head, error) { return w.packs[pack.ID(of.Pack)].head, nil }
+func (w *world) Head(of shard.Stripe) (*stripe.Head, error) {
+	return w.packs[pack.ID(of.Pack)].head, nil
+}
 
 func (w *world) Tell(f *catalog.SealFact) error {
 	return w.step(func() error {
