@@ -13,7 +13,11 @@ import (
 // one: whatever was cut short is finished by the next start, and says the same.
 func crashed(t *testing.T, sites int, begin func(w *world) []pack.ID, finish func(w *world), end func(w *world, ids []pack.ID)) {
 	t.Helper()
-	for at := 1; ; at++ {
+	every := 1
+	if testing.Short() {
+		every = 5
+	}
+	for at := 1; ; at += every {
 		over := false
 		inWorld(t, sites, func(t *testing.T, w *world) {
 			w.start()

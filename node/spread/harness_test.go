@@ -66,13 +66,13 @@ type world struct {
 	mu      sync.Mutex
 	steps   int
 	crashAt int
+	muted   bool // nothing is told
 
 	*Spread
 	cancel context.CancelFunc
 	ended  chan error
 	told   uint64 // rows that were told
 	facts  int    // that the network took
-	bytes  int    // of the log that keys and seals took
 }
 
 // inWorld runs a test in a network of so many sites.
@@ -139,17 +139,39 @@ func (w *world) grows(sites int, code shard.Code, survives int) {
 	was := w.place.State()
 	next := &placement.State{Survives: survives}
 	if sites > 1 {
-		var all []layout.Holder
-		for i := range sites {
-			all = append(all, layout.Holder{Node: layout.Node{ID: nodeOf(i), Site: fmt.Sprintf("s%02d", i), Pledge: 1 << 40}})
-		}
-		l, err := layout.Compute(was.View.New, all, min(code.N(), sites))
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		next.View, next.Code = layout.View{New: l, Old: was.View.New}, code
+		next.View, next.Code = layout.View{New: w.layoutOf(sites, code), Old: was.View.New}, code
 	}
 	w.place.set(next)
+}
+
+// layoutOf is the layout of so many sites that follows.
+func (w *world) layoutOf(sites int, code shard.Code) *layout.Layout {
+	w.t.Helper()
+	var all []layout.Holder
+	for i := range sites {
+		all = append(all, layout.Holder{Node: layout.Node{ID: nodeOf(i), Site: fmt.Sprintf("s%02d", i), Pledge: 1 << 40}})
+	}
+	l, err := layout.Compute(w.place.State().View.New, all, min(code.N(), sites))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return l
+}
+
+// placedFor is where shards belong among so many sites, once the change is over.
+func (w *world) placedFor(sites int) *placement.State {
+	w.t.Helper()
+	code := w.place.State().Code
+	return &placement.State{View: layout.View{New: w.layoutOf(sites, code)}, Code: code}
+}
+
+// rowIn are the nodes of a pack's row by a state.
+func rowIn(s *placement.State, id pack.ID) (nodes []string) {
+	l := s.View.New
+	for _, n := range l.Row(l.Group(shard.Spread(id))) {
+		nodes = append(nodes, n.ID)
+	}
+	return nodes
 }
 
 // start starts spreading, over the rows that are there.
@@ -208,7 +230,20 @@ func (w *world) teller(ctx context.Context, _ *work.Progress) error {
 	}
 }
 
+// mute has nothing told, as without a majority.
+func (w *world) mute(muted bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.muted = muted
+}
+
 func (w *world) tellAll(ctx context.Context) error {
+	w.mu.Lock()
+	muted := w.muted
+	w.mu.Unlock()
+	if muted {
+		return nil
+	}
 	type row struct {
 		number uint64
 		fact   journal.PackFact
@@ -376,13 +411,7 @@ func (w *world) check(id pack.ID) catalog.Seal {
 }
 
 // rowOf are the nodes of a pack's row.
-func (w *world) rowOf(id pack.ID) (nodes []string) {
-	l := w.place.State().View.New
-	for _, n := range l.Row(l.Group(shard.Spread(id))) {
-		nodes = append(nodes, n.ID)
-	}
-	return nodes
-}
+func (w *world) rowOf(id pack.ID) []string { return rowIn(w.place.State(), id) }
 
 // keys are those of the rows of a kind.
 func (r *rows) keys(kind byte) (all []string) {
