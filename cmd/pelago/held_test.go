@@ -48,6 +48,7 @@ func foreign(t *testing.T, seed byte, index int) (held.Claim, []byte) {
 func landed(t *testing.T, n *node, seed byte, index int) held.Name {
 	t.Helper()
 	claim, b := foreign(t, seed, index)
+	until(t, "its pledge", func() bool { return n.placement.Pledged() > 0 })
 	l, err := n.shards.held.Land(t.Context(), []held.Claim{claim}, bytes.NewReader(b))
 	if err != nil || !l.Outcomes[0].Here() || l.Receipt.Verify(n.self.Public()) != nil {
 		t.Fatalf("%+v, %v", l, err)

@@ -22,6 +22,7 @@ import (
 	"pelago/node/audit"
 	"pelago/node/config"
 	"pelago/node/datadir"
+	"pelago/node/evict"
 	"pelago/node/placement"
 	"pelago/node/protect"
 	"pelago/node/purge"
@@ -56,6 +57,7 @@ type node struct {
 	recalled  *recalled.Client
 	distance  distance
 	shards    shards
+	evict     *evict.Evict   // nil without a rule, and at a witness
 	spread    *spread.Spread // nil at a witness, which has no packs
 	protect   *protect.Protect
 	purger    *purge.Purger                 // nil at a witness
@@ -209,6 +211,7 @@ func (n *node) openStores() (err error) {
 	n.patients = patients.New(n.catalog, n.network.group)
 	o.Issuer = n.patients.At(n.config.Site).Issuer
 	n.watchPacks(&o)
+	n.watchEvicted(&o)
 	o.Graces = n.graces()
 	if n.archive, err = archive.Open(o); err != nil {
 		return err
@@ -230,6 +233,7 @@ func (n *node) openStores() (err error) {
 	if err = n.openRepair(); err != nil {
 		return err
 	}
+	n.openEvict()
 	return n.openPurge()
 }
 
@@ -274,6 +278,7 @@ func (n *node) startWork() {
 	tasks = append(tasks, n.spreadTasks()...)
 	tasks = append(tasks, n.protect.Tasks()...)
 	tasks = append(tasks, n.repairTasks()...)
+	tasks = append(tasks, n.evictTasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
 	tasks = append(tasks, n.purgeTasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())

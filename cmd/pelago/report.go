@@ -82,6 +82,7 @@ func (n *node) gauges() {
 		return 0
 	})
 	n.shards.gauges(n)
+	n.evictGauges()
 	copies := n.distance.copies
 	m.Gauge("pelago_cached_bytes", "Bytes of copies of other nodes' packs.", func() float64 { return float64(copies.Bytes()) })
 	m.Gauge("pelago_cached_limit_bytes", "Bytes that copies of other nodes' packs may have.", func() float64 { return float64(copies.Limit()) })

@@ -37,6 +37,9 @@ func (v *verifyCommand) Run(e *env) error {
 		if report.Copies > 0 {
 			fmt.Fprintf(e.stdout, "%d copies of other nodes' packs, %d rotten and dropped\n", report.Copies, report.CopiesDropped)
 		}
+		if report.Evicted > 0 {
+			fmt.Fprintf(e.stdout, "%d packs are read from their shards, which was not done\n", report.Evicted)
+		}
 		if report.HeldBytes > 0 {
 			fmt.Fprintf(e.stdout, "%s of shards of other nodes' packs\n", size(int64(report.HeldBytes)))
 		}

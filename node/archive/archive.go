@@ -118,6 +118,9 @@ type Options struct {
 	// Evicted reads the ciphertext of a pack that was evicted, from its shards; asked
 	// each time that the pack is opened. nil: nothing does, and none is ever evicted.
 	Evicted func(p *archivepb.Pack) (io.ReaderAt, error)
+	// Opened is told of the pack of each packed instance that somebody opens here; it
+	// must not block. nil: nobody.
+	Opened func(id pack.ID)
 	// Still runs do while others neither move nor give up anything in bulk/: a backup
 	// takes hold of all files in it. nil: they never do.
 	Still func(do func() error) error

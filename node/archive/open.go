@@ -198,7 +198,22 @@ func (a *Archive) Open(ctx context.Context, ref Ref) (Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.open(r, header)
+	one, err := a.open(r, header)
+	if err == nil && a.o.Opened != nil {
+		a.tellOpened(r.Number)
+	}
+	return one, err
+}
+
+// tellOpened tells whose pack it is that is read: what it does not know it leaves out.
+func (a *Archive) tellOpened(number uint64) {
+	location, err := a.location(number)
+	if err != nil || len(location.Pack) == 0 {
+		return
+	}
+	if id, err := packID(location.Pack); err == nil {
+		a.o.Opened(id)
+	}
 }
 
 // open opens an instance whose rows were read.

@@ -78,18 +78,21 @@ type Peer struct {
 
 // Store bounds what rests on disk.
 type Store struct {
-	Staging   Bytes    `toml:"staging" comment:"Most that arrivals may occupy before they are packed."`
-	Ahead     Bytes    `toml:"ahead" comment:"Of this, what is written before there is need, so that syncs are quicker; at most a quarter; 0: none."`
-	Cached    Bytes    `toml:"cached" comment:"Most that copies of other nodes' studies may occupy, which were opened here; 0: a tenth of the disk."`
-	Pledge    Bytes    `toml:"pledge" comment:"Most that shards of the network's studies may occupy here; 0: four fifths of what the disk has for this node."`
-	Ballast   Bytes    `toml:"ballast" comment:"Disk that always stays free; 0: the larger of 1 GiB and 1 %."`
-	Gather    Duration `toml:"gather" comment:"Arrivals are packed at the latest after this long."`
-	Grace     Duration `toml:"grace" comment:"Deleted objects can be restored for this long."`
-	Cache     Bytes    `toml:"cache" comment:"Memory for each store's block cache."`
-	Chunks    Bytes    `toml:"chunks" comment:"Memory for decoded images that were read lately."`
-	Memory    Bytes    `toml:"memory" comment:"Soft limit of the heap and the decoded images together; the collector works harder near it. 0: none."`
-	Quiet     Duration `toml:"quiet" comment:"A series without arrivals for this long may be packed."`
-	TableSize Bytes    `toml:"table_size" comment:"Packs gather to tables of about this size."`
+	Staging        Bytes    `toml:"staging" comment:"Most that arrivals may occupy before they are packed."`
+	Ahead          Bytes    `toml:"ahead" comment:"Of this, what is written before there is need, so that syncs are quicker; at most a quarter; 0: none."`
+	Cached         Bytes    `toml:"cached" comment:"Most that copies of other nodes' studies may occupy, which were opened here; 0: a tenth of the disk."`
+	Pledge         Bytes    `toml:"pledge" comment:"Most that shards of the network's studies may occupy here; 0: four fifths of what the disk has for this node."`
+	EvictAbove     int      `toml:"evict_above" comment:"Percent of the disk in use above which whole copies of studies that arrived here are given up, if all their shards are proved at other sites; 0: never."`
+	EvictBelow     int      `toml:"evict_below" comment:"Until so many percent are in use; 0: five less than that."`
+	EvictUntouched Duration `toml:"evict_untouched" comment:"What arrived here, or was opened, within this time is kept whole."`
+	Ballast        Bytes    `toml:"ballast" comment:"Disk that always stays free; 0: the larger of 1 GiB and 1 %."`
+	Gather         Duration `toml:"gather" comment:"Arrivals are packed at the latest after this long."`
+	Grace          Duration `toml:"grace" comment:"Deleted objects can be restored for this long."`
+	Cache          Bytes    `toml:"cache" comment:"Memory for each store's block cache."`
+	Chunks         Bytes    `toml:"chunks" comment:"Memory for decoded images that were read lately."`
+	Memory         Bytes    `toml:"memory" comment:"Soft limit of the heap and the decoded images together; the collector works harder near it. 0: none."`
+	Quiet          Duration `toml:"quiet" comment:"A series without arrivals for this long may be packed."`
+	TableSize      Bytes    `toml:"table_size" comment:"Packs gather to tables of about this size."`
 }
 
 // Audit configures the export of audit events.
@@ -121,7 +124,7 @@ func Default() Config {
 		HTTP: HTTP{Listen: "127.0.0.1:8080"},
 		Peer: Peer{Listen: "127.0.0.1:7700"},
 		Store: Store{
-			Staging: 8 << 30, Ahead: 512 << 20, Gather: Duration(15 * time.Minute), Grace: Duration(30 * 24 * time.Hour),
+			Staging: 8 << 30, Ahead: 512 << 20, Gather: Duration(15 * time.Minute), Grace: Duration(30 * 24 * time.Hour), EvictUntouched: Duration(30 * 24 * time.Hour),
 			Cache: 64 << 20, Chunks: 256 << 20, Memory: 576 << 20, Quiet: Duration(30 * time.Second), TableSize: 256 << 20,
 		},
 		Audit: Audit{Keep: Duration(6 * 365 * 24 * time.Hour)},
@@ -278,6 +281,9 @@ func (s *Store) check(k *checker) {
 	k.check(s.Ballast == 0 || s.Ballast >= 128<<20,
 		"store.ballast: 0 or at least 128 MiB, without which the stores cannot be written on a full disk")
 	k.check(s.Pledge >= 0 && s.Pledge <= layout.MaxPledge, "store.pledge: 0 to 4096 TiB")
+	k.check(s.EvictAbove == 0 || s.EvictAbove >= 20 && s.EvictAbove <= 99, "store.evict_above: 0 or 20 to 99")
+	k.check(s.EvictBelow == 0 || s.EvictBelow >= 10 && s.EvictBelow < s.EvictAbove, "store.evict_below: 0, or from 10 to below store.evict_above")
+	k.check(s.EvictUntouched >= 0, "store.evict_untouched: not negative")
 	k.check(s.Memory == 0 || s.Memory-s.Chunks-2*s.Cache >= heapBeside,
 		"store.memory: 0 or at least 128 MiB above store.chunks and two store.cache, which it holds too")
 	k.check(s.Grace >= minGrace && s.Grace <= maxGrace, "store.grace: 1h to 30d, which is how long a deletion can be taken back")

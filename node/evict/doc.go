@@ -22,8 +22,8 @@
 //
 // # Concurrency
 //
-// One goroutine, that of its task. [Evict.Touched] may be called from anywhere and
-// does no I/O.
+// One goroutine, that of its task. All methods may be called from anywhere;
+// [Evict.Touched] does no I/O.
 //
 // # What it does not do
 //

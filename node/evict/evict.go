@@ -210,7 +210,7 @@ func (e *Evict) round(ctx context.Context, progress *work.Progress) error {
 		if err := ctx.Err(); err != nil {
 			return nil //nolint:nilerr // the task ends
 		}
-		freed, err := e.one(ctx, c.id)
+		freed, err := e.Pack(ctx, c.id)
 		switch {
 		case err != nil:
 			e.stats.Refused.Add(1)

@@ -209,7 +209,9 @@ func (w *world) Cut(ctx context.Context, n held.Name) (cut *stripe.Shard, err er
 	return cut, err
 }
 
-func (w *world) Head(of shard.Stripe) (*stripe.Head, error) { return w.packs[pack.ID(of.Pack)].head, nil }
+func (w *world) Head(of shard.Stripe) (*stripe.Head, error) {
+	return w.packs[pack.ID(of.Pack)].head, nil
+}
 
 func (w *world) Tell(f *catalog.SealFact) error {
 	return w.step(func() error {
@@ -334,7 +336,7 @@ func TestACopyGoesOnceItsShardIsWrittenAndTheNetworkKnows(t *testing.T) {
 	m := w.add(1)
 	e := w.evict()
 	for range 3 { // told, and not committed
-		if freed, err := e.one(t.Context(), m.id); freed != 0 || err != nil && !fault.Is(err, fault.Conflict) {
+		if freed, err := e.Pack(t.Context(), m.id); freed != 0 || err != nil && !fault.Is(err, fault.Conflict) {
 			t.Fatalf("%d, %v", freed, err)
 		}
 	}
@@ -345,7 +347,7 @@ func TestACopyGoesOnceItsShardIsWrittenAndTheNetworkKnows(t *testing.T) {
 		t.Error("its shard is not here")
 	}
 	w.commit()
-	if freed, err := e.one(t.Context(), m.id); freed != 10 || err != nil || !m.evicted {
+	if freed, err := e.Pack(t.Context(), m.id); freed != 10 || err != nil || !m.evicted {
 		t.Errorf("%d, %v", freed, err)
 	}
 	if len(w.doubted) != 0 {
@@ -362,7 +364,7 @@ func TestWhereverItIsCutOffNothingIsLostAndTheNextGoesOn(t *testing.T) {
 			m := w.add(byte(fail))
 			w.fail, w.behind = fail, behind
 			for range 6 {
-				if _, err := w.evict().one(t.Context(), m.id); err != nil && !errors.Is(err, errStep) {
+				if _, err := w.evict().Pack(t.Context(), m.id); err != nil && !errors.Is(err, errStep) {
 					t.Errorf("cut off at %d, behind it %v: %v", fail, behind, err)
 				}
 				if m.evicted {
@@ -392,7 +394,7 @@ func TestTheShardGoesToItsOwnerAtAnotherNodeOfTheSite(t *testing.T) {
 		owners[owner.ID]++
 		virtual := m.seal.Virtual
 		for range 2 {
-			if _, err := w.evict().one(t.Context(), m.id); err != nil {
+			if _, err := w.evict().Pack(t.Context(), m.id); err != nil {
 				t.Fatal(err)
 			}
 			w.commit()
@@ -433,7 +435,7 @@ func TestNothingGoesThatMightNotSurvive(t *testing.T) {
 		change(w, m)
 		var last error
 		for range 5 {
-			if _, err := w.evict().one(t.Context(), m.id); err != nil {
+			if _, err := w.evict().Pack(t.Context(), m.id); err != nil {
 				last = err
 			}
 			w.commit()
@@ -452,17 +454,17 @@ func TestWhatWasProvedBeforeIsProvedAgainBeforeTheCopyGoes(t *testing.T) {
 	for _, node := range []string{self, "n1", "n2", "n3"} {
 		w := four(t)
 		m := w.add(7)
-		if _, err := w.evict().one(t.Context(), m.id); err != nil {
+		if _, err := w.evict().Pack(t.Context(), m.id); err != nil {
 			t.Fatal(err)
 		}
 		w.commit()
 		kept := w.shards[node]
 		w.shards[node] = map[held.Name][]byte{}
-		if _, err := w.evict().one(t.Context(), m.id); !fault.Is(err, fault.NotFound) || m.evicted || len(w.doubted) != 1 {
+		if _, err := w.evict().Pack(t.Context(), m.id); !fault.Is(err, fault.NotFound) || m.evicted || len(w.doubted) != 1 {
 			t.Errorf("%s lost its shard: evicted %v, doubted %v, %v", node, m.evicted, w.doubted, err)
 		}
 		w.shards[node] = kept
-		if _, err := w.evict().one(t.Context(), m.id); err != nil || !m.evicted {
+		if _, err := w.evict().Pack(t.Context(), m.id); err != nil || !m.evicted {
 			t.Errorf("%s has it again: evicted %v, %v", node, m.evicted, err)
 		}
 	}
@@ -495,12 +497,12 @@ func TestWhatChangesWhileItIsProvedBeginsAnew(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := four(t)
 			m := w.add(7)
-			if _, err := w.evict().one(t.Context(), m.id); err != nil {
+			if _, err := w.evict().Pack(t.Context(), m.id); err != nil {
 				t.Fatal(err)
 			}
 			w.commit()
 			w.proved = func() { change(w, m); w.proved = nil }
-			if _, err := w.evict().one(t.Context(), m.id); err == nil || m.evicted {
+			if _, err := w.evict().Pack(t.Context(), m.id); err == nil || m.evicted {
 				t.Errorf("%s: evicted %v, %v", name, m.evicted, err)
 			}
 		})

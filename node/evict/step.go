@@ -25,10 +25,10 @@ type asked struct {
 	began time.Time
 }
 
-// one goes on with the eviction of a pack: it returns how many bytes it freed, 0 while
+// Pack goes on with the eviction of a pack, whatever the rule says: it returns how many bytes it freed, 0 while
 // the network has yet to learn of the shard that stands for the copy. An error says
 // why the pack may not go now; nothing was given up then.
-func (e *Evict) one(ctx context.Context, id pack.ID) (freed int64, err error) {
+func (e *Evict) Pack(ctx context.Context, id pack.ID) (freed int64, err error) {
 	a, err := e.check(id)
 	if err != nil {
 		return 0, err

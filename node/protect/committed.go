@@ -103,6 +103,34 @@ func (p *Protect) Committed(ctx context.Context, class, sop, sender string) erro
 	return why
 }
 
+// lookedFor is how long [Protect.Survives] waits for those who are asked.
+const lookedFor = 30 * time.Second
+
+// Survives returns nil if a pack that arrived here survives the loss of as many sites
+// as the network promises, by what its holders and members said within the last
+// seconds: it asks them, and waits. fault.Unavailable says why it does not, or that it
+// is not known yet. In a network of one site nothing survives in this sense.
+func (p *Protect) Survives(ctx context.Context, id pack.ID) error {
+	ctx, cancel := context.WithTimeout(ctx, lookedFor)
+	defer cancel()
+	for {
+		changed := p.Changed()
+		st := p.o.Placement.State()
+		if !st.Striped() {
+			return fault.New(fault.Unavailable, "packs are not striped")
+		}
+		err := p.survives(st, id, false)
+		if err == nil || !fault.Is(err, fault.Unavailable) {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
 // lostHere tells of an instance whose bytes were found rotten here: it is lost if
 // nobody else was given any.
 func (p *Protect) lostHere(ctx context.Context, class, sop, sender string, at archive.Resting, why error) error {
