@@ -142,12 +142,9 @@ type sitting struct {
 	pack    *recall.Pack
 }
 
-// sit places a stripe, opens it as a reader of the seal would, and reads all of it
-// once, so that what follows is asked of nodes that are known.
+// sit opens a stripe as a reader of its seal would that knows nothing of its holders,
+// and reads all of it once, so that what follows is asked of nodes that are known.
 func (s *striped) sit(ctx context.Context, h *holders) (*sitting, error) {
-	if err := h.place(ctx, s.head, s.shards); err != nil {
-		return nil, err
-	}
 	t := &sitting{striped: s, holders: h, watched: watching(held.Holders{Client: h.client})}
 	t.client = recall.New(recall.Options{Holders: t.watched, Peers: recall.NewPeers(nil), Coder: stripe.NewCoder()})
 	opened, err := t.client.Open(ctx, recall.Sealed{Stripe: s.head.Stripe, Code: s.head.Code, Root: s.head.Root()}, h.places())
@@ -158,6 +155,24 @@ func (s *striped) sit(ctx context.Context, h *holders) (*sitting, error) {
 		return nil, err
 	}
 	return t, t.warm(ctx)
+}
+
+// sitting has a stripe read by a reader that is connected at a rate, from holders of its
+// own: what was cut or slow before would be felt for minutes by what it made hang.
+func (b *bench) sitting(ctx context.Context, of *striped, link world.Link, rate world.Rate, use func(*sitting) error) error {
+	return b.holders(ctx, len(of.shards), link, func(h *holders) error {
+		if err := h.world.SetAccess(reader, world.Access{Up: rate, Down: rate}); err != nil {
+			return err
+		}
+		if err := h.place(ctx, of.head, of.shards); err != nil {
+			return err
+		}
+		t, err := of.sit(ctx, h)
+		if err != nil {
+			return err
+		}
+		return use(t)
+	})
 }
 
 // warm reads every frame once.
@@ -271,28 +286,18 @@ func shardRead(ctx context.Context, b *bench, s *sheet) error {
 	}
 	k := readCode.K
 	alone := made.within(-1)
-	s.note("a series of %d CT of %d × %d (%s MB at rest, %d of its frames cross one of the %d borders between columns and are not among those that are counted) as one pack under %v: a holder each, in this process, with their own stores on disk, ports and certificates, %v away; a reader that has links of that rate to each, and one of it to all. A read is of the segments that hold the frame: verified, decrypted and expanded. %d reads a round, one after the other, from any column",
+	s.note("a series of %d CT of %d × %d (%s MB at rest, %d of its frames cross one of the %d borders between columns and are not among those that are counted) as one pack under %v: a holder each, in this process, with their own stores on disk, ports and certificates, %v away; a reader that has links of that rate to each, and one of it to all. A read is of the segments that hold the frame: verified, decrypted and expanded. %d reads a round, one after the other, from any column, by a reader that has read all of it once before",
 		len(made.frames), b.cut.edge, b.cut.edge, number(float64(made.head.Size)/1e6), len(made.frames)-len(alone), k-1, readCode, farAway, b.cut.reads)
 	s.note("degraded: nothing of the first site arrives any more; reads of its column, after it was found to be dead. Bytes are those of the links: proofs, HTTP/2 and TLS included. Requests, sites and bytes are means over the reads for which nothing was asked for twice to be sooner, which has a line of its own")
 	s.note("row striping (computed): a reader that works as MinIO's does reads 1 MiB blocks of the pack, each cut into k pieces at k sites, whole (cmd/erasure-decode.go), so k sites for any frame; one that asked for no more than the pieces that hold a part of the frame would ask %s sites on average here", number(piecesTouched(made, striped1MiB)))
 	for _, r := range rates {
-		err := b.holders(ctx, readCode.N(), world.Both(farAway, r.rate), func(h *holders) error {
-			if err := h.world.SetAccess(reader, world.Access{Up: r.rate, Down: r.rate}); err != nil {
-				return err
-			}
-			t, err := made.sit(ctx, h)
+		for round := range b.rounds {
+			err := b.sitting(ctx, made, world.Both(farAway, r.rate), r.rate, func(t *sitting) error {
+				return b.readRound(ctx, s, t, r.name, r.rate, alone, round)
+			})
 			if err != nil {
 				return err
 			}
-			for round := range b.rounds {
-				if err := b.readRound(ctx, s, t, r.name, r.rate, alone, round); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
 		}
 	}
 	return nil
@@ -329,21 +334,11 @@ func (b *bench) readRound(ctx context.Context, s *sheet, t *sitting, name string
 	s.add("degraded bytes", "×", pelago, mean(degraded.fetched)/float64(t.head.Code.K))
 	b.say("  round %d: hedged %s %%; degraded p50 %s ms, fetched %s times its segments, healthy %s, hedged %s %%", round+1, number(100*healthy.hedged),
 		number(1e3*median(degraded.seconds)), number(mean(degraded.fetched)), number(mean(healthy.fetched)), number(100*degraded.hedged))
-	t.holders.world.Heal()
-	return t.well(ctx, column)
+	return nil
 }
 
 // detection is how many frames are read until it is known who is dead, or slow.
 const detection = 12
-
-// well waits until a site that is back is asked again.
-func (t *sitting) well(ctx context.Context, column []frame) error {
-	return until(ctx, "a site that is back is asked again", func() (bool, error) {
-		before := t.client.Counters().Degraded.Load()
-		_, _, err := t.read(ctx, column[0])
-		return err == nil && t.client.Counters().Degraded.Load() == before, err
-	})
-}
 
 // shardSeries reads the frames of a series one after the other, from holders that are
 // well, and from all but one, with another slow.
@@ -358,24 +353,16 @@ func shardSeries(ctx context.Context, b *bench, s *sheet) error {
 	slow.Jitter = farAway
 	s.note("the same series under %v, its frames one after the other, %d a round, over links of %v ± %v and 1 Gb/s; then nothing of the first site arrives any more, and the second is ten times as far, and its link a tenth. After detection: %d frames were read of each of their columns. The hedge delay is the p95 of how soon the slowest holder begins to answer while all are well, measured in the same round; recall itself waits a little longer (`shard/recall`)",
 		readCode, b.cut.reads, farAway, link.Jitter, detection)
-	return b.holders(ctx, readCode.N(), link, func(h *holders) error {
-		if err := h.world.SetAccess(reader, world.Access{Up: world.Gbps, Down: world.Gbps}); err != nil {
-			return err
-		}
-		t, err := made.sit(ctx, h)
+	for round := range b.rounds {
+		err := b.sitting(ctx, made, link, world.Gbps, func(t *sitting) error { return b.seriesRound(ctx, s, t, slow, round) })
 		if err != nil {
 			return err
 		}
-		for round := range b.rounds {
-			if err := b.seriesRound(ctx, s, t, link, slow, round); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
-func (b *bench) seriesRound(ctx context.Context, s *sheet, t *sitting, link, slow world.Link, round int) error {
+func (b *bench) seriesRound(ctx context.Context, s *sheet, t *sitting, slow world.Link, round int) error {
 	w, dead, far := t.holders.world, holderSite(0), holderSite(1)
 	t.watched.hedgeDelay()
 	healthy, err := t.readAll(ctx, t.frames, b.cut.reads, world.Gbps)
@@ -400,15 +387,6 @@ func (b *bench) seriesRound(ctx context.Context, s *sheet, t *sitting, link, slo
 	s.add("series hedged", "%", pelago, 100*hurt.hedged)
 	b.say("  round %d: healthy p50 %s, p99 %s ms; hedge delay %s ms; hurt p50 %s, p99 %s ms", round+1, number(1e3*median(healthy.seconds)),
 		number(1e3*percentile(healthy.seconds, 99)), number(1e3*delay.Seconds()), number(1e3*median(hurt.seconds)), number(1e3*percentile(hurt.seconds, 99)))
-	w.Heal()
-	if err := w.SetBoth(reader, far, link); err != nil {
-		return err
-	}
-	for column := range 2 {
-		if err := t.well(ctx, t.within(column)); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -45,6 +46,7 @@ type holders struct {
 	cancel context.CancelFunc
 	group  *errgroup.Group
 	stores []io.Closer
+	dirs   []string
 	idle   func()
 }
 
@@ -84,6 +86,9 @@ func (h *holders) close() error {
 	}
 	for _, s := range h.stores {
 		err = errors.Join(err, s.Close())
+	}
+	for _, dir := range h.dirs {
+		err = errors.Join(err, os.RemoveAll(dir))
 	}
 	return err
 }
@@ -157,6 +162,7 @@ func (h *holders) hold(ctx context.Context, signer *authority.Signer, dir, site 
 		return "", "", err
 	}
 	h.keys[self.ID()] = self.Public()
+	h.dirs = append(h.dirs, dir)
 	rests, err := bulk.Open(bulk.Options{FS: vfs.Default, Dir: dir})
 	if err != nil {
 		return "", "", err

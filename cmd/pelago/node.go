@@ -23,6 +23,8 @@ import (
 	"pelago/node/config"
 	"pelago/node/datadir"
 	"pelago/node/placement"
+	"pelago/node/protect"
+	"pelago/node/purge"
 	"pelago/node/recalled"
 	"pelago/node/repair"
 	"pelago/node/spread"
@@ -54,7 +56,9 @@ type node struct {
 	recalled  *recalled.Client
 	distance  distance
 	shards    shards
-	spread    *spread.Spread                // nil at a witness, which has no packs
+	spread    *spread.Spread // nil at a witness, which has no packs
+	protect   *protect.Protect
+	purger    *purge.Purger                 // nil at a witness
 	repair    *repair.Repair                // nil at a witness
 	repairing atomic.Pointer[repair.Repair] // the same, for what may be called before
 	used      activity
@@ -205,6 +209,7 @@ func (n *node) openStores() (err error) {
 	n.patients = patients.New(n.catalog, n.network.group)
 	o.Issuer = n.patients.At(n.config.Site).Issuer
 	n.watchPacks(&o)
+	o.Graces = n.graces()
 	if n.archive, err = archive.Open(o); err != nil {
 		return err
 	}
@@ -221,7 +226,11 @@ func (n *node) openStores() (err error) {
 	if err = n.openDistance(); err != nil {
 		return err
 	}
-	return n.openRepair()
+	n.openProtect()
+	if err = n.openRepair(); err != nil {
+		return err
+	}
+	return n.openPurge()
 }
 
 // patientOf names a study's patient for the audit trail; nobody if the study is
@@ -263,8 +272,10 @@ func (n *node) startWork() {
 	tasks = append(tasks, n.placement.Tasks()...)
 	tasks = append(tasks, n.shards.tasks()...)
 	tasks = append(tasks, n.spreadTasks()...)
+	tasks = append(tasks, n.protect.Tasks()...)
 	tasks = append(tasks, n.repairTasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
+	tasks = append(tasks, n.purgeTasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
 	if limit := heapLimit(n.config.Store); limit > 0 {

@@ -70,11 +70,13 @@ func statusRows(st admin.Status) [][]string {
 		{"free", size(st.FreeBytes)},
 		{"quarantined", fmt.Sprint(st.Quarantined)},
 		{"commitments pending", fmt.Sprint(st.PendingCommitment)},
-		{"to be spread", waiting(st.Spread)},
 		{"repair", repairLine(st.Repair)},
 		{"sites that may be lost", fmt.Sprint(st.SurvivesSites)},
 	}
 	rows = append(rows, layoutRows(st)...)
+	if st.Spread.Packs > 0 {
+		rows = append(rows, []string{"to be spread", waiting(st.Spread)})
+	}
 	if st.Refuses != "" {
 		rows = append(rows, []string{"refuses images", st.Refuses})
 	}
@@ -148,9 +150,6 @@ func repairLine(r admin.Repair) string {
 
 // waiting is what waits to be at other sites.
 func waiting(s admin.Spread) string {
-	if s.Packs == 0 {
-		return "nothing"
-	}
 	return fmt.Sprintf("%d packs, %s, for up to %s", s.Packs, size(s.Bytes), seconds(s.OldestSeconds))
 }
 

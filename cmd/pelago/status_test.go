@@ -25,7 +25,7 @@ func TestStatusForPeople(t *testing.T) {
 			{Name: "pack", State: "running"},
 			{Name: "purge", State: "backoff", Error: "no room", ErrorAt: "2026-01-02T03:04:05Z"},
 		},
-		RejectedFacts: 2,
+		RejectedFacts: 2, Spread: admin.Spread{Packs: 3, Bytes: 5 << 20, OldestSeconds: 90},
 	}
 	const want = `SITE                    north
 node                    a1
@@ -46,6 +46,7 @@ quarantined             0
 commitments pending     0
 repair                  0 queued, 0 running
 sites that may be lost  0
+to be spread            3 packs, 5.0 MiB, for up to 1m30s
 journal                 2 facts refused by the catalogue
 task purge              backoff, at 2026-01-02T03:04:05Z: no room
 

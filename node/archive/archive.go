@@ -56,10 +56,6 @@ type Decider interface {
 type Graces interface {
 	// Over reports whether a tombstone's grace is over and nothing keeps what it covers.
 	Over(stone *catalog.Tombstone) (bool, error)
-	// Sealed reports whether a pack goes by a committed purge only.
-	Sealed(id pack.ID) (bool, error)
-	// Keeps reports whether any such pack of this node's is of a study.
-	Keeps(study string) (bool, error)
 }
 
 // Options are what an archive is made of.
@@ -119,12 +115,15 @@ type Options struct {
 	// missing, before it is forgotten there, and must make that durable; in [Open] too,
 	// when rows are all that there is. nil: nobody.
 	BulkLost func(rows func(name string) *Rows, refs []bulk.Ref, cause error) error
+	// Evicted reads the ciphertext of a pack that was evicted, from its shards; asked
+	// each time that the pack is opened. nil: nothing does, and none is ever evicted.
+	Evicted func(p *archivepb.Pack) (io.ReaderAt, error)
 	// Still runs do while others neither move nor give up anything in bulk/: a backup
 	// takes hold of all files in it. nil: they never do.
 	Still func(do func() error) error
 
 	// Graces says what may be purged, by the network's time. nil: the wall clock ends
-	// graces, and no other node has anything of a pack.
+	// graces.
 	Graces Graces
 
 	// Fatal is told, once, why the process must end: a failed write or fsync
@@ -291,7 +290,7 @@ func Open(o Options) (_ *Archive, err error) {
 	if err = a.openStaging(); err != nil {
 		return nil, err
 	}
-	if err = a.dropEmpty(); err != nil {
+	if err = errors.Join(a.dropEmpty(), a.finishEvicting()); err != nil {
 		return nil, err
 	}
 	return a, nil

@@ -123,20 +123,37 @@ func (a *Archive) over(stone *catalog.Tombstone, now time.Time) (bool, error) {
 	return now.Sub(time.Unix(stone.Tick, 0)) > a.o.Grace+purgeMargin, nil
 }
 
-// sealed reports whether a pack goes by a committed purge only.
-func (a *Archive) sealed(id pack.ID) (bool, error) {
-	if a.o.Graces == nil {
-		return false, nil
+// sealed reports whether a pack goes by a committed purge only: the network has agreed
+// on a stripe of it, and others have shards.
+func (a *Archive) sealed(id pack.ID) (sealed bool, err error) {
+	v := a.catalog.View()
+	defer func() {
+		if closing := v.Close(); err == nil {
+			err = closing
+		}
+	}()
+	seals, err := v.Pack(id)
+	return len(seals) > 0, err
+}
+
+// keeps reports whether there is such a pack of this node's of a study.
+func (a *Archive) keeps(study string) (keeps bool, err error) {
+	v := a.catalog.View()
+	defer func() {
+		if closing := v.Close(); err == nil {
+			err = closing
+		}
+	}()
+	seals, err := v.Packs(study, "")
+	for _, seal := range seals {
+		keeps = keeps || seal.Origin == a.o.Node
 	}
-	return a.o.Graces.Sealed(id)
+	return keeps, err
 }
 
 // freed reports whether an instance may leave where its bytes rest: it is in no pack that
 // other nodes have shards of. That goes whole.
 func (a *Archive) freed(number uint64) (bool, error) {
-	if a.o.Graces == nil {
-		return true, nil
-	}
 	_, at, err := a.held(number)
 	if err != nil || at == nil || len(at.Pack) == 0 {
 		return err == nil, err
@@ -299,10 +316,8 @@ func (a *Archive) forget(ctx context.Context) error {
 				return err
 			}
 		}
-		if a.o.Graces != nil {
-			if kept, err := a.o.Graces.Keeps(uids[0]); err != nil || kept {
-				return err
-			}
+		if kept, err := a.keeps(uids[0]); err != nil || kept {
+			return err
 		}
 		gone[uids[0]] = true
 		return nil

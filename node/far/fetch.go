@@ -140,7 +140,11 @@ func (c *Client) end(f *fetch, err error) {
 // lost draws the consequences of a node's failure.
 func (c *Client) lost(o *object, node string, err error) {
 	switch kind := fault.KindOf(err); {
-	case kind == fault.Canceled, node == Shards && kind != fault.Corrupt: // they may be there in a moment
+	case kind == fault.Canceled:
+	case node == Shards: // they may be there, or mended, in a moment
+		if kind != fault.Unavailable && kind != fault.NotFound {
+			c.o.Log.Warn("a pack cannot be read from its shards", "error", err, "kind", kind.String())
+		}
 	case kind == fault.Unavailable:
 		c.peers.broke(node, time.Now())
 	default:

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"pelago/cluster/fault"
-	"pelago/cluster/layout"
+	"pelago/node/placement"
 	"pelago/replication/catalog"
 )
 
@@ -38,7 +38,7 @@ func (p *Protect) alone(ctx context.Context) error {
 	if err != nil || !l.others {
 		return firstOf(err, l.why)
 	}
-	if err := p.current(ctx); err != nil {
+	if err := p.current(ctx); err != nil && p.bug != bugOwnView {
 		return fault.New(fault.Unavailable, "other members are known, and whether they hold anything is not: %w", err)
 	}
 	l, err = p.readLone()
@@ -76,7 +76,7 @@ func (p *Protect) readLone() (loneliness, error) {
 // others tells whether there are other members, and why this site is not alone. It
 // asks the catalogue itself: what is kept in memory of it follows a little later.
 func (p *Protect) others() (others bool, why, err error) {
-	layouts, err := p.o.Catalog.Registry(layout.Kind)
+	codes, err := p.o.Catalog.Registry(placement.KindCode)
 	if err != nil {
 		return false, nil, err
 	}
@@ -89,8 +89,8 @@ func (p *Protect) others() (others bool, why, err error) {
 		return false, nil, err
 	}
 	switch {
-	case len(layouts) > 0:
-		why = fault.New(fault.Unavailable, "the network has a layout, which this node does not follow yet")
+	case len(codes) > 0:
+		why = fault.New(fault.Unavailable, "the network has a code, which this node does not follow yet")
 	case members[p.o.Self] == nil:
 		return false, fault.New(fault.Unavailable, "this node does not know its network yet"), nil
 	}

@@ -26,12 +26,18 @@ type evidence struct {
 // lacks returns what is missing for a stripe to survive the loss of any t sites
 // (DESIGN §2, storage commitment success), fault.Unavailable, or nil: nothing is.
 // carries says which shards have the manifest with them.
-func lacks(seal *catalog.SealFact, carries func(index int) bool, t int, e evidence) error {
-	code := seal.Code
+func lacks(seal *catalog.SealFact, carries func(index int) bool, t int, e evidence, b bug) error {
+	code, enough := seal.Code, seal.Code.K+t
+	if b == bugJustEnough {
+		enough = seal.Code.K
+	}
 	var all, manifest []proof
 	for _, p := range e.shards {
 		if p.index < 0 || p.index >= code.N() || p.site == "" {
 			continue
+		}
+		if b == bugNodes {
+			p.site = p.node
 		}
 		if p.cut && (p.index != seal.Virtual || p.node != seal.Origin) {
 			continue // a copy stands for one shard of the stripe, at the place that the seal gives it
@@ -41,10 +47,10 @@ func lacks(seal *catalog.SealFact, carries func(index int) bool, t int, e eviden
 			manifest = append(manifest, p)
 		}
 	}
-	if have := apart(all); have < code.K+t {
-		return fault.New(fault.Unavailable, "%d shards of %v are shown on as many sites, of %d", have, seal.Stripe, code.K+t)
+	if have := apart(all); have < enough {
+		return fault.New(fault.Unavailable, "%d shards of %v are shown on as many sites, of %d", have, seal.Stripe, enough)
 	}
-	if have := apart(manifest); have < t+1 {
+	if have := apart(manifest); have < t+1 && b != bugNoManifest {
 		return fault.New(fault.Unavailable, "the manifest of %v is shown on %d sites, of %d", seal.Stripe, have, t+1)
 	}
 	sites := slices.Clone(e.keepers)

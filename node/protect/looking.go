@@ -57,9 +57,10 @@ func (p *Protect) runLooking(ctx context.Context, progress *work.Progress) error
 				poke(p.wake)
 			})
 		}
+		took := time.Since(began)
 		waitFor(ctx, wait, p.wake, catalogue, spread, placed)
 		// Changes come by the hundred; what is waited for is gone through once for all.
-		waitFor(ctx, max(gather, 5*time.Since(began)))
+		waitFor(ctx, max(gather, 5*took))
 	}
 	return nil
 }

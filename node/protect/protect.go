@@ -86,7 +86,7 @@ type Options struct {
 	Catalog    Catalogue
 	Members    Members
 	Placement  Placement
-	Spread     Spread
+	Spread     Spread // nil, as Held and Copy, at a witness, which stores nothing
 	Shards     Shards
 	Held       Held
 	Copy       Copy
@@ -107,7 +107,8 @@ type Options struct {
 
 // Protect knows what survives.
 type Protect struct {
-	o Options
+	o   Options
+	bug bug // that a test has switched on
 
 	wake   chan struct{} // the look at packs
 	wakePk chan struct{} // the packing of series
@@ -131,11 +132,11 @@ func New(o Options) *Protect {
 // Tasks is the background work.
 func (p *Protect) Tasks() []work.Task {
 	again := &work.Restart{}
-	return []work.Task{
-		{Name: "pack_awaited", Run: p.runPacking, Restart: again},
-		{Name: "protection", Run: p.runLooking, Restart: again},
-		{Name: "protected_studies", Run: p.runCounting, Restart: again},
+	all := []work.Task{{Name: "protected_studies", Run: p.runCounting, Restart: again}}
+	if p.o.Spread == nil { // nothing is ever waited for
+		return all
 	}
+	return append(all, work.Task{Name: "pack_awaited", Run: p.runPacking, Restart: again}, work.Task{Name: "protection", Run: p.runLooking, Restart: again})
 }
 
 // Changed returns a channel that closes when more may be committed than before: who
@@ -166,16 +167,10 @@ func poke(c chan struct{}) {
 // witness, and not declared lost.
 func (p *Protect) siteOf(st *placement.State, node string) (string, bool) {
 	m, known := p.o.Members.Member(node)
-	if !known || m.Witness || !p.o.Members.Belongs(node) || lost(st, node) {
+	if !known || m.Witness || !p.o.Members.Belongs(node) || st.Lost(node) {
 		return "", false
 	}
 	return m.Site, true
-}
-
-// lost reports whether a node's site was declared lost.
-func lost(st *placement.State, node string) bool {
-	l, ok := any(st).(interface{ Lost(node string) bool })
-	return ok && l.Lost(node)
 }
 
 // waitFor waits for one of some events, and at most so long.

@@ -192,7 +192,7 @@ func (p *Protect) stripe(st *placement.State, f *catalog.SealFact, copyLost bool
 		s.Node = nodeOf(st, f, i)
 		m, known := p.o.Members.Member(s.Node)
 		s.Site = m.Site
-		counts := known && p.o.Members.Belongs(s.Node) && !lost(st, s.Node)
+		counts := known && p.o.Members.Belongs(s.Node) && !st.Lost(s.Node)
 		if f.Receipts&(1<<i) != 0 {
 			at := proof{index: i, node: s.Node, site: s.Site}
 			had = append(had, at)
@@ -221,7 +221,7 @@ func (p *Protect) stripe(st *placement.State, f *catalog.SealFact, copyLost bool
 	default:
 		one.State = Sealing
 	}
-	origin := !copyLost && p.o.Members.Belongs(f.Origin) && !lost(st, f.Origin)
+	origin := !copyLost && p.o.Members.Belongs(f.Origin) && !st.Lost(f.Origin)
 	if left < f.Code.K && !origin {
 		one.State = Lost
 	}

@@ -1,16 +1,10 @@
 package purge
 
-import (
-	"pelago/replication/catalog"
-	"pelago/shard/pack"
-)
+import "pelago/replication/catalog"
 
 // Graces is what the catalogue says about deletions, for the archive of a node. It is an
 // archive.Graces.
-type Graces struct {
-	Node    string
-	Catalog *catalog.Catalog
-}
+type Graces struct{ Catalog *catalog.Catalog }
 
 // Over implements archive.Graces.
 func (g Graces) Over(stone *catalog.Tombstone) (bool, error) {
@@ -18,31 +12,4 @@ func (g Graces) Over(stone *catalog.Tombstone) (bool, error) {
 		return false, err
 	}
 	return g.Catalog.Over(stone)
-}
-
-// Sealed implements archive.Graces.
-func (g Graces) Sealed(id pack.ID) (sealed bool, err error) {
-	v := g.Catalog.View()
-	defer func() {
-		if closing := v.Close(); err == nil {
-			err = closing
-		}
-	}()
-	seals, err := v.Pack(id)
-	return len(seals) > 0, err
-}
-
-// Keeps implements archive.Graces.
-func (g Graces) Keeps(study string) (keeps bool, err error) {
-	v := g.Catalog.View()
-	defer func() {
-		if closing := v.Close(); err == nil {
-			err = closing
-		}
-	}()
-	seals, err := v.Packs(study, "")
-	for _, seal := range seals {
-		keeps = keeps || seal.Origin == g.Node
-	}
-	return keeps, err
 }

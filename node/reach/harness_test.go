@@ -47,6 +47,7 @@ type network struct {
 
 	mu      sync.Mutex // guards what follows
 	down    map[string]bool
+	silent  map[string]bool // nodes that take calls and say nothing
 	sealing map[string][32]byte
 	held    chan struct{} // if not nil, reads of packs wait until it is closed
 
@@ -59,6 +60,19 @@ func (n *network) isDown(node string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.down[node]
+}
+
+func (n *network) isSilent(node string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.silent[node]
+}
+
+// silence makes a node take calls and say nothing.
+func (n *network) silence(node string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.silent[node] = true
 }
 
 // cut makes a node answer nobody, or everybody again.
@@ -95,7 +109,7 @@ type site struct {
 
 // newNetwork starts sites. None knows of what the others store before it is told.
 func newNetwork(t testing.TB, nodes ...string) *network {
-	n := &network{t: t, sites: map[string]*site{}, down: map[string]bool{}, sealing: map[string][32]byte{}}
+	n := &network{t: t, sites: map[string]*site{}, down: map[string]bool{}, silent: map[string]bool{}, sealing: map[string][32]byte{}}
 	for _, node := range nodes {
 		s := &site{net: n, node: node, fs: vfs.NewMem(), limit: 64 << 20}
 		n.sites[node] = s
@@ -335,6 +349,10 @@ func (c transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	node := r.URL.Host
 	if n.isDown(node) || n.isDown(c.from.node) {
 		return nil, fault.New(fault.Unavailable, "%s does not answer", node)
+	}
+	if n.isSilent(node) {
+		<-r.Context().Done()
+		return nil, context.Cause(r.Context())
 	}
 	if r.URL.Path == "/archive/open" {
 		n.asked.Add(1)

@@ -262,9 +262,7 @@ func (r *Reader) askAny(ctx context.Context, holders []catalog.Holder, set [16]b
 			if !answered(failed) {
 				silent = append(silent, h)
 			}
-			if stale == nil {
-				stale = k
-			}
+			stale = more(k, stale)
 			err = errors.Join(err, failed)
 		}
 	}
@@ -273,7 +271,7 @@ func (r *Reader) askAny(ctx context.Context, holders []catalog.Holder, set [16]b
 		if failed == nil {
 			return k, nil
 		}
-		stale = cmp.Or(stale, k)
+		stale = more(k, stale)
 	}
 	return stale, err
 }

@@ -445,8 +445,8 @@ func TestOfSeveralPacksTheVersionThatCountedIsRead(t *testing.T) {
 	b.same(study, series, "", all...)
 }
 
-// One that stays silent while it is believed to answer is not waited for.
-func TestShardsAreAskedBesideASilentNode(t *testing.T) {
+// A node that refuses calls while it is believed to answer.
+func TestShardsAreAskedWhenANodeFails(t *testing.T) {
 	all := images(1, 0, 6)
 	n, _ := gone(t, shard.Code{K: 2, M: 2}, all)
 	study, series := uids(all)
@@ -454,6 +454,112 @@ func TestShardsAreAskedBesideASilentNode(t *testing.T) {
 	b.unsure.Store(true)
 	b.same(study, series, "", all...)
 	b.same(study, "", all[2].SOPInstanceUID, all[2])
+}
+
+// A node that takes calls and says nothing, while it is believed to answer, is waited
+// for no longer than a moment: for its manifest, and for the bytes of one that it told.
+func TestASilentNodeIsNotWaitedForLong(t *testing.T) {
+	for _, told := range []bool{false, true} {
+		all := images(1, 0, 6)
+		n, s := gone(t, shard.Code{K: 2, M: 2}, all)
+		study, series := uids(all)
+		b := n.sites["b"]
+		n.cut("a", false)
+		if told {
+			for ref, err := range b.reader.Select(t.Context(), study, series, "") {
+				if err != nil || ref.Origin != "a" {
+					t.Fatal(err)
+				}
+			}
+		}
+		n.silence("a")
+		s.at["a"] = map[held.Name][]byte{}
+		began := time.Now()
+		b.same(study, series, "", all...)
+		if took := time.Since(began); took > 10*time.Second { // of 15 for one answer
+			t.Errorf("told before %t: it took %v", told, took)
+		}
+	}
+}
+
+// What was in staging when its node told of it was packed since.
+func TestWhatWasToldBeforeItWasPackedIsReadFromShards(t *testing.T) {
+	n := newNetwork(t, "a", "b", "c", "d", "e", "f")
+	all := images(1, 0, 6)
+	study, series := uids(all)
+	a, b := n.sites["a"], n.sites["b"]
+	a.store(all...)
+	a.announce(study, series, "b")
+	for _, err := range b.reader.Select(t.Context(), study, series, "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.pack()
+	n.stripe(shard.Code{K: 2, M: 2}, a, study, series, "b")
+	n.cut("a", true)
+	b.same(study, series, "", all...)
+}
+
+// What a node that answers has lost opens at others all the same.
+func TestWhatAnotherNodeHasLostIsReadFromShards(t *testing.T) {
+	n := newNetwork(t, "a", "b", "c", "d", "e", "f")
+	all := images(1, 0, 6)
+	study, series := uids(all)
+	a, b := n.sites["a"], n.sites["b"]
+	a.rests = true
+	a.store(all...)
+	a.pack()
+	a.announce(study, series, "b")
+	n.stripe(shard.Code{K: 2, M: 2}, a, study, series, "b")
+	a.loseTables() // and knows of no shards from here on
+	b.same(study, series, "", all...)
+}
+
+// Of an instance of which the study is known, the series of a node that is gone are
+// looked through; of one of which nothing is, nobody knows.
+func TestAnInstanceOfANodeThatIsGoneIsFoundInItsStudy(t *testing.T) {
+	all := images(1, 0, 6)
+	n, _ := gone(t, shard.Code{K: 2, M: 2}, all)
+	study, series := uids(all)
+	b := n.sites["b"]
+	b.same(study, "", all[2].SOPInstanceUID, all[2])
+	b.same("", series, all[3].SOPInstanceUID, all[3])
+	if err := onlyError(b, study, "", "1.2.3"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("what its study has not: %v", err)
+	}
+	var missing *archive.Missing
+	if err := onlyError(b, "", "", "1.2.3"); !fault.Is(err, fault.Unavailable) || !errors.As(err, &missing) {
+		t.Errorf("what may be anywhere: %v", err)
+	}
+}
+
+func TestAFrameOfANodeThatIsGoneIsAFewRequests(t *testing.T) {
+	all := images(1, 0, 12)
+	n, _ := gone(t, shard.Code{K: 2, M: 2}, all)
+	study, series := uids(all)
+	b := n.sites["b"]
+	for ref, err := range b.reader.Select(archive.WithHint(t.Context(), archive.Hint{Frame: 1}), study, series, all[4].SOPInstanceUID) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := b.reader.Open(t.Context(), ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 100)
+		want := all[4].Dataset()
+		if _, err := in.Stored().ReadAt(got, int64(len(want)-100)); err != nil || !bytes.Equal(got, want[len(want)-100:]) {
+			t.Error(err)
+		}
+		in.Close()
+	}
+	packs := int64(len(b.reader.recall(seriesAt{study, series, "a"}).Packs))
+	// A tail of each pack, and of one the column that the frame is in, or two others: the
+	// bytes before the first and after the last are those of its neighbours.
+	if asked := b.packs.Load().Counters().Asked.Load(); asked > packs+6 {
+		t.Errorf("%d requests for %d packs", asked, packs)
+	}
 }
 
 func TestWhatIsLostHereIsReadFromShardsAndFetchedBack(t *testing.T) {

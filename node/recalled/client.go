@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"pelago/node/placement"
 	"pelago/node/recent"
@@ -58,6 +59,7 @@ type Client struct {
 
 	mu      sync.Mutex // guards what follows
 	opening map[pack.ID]*turn
+	said    map[shardAt]time.Time // when rot was logged
 }
 
 // New returns a client.
@@ -68,7 +70,7 @@ func New(o Options) *Client {
 	if o.Coder == nil {
 		o.Coder = stripe.NewCoder()
 	}
-	c := &Client{o: o, log: o.Log, opening: map[pack.ID]*turn{}}
+	c := &Client{o: o, log: o.Log, opening: map[pack.ID]*turn{}, said: map[shardAt]time.Time{}}
 	c.opened.Limit = openedBytes
 	c.recall = recall.New(recall.Options{
 		Holders: nearby{o.Holders, o.Local, o.Node}, Peers: recall.NewPeers(here{o.Hints, o.Node}), Coder: o.Coder, Rotten: c.rotten,
@@ -81,10 +83,43 @@ func (c *Client) Counters() *recall.Counters { return c.recall.Counters() }
 
 // rotten passes on what a node should not have sent.
 func (c *Client) rotten(r recall.Rot) {
-	c.log.Warn("a shard is not what it should be", "node", r.Node, "stripe", r.Stripe.String(), "index", r.Index, "error", r.Err)
-	if c.o.Doubt != nil {
-		c.o.Doubt(held.Name{Stripe: r.Stripe, Index: r.Index}, r.Node)
+	name := held.Name{Stripe: r.Stripe, Index: r.Index}
+	if c.first(name, r.Node) {
+		c.log.Warn("a shard is not what it should be", "node", r.Node, "shard", name.String(), "error", r.Err)
 	}
+	if c.o.Doubt != nil {
+		c.o.Doubt(name, r.Node)
+	}
+}
+
+const (
+	// quietFor is how long no more is said of the same shard: readers meet rot again and
+	// again.
+	quietFor = 10 * time.Minute
+	// maxQuiet bounds the shards that are remembered so.
+	maxQuiet = 1024
+)
+
+// shardAt is a shard at a node.
+type shardAt struct {
+	held.Name
+	node string
+}
+
+// first reports whether rot of a shard is news.
+func (c *Client) first(name held.Name, node string) bool {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	one := shardAt{name, node}
+	if said, ok := c.said[one]; ok && now.Sub(said) < quietFor {
+		return false
+	}
+	if len(c.said) >= maxQuiet {
+		clear(c.said)
+	}
+	c.said[one] = now
+	return true
 }
 
 // seals returns the seals of a pack of this catalogue, none when it is deleted.

@@ -2,6 +2,7 @@ package spread
 
 import (
 	"context"
+	"errors"
 	"math/bits"
 	"slices"
 	"time"
@@ -97,6 +98,23 @@ func (s *Spread) Tell(f *catalog.SealFact) error {
 	s.o.Offer()
 	s.notify()
 	return nil
+}
+
+// Purged forgets packs that the network has given up for good, durably: nothing of
+// them is told again.
+func (s *Spread) Purged(packs ...pack.ID) error {
+	var of []shard.Stripe
+	for _, id := range packs {
+		rows, err := s.ledger.stripes(id)
+		if err != nil {
+			return err
+		}
+		for _, r := range rows {
+			of = append(of, r.seal.Stripe)
+		}
+	}
+	_, err := s.ledger.change(of, func(_ int, r *record) (*record, verdict, error) { return r, drop, nil })
+	return err
 }
 
 // same reports whether two sayings of a stripe are one.
@@ -201,8 +219,8 @@ func (s *Spread) compare(id [16]byte, again bool) error {
 
 func (s *Spread) sealsOf(id [16]byte) ([]catalog.Seal, error) {
 	v := s.o.Catalog.View()
-	defer v.Close()
-	return v.Pack(id)
+	seals, err := v.Pack(id)
+	return seals, errors.Join(err, v.Close())
 }
 
 // settle compares a stripe of this node's pack with what is committed of the pack.

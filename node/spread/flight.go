@@ -26,7 +26,7 @@ const (
 	// stallAfter is how long a holder may take no bytes; hurriedStall the same, the
 	// answer included, if somebody waits and others might stand in for it.
 	stallAfter   = 20 * time.Second
-	hurriedStall = 6 * time.Second
+	hurriedStall = 10 * time.Second
 	// maxWaves is how often a round looks for others to stand in.
 	maxWaves = 4
 	// refusedFor is how long a holder is left alone about a shard that it dropped: what
@@ -358,7 +358,7 @@ func (f *flight) decide(w *job, r *record, now time.Time) (*record, verdict, err
 	}
 	known := r.number > 0
 	if w.read != nil && same(&next, w.read) { // it is as it is committed
-		next.Revision, known, r.told = w.read.Revision, true, w.read.Revision
+		next.Revision, r.told = w.read.Revision, w.read.Revision
 		r.seal, r.at = next, slices.Clone(w.at)
 		return r, note, nil
 	}
@@ -380,7 +380,7 @@ func (f *flight) decide(w *job, r *record, now time.Time) (*record, verdict, err
 // merge takes in what another part of this node has told of the stripe since the round
 // began.
 func (w *job) merge(r *record) {
-	for i, node := range r.at {
+	for i, node := range r.holders(w.state) {
 		if w.got == nil || !w.got[i] {
 			w.at[i] = node
 		}
@@ -401,8 +401,8 @@ func (f *flight) finish(now time.Time) {
 		switch {
 		case errors.Is(w.broken, errRefused):
 			it.due, it.tries = now.Add(refusedFor), it.tries+1
-		case errors.Is(w.broken, errTaken):
-			it.due = now
+		case errors.Is(w.broken, errTaken): // at once, but not without end
+			it.due, it.tries = now.Add(retryAfter(it.tries)-minRetry), it.tries+1
 		case w.broken != nil:
 			f.o.Log.Error("a pack's shards cannot be made", "pack", it.id, "error", w.broken, "kind", fault.KindOf(w.broken).String())
 			it.due, it.tries = now.Add(maxRetry), it.tries+1

@@ -66,13 +66,13 @@ type world struct {
 	mu      sync.Mutex
 	steps   int
 	crashAt int
+	muted   bool // nothing is told
 
 	*Spread
 	cancel context.CancelFunc
 	ended  chan error
 	told   uint64 // rows that were told
 	facts  int    // that the network took
-	bytes  int    // of the log that keys and seals took
 }
 
 // inWorld runs a test in a network of so many sites.
@@ -80,8 +80,8 @@ func inWorld(t *testing.T, sites int, run func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, sites)
+		defer w.close()
 		run(t, w)
-		w.close()
 	})
 }
 
@@ -138,18 +138,40 @@ func (w *world) grows(sites int, code shard.Code, survives int) {
 	}
 	was := w.place.State()
 	next := &placement.State{Survives: survives}
-	if code.K > 0 {
-		var all []layout.Holder
-		for i := range sites {
-			all = append(all, layout.Holder{Node: layout.Node{ID: nodeOf(i), Site: fmt.Sprintf("s%02d", i), Pledge: 1 << 40}})
-		}
-		l, err := layout.Compute(was.View.New, all, min(code.N(), sites))
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		next.View, next.Code = layout.View{New: l, Old: was.View.New}, code
+	if sites > 1 {
+		next.View, next.Code = layout.View{New: w.layoutOf(sites, code), Old: was.View.New}, code
 	}
 	w.place.set(next)
+}
+
+// layoutOf is the layout of so many sites that follows.
+func (w *world) layoutOf(sites int, code shard.Code) *layout.Layout {
+	w.t.Helper()
+	var all []layout.Holder
+	for i := range sites {
+		all = append(all, layout.Holder{Node: layout.Node{ID: nodeOf(i), Site: fmt.Sprintf("s%02d", i), Pledge: 1 << 40}})
+	}
+	l, err := layout.Compute(w.place.State().View.New, all, min(code.N(), sites))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return l
+}
+
+// placedFor is where shards belong among so many sites, once the change is over.
+func (w *world) placedFor(sites int) *placement.State {
+	w.t.Helper()
+	code := w.place.State().Code
+	return &placement.State{View: layout.View{New: w.layoutOf(sites, code)}, Code: code}
+}
+
+// rowIn are the nodes of a pack's row by a state.
+func rowIn(s *placement.State, id pack.ID) (nodes []string) {
+	l := s.View.New
+	for _, n := range l.Row(l.Group(shard.Spread(id))) {
+		nodes = append(nodes, n.ID)
+	}
+	return nodes
 }
 
 // start starts spreading, over the rows that are there.
@@ -197,7 +219,7 @@ func (w *world) restart() {
 // teller is the journal: it tells the network what there are rows for.
 func (w *world) teller(ctx context.Context, _ *work.Progress) error {
 	for {
-		if err := w.tellAll(ctx); err != nil && !errors.Is(err, errCrash) {
+		if err := w.tellAll(ctx); err != nil && !errors.Is(err, errCrash) && ctx.Err() == nil {
 			w.t.Errorf("tell: %v", err)
 		}
 		select {
@@ -208,7 +230,20 @@ func (w *world) teller(ctx context.Context, _ *work.Progress) error {
 	}
 }
 
+// mute has nothing told, as without a majority.
+func (w *world) mute(muted bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.muted = muted
+}
+
 func (w *world) tellAll(ctx context.Context) error {
+	w.mu.Lock()
+	muted := w.muted
+	w.mu.Unlock()
+	if muted {
+		return nil
+	}
 	type row struct {
 		number uint64
 		fact   journal.PackFact
@@ -373,6 +408,21 @@ func (w *world) check(id pack.ID) catalog.Seal {
 		}
 	}
 	return f
+}
+
+// rowOf are the nodes of a pack's row.
+func (w *world) rowOf(id pack.ID) []string { return rowIn(w.place.State(), id) }
+
+// keys are those of the rows of a kind.
+func (r *rows) keys(kind byte) (all []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key := range r.all {
+		if key[0] == kind {
+			all = append(all, key)
+		}
+	}
+	return all
 }
 
 // one is a pack.

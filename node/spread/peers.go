@@ -72,13 +72,6 @@ func (p *peers) failing(node string, now time.Time) time.Duration {
 	return now.Sub(one.since)
 }
 
-// until is when a node may be asked again.
-func (p *peers) until(node string) time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.peerLocked(node).until
-}
-
 // failed notes that a node failed.
 func (p *peers) failed(node string, now time.Time) {
 	p.mu.Lock()

@@ -178,7 +178,7 @@ func (w *job) begin(self string, of shard.Stripe, code shard.Code) { w.plan(self
 
 // resume goes on with a stripe that was encoded.
 func (w *job) resume(r *record) {
-	w.head, w.at, w.virtual, w.resumed = r.head, slices.Clone(r.at), r.seal.Virtual, true
+	w.head, w.at, w.virtual, w.resumed = r.head, r.holders(w.state), r.seal.Virtual, true
 }
 
 // adopt goes on with a stripe that is committed and has no row here: this node's
@@ -187,6 +187,22 @@ func (w *job) adopt(self string, c *catalog.SealFact) {
 	w.plan(self, c.Stripe, c.Code)
 	w.root, w.read, w.resumed, w.virtual = c.Root, c, true, c.Virtual
 	w.at = holdersOf(w.state, c, w.at)
+}
+
+// holders are who holds the shards now. Of a layout that is not known any more all
+// shards are where the one after it has them: it was complete before that one went.
+func (r *record) holders(state *placement.State) []string {
+	at := slices.Clone(r.at)
+	if rowOf(state, &r.seal) != nil {
+		return at
+	}
+	for i, node := range at {
+		elsewhere := slices.ContainsFunc(r.seal.Elsewhere, func(e catalog.Elsewhere) bool { return e.Shard == i })
+		if owner, ok := state.Owner(r.seal.Stripe, i); ok && node != "" && !elsewhere && r.seal.Virtual != i {
+			at[i] = owner.ID
+		}
+	}
+	return at
 }
 
 // holdersOf are the nodes that hold a stripe's shards by a seal: those of the row of

@@ -200,8 +200,8 @@ func (s *Scrub) note(place *Place) error {
 // check reads a pack. An error is of the disk, or of ctx: of what it finds wrong
 // others are told.
 func (s *Scrub) check(pace *pace, p *archivepb.Pack) error {
-	if len(p.Id) != len(pack.ID{}) || p.Lost {
-		return nil // verify names the one; of the other it was told when it was noted
+	if len(p.Id) != len(pack.ID{}) || p.Lost || p.Evicted {
+		return nil // verify names the first; of the second it was told when it was noted
 	}
 	id := pack.ID(p.Id)
 	var cause error
