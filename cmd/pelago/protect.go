@@ -15,7 +15,7 @@ func (n *node) openProtect() {
 		Doubt: n.doubted,
 		Self:  n.id, Site: n.config.Site, Archive: n.archive, Catalog: n.catalog, Members: w.registry, Placement: n.placement,
 		Shards: n.shards.client, Keys: n.keys, Peers: w.watch.client(w.short),
-		Current: w.group.Current, Fenced: w.group.Fenced, Alive: holders{w}.Alive, Doubt: n.doubted, Log: n.log,
+		Current: w.group.Current, Fenced: w.group.Fenced, Alive: holders{w}.Alive, Log: n.log,
 	}
 	if !w.own().Witness {
 		o.Spread, o.Held, o.Copy = n.spread, n.shards.held, n.shards.source
