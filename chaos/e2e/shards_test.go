@@ -87,7 +87,9 @@ func TestAStudyOutlivesItsOriginAndAnotherSite(t *testing.T) {
 	all := sites(t, 5)
 	stored := world(dimsetest.World{Seed: 501, Patients: 3, PerSeries: 6})
 	all[1].cstore(stored)
-	all[4].protected(2, studies(stored)...)
+	for _, n := range []*node{all[0], all[3], all[4]} {
+		n.protected(2, studies(stored)...) // those who are to open it have heard of all seals
+	}
 	all[1].kill()
 	all[2].kill()
 	survivors := []*node{all[0], all[3], all[4]}
@@ -127,7 +129,9 @@ func TestEveryLossUpToTheLimit(t *testing.T) {
 				all[losses[i][0]].cstore(stored[i])
 			}
 			for i := range stored {
-				all[n-1].protected(limit, studies(stored[i])...)
+				for _, reads := range all {
+					reads.protected(limit, studies(stored[i])...)
+				}
 			}
 			for i, gone := range losses {
 				for _, g := range gone {
