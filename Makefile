@@ -12,7 +12,7 @@ FUZZTIME ?= 60s
 # Packages that run goroutines against each other; the rest is covered by 'test'.
 RACE := ./cluster/... ./dimse/assoc ./dimse/scp ./dimse/scu ./node/... ./replication/... ./query/... ./shard/... ./chaos/world
 
-.PHONY: help build run demo test race lint fuzz interop chaos bench bench-network cover generate clean
+.PHONY: help build run demo test race lint fuzz interop chaos bench bench-network bench-shards cover generate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ bench: build ## the figures of docs/benchmarks.md, each beside its peer in one r
 
 bench-network: build ## the figures of docs/benchmarks-network.md: nodes in a network with delay and narrow links
 	$(GO) run ./chaos/bench -network -rounds 3 -out docs/benchmarks-network.md
+
+bench-shards: build ## the figures of docs/benchmarks-shards.md: packs spread over sites, read back, rebuilt
+	$(GO) run ./chaos/bench -shards -rounds 3 -out docs/benchmarks-shards.md
 
 cover: ## test coverage by package
 	$(GO) test -coverprofile=bin/cover.out ./... && $(GO) tool cover -func=bin/cover.out | tail -1

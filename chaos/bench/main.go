@@ -1,10 +1,12 @@
 // Command bench measures the figures that Pelago is held to: each as a ratio,
 // in one run on one machine, beside the peer or the limit it is compared with,
 // in real processes. It writes docs/benchmarks.md or, of nodes in a network with
-// delay and narrow links between them, docs/benchmarks-network.md.
+// delay and narrow links between them, docs/benchmarks-network.md, or, of packs that
+// are spread over such a network as shards, docs/benchmarks-shards.md.
 //
 //	go run ./chaos/bench -out docs/benchmarks.md
 //	go run ./chaos/bench -network -out docs/benchmarks-network.md
+//	go run ./chaos/bench -shards -out docs/benchmarks-shards.md
 //	go run ./chaos/bench -only 'store' -rounds 3
 //	go run ./chaos/bench -quick
 //
@@ -62,7 +64,8 @@ type options struct {
 	out, dir, binary, samples, profile, kept string
 	only                                     *regexp.Regexp
 	rounds                                   int
-	quick, json, list, network               bool
+	quick, json, list, network, shards       bool
+	busy                                     bool
 	sustainedTime                            time.Duration
 	sustainedBytes                           int64
 	backlog                                  int
@@ -86,6 +89,8 @@ func parse(args []string, usage io.Writer) (options, error) {
 	f.BoolVar(&o.quick, "quick", false, "small inputs: shows that everything runs, measures nothing")
 	f.BoolVar(&o.json, "json", false, "print JSON instead of a table")
 	f.BoolVar(&o.network, "network", false, "measure nodes in a network instead of a node alone")
+	f.BoolVar(&o.shards, "shards", false, "measure shards: packs that are spread over sites")
+	f.BoolVar(&o.busy, "busy", false, "say on the page that the machine had other work meanwhile")
 	f.BoolVar(&o.list, "list", false, "list the rows and end")
 	f.DurationVar(&o.sustainedTime, "sustained-time", 10*time.Minute, "the sustained row ends after this long …")
 	f.Float64Var(&gigabytes, "sustained-gb", 40, "… or this many gigabytes sent to each competitor")
@@ -96,6 +101,9 @@ func parse(args []string, usage io.Writer) (options, error) {
 	var err error
 	if o.only, err = regexp.Compile(only); err != nil {
 		return o, fmt.Errorf("-only: %w", err)
+	}
+	if o.network && o.shards {
+		return o, errors.New("-network and -shards are pages of their own")
 	}
 	if f.NArg() > 0 || o.rounds < 1 || gigabytes <= 0 {
 		return o, errors.New("no arguments are taken, and at least one round and some bytes are needed")
@@ -113,6 +121,7 @@ type bench struct {
 	options
 	size    size
 	net     netSize
+	cut     shardSize
 	log     io.Writer
 	pelago  peer.Pelago
 	shim    string
@@ -133,7 +142,7 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.clean()) }()
-	report := report{Command: o.command, Network: o.network, Quick: o.quick, Began: time.Now().UTC()}
+	report := report{Command: o.command, Network: o.network, Shards: o.shards, Quick: o.quick, Busy: o.busy, Began: time.Now().UTC()}
 	if report.Machine, err = inspect(ctx, b.dir); err != nil {
 		return err
 	}
@@ -162,9 +171,9 @@ func run(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 
 // prepare makes the folder, the node's binary and the shim.
 func prepare(ctx context.Context, o options, log io.Writer) (*bench, error) {
-	b := &bench{options: o, log: log, size: full, net: netFull}
+	b := &bench{options: o, log: log, size: full, net: netFull, cut: shardsFull}
 	if o.quick {
-		b.size, b.net, b.sustainedTime, b.sustainedBytes = quick, netQuick, time.Second, 16<<20
+		b.size, b.net, b.cut, b.sustainedTime, b.sustainedBytes = quick, netQuick, shardsQuick, time.Second, 16<<20
 	}
 	if o.backlog > 0 {
 		b.net.backlog, b.net.lone = o.backlog, max(o.backlog/10, 1)
@@ -188,7 +197,7 @@ func prepare(ctx context.Context, o options, log io.Writer) (*bench, error) {
 			return nil, errors.Join(fmt.Errorf("build the node: %w: %s", err, out), b.clean())
 		}
 	}
-	if !o.network {
+	if !o.network && !o.shards {
 		if b.shim, err = peer.Shim(ctx, b.dir); err != nil {
 			return nil, errors.Join(err, b.clean())
 		}

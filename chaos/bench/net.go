@@ -177,6 +177,11 @@ const (
 
 // until waits until something is so.
 func until(ctx context.Context, what string, so func() (bool, error)) error {
+	return untilWithin(ctx, patience, what, so)
+}
+
+// untilWithin is until, for what may take longer.
+func untilWithin(ctx context.Context, patience time.Duration, what string, so func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(pause)

@@ -15,7 +15,9 @@ import (
 type report struct {
 	Command string    `json:"command"`
 	Network bool      `json:"network,omitempty"`
+	Shards  bool      `json:"shards,omitempty"`
 	Quick   bool      `json:"quick,omitempty"`
+	Busy    bool      `json:"busy,omitempty"` // others used the machine too
 	Began   time.Time `json:"began"`
 	Machine machine   `json:"machine"`
 	Rows    []result  `json:"rows"`
@@ -111,16 +113,22 @@ func (r *report) write(o options, stdout io.Writer) error {
 	return err
 }
 
-// markdown is docs/benchmarks.md, or docs/benchmarks-network.md.
+// markdown is docs/benchmarks.md, docs/benchmarks-network.md or docs/benchmarks-shards.md.
 func (r *report) markdown() []byte {
 	var b bytes.Buffer
 	title, preface := "Benchmarks", prefaceAlone
-	if r.Network {
+	switch {
+	case r.Network:
 		title, preface = "Benchmarks of the network", prefaceNetwork
+	case r.Shards:
+		title, preface = "Benchmarks of shards", prefaceShards
 	}
 	fmt.Fprintf(&b, "# %s\n\nWritten by `%s` on %s.\n", title, r.Command, r.Began.Format("2006-01-02"))
 	if r.Quick {
 		b.WriteString("\n**A smoke test with small inputs: no figure below means anything.**\n")
+	}
+	if r.Busy {
+		b.WriteString("\n**The machine had other work meanwhile**: what counts bytes, requests and slots holds, what counts time is worse than it would be.\n")
 	}
 	b.WriteString(preface)
 	r.Machine.markdown(&b)
@@ -139,6 +147,17 @@ Every figure is a ratio, or stands beside the limit that it is held to, within o
 and talk to each other through a relay that delays, narrows and cuts what lies between their sites (` + "`chaos/world`" + `), which runs in the
 measuring process. Clients talk to a node's own ports, as in the same building. All of them, nodes, relay and clients, share the cores below;
 clients that read series and frames stand for other machines, which would have cores of their own: they count what they get, and leave it in the kernel.
+
+## Machine
+
+`
+
+const prefaceShards = `
+Every figure is a ratio, or stands beside the limit that it is held to, within one run on one machine; limits that are computed (a round trip and
+bytes ÷ bandwidth, an optimum, what a code costs) are computed from that run's own links and bytes. Sites are linked by a relay that delays, narrows and
+cuts what lies between them (` + "`chaos/world`" + `), which runs in the measuring process. Rows of the pipeline and of layouts run in that process alone;
+rows that read shards have their holders in it too, each with its own store on disk, port and certificate; all others are of nodes that are processes of
+their own. All of them share the cores below.
 
 ## Machine
 

@@ -21,8 +21,11 @@ type row struct {
 
 // rows lists those that were asked for, the most telling first.
 func (o *options) rows() []row {
-	if o.network {
+	switch {
+	case o.network:
 		return networkRows()
+	case o.shards:
+		return shardRows()
 	}
 	return aloneRows()
 }

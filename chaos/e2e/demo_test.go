@@ -15,9 +15,9 @@ func TestDemonstrations(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts many nodes")
 	}
-	for name, steps := range map[string]int{"1": 8, "3": 12} {
+	for name, steps := range map[string]int{"1": 8, "3": 21} {
 		t.Run(name+" sites", func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, pelagoBinary, "demo", "--exit", "--json", "--sites", name, "--samples", filepath.Join(t.TempDir(), "none"))
 			out, err := cmd.CombinedOutput()

@@ -36,7 +36,9 @@ type demo struct {
 	samples string
 	images  *images
 	sites   []*demoSite
-	away    *demoSite // the one that is killed
+	away    *demoSite   // the one that is killed, and comes back
+	burnt   []*demoSite // those that are killed for good
+	say     func(string)
 }
 
 // demoStep is a part of a demonstration; it says what it has seen.
@@ -46,14 +48,14 @@ type demoStep struct {
 }
 
 func (d *demoCommand) Run(e *env) (err error) {
-	if d.Sites < 1 || d.Sites > len(demoSites) {
-		return fault.New(fault.Invalid, "--sites: 1 to %d", len(demoSites))
+	if most := len(demoSites) - 1; d.Sites < 1 || d.Sites > most { // one more joins later
+		return fault.New(fault.Invalid, "--sites: 1 to %d", most)
 	}
 	dir, err := os.MkdirTemp("", "pelago-demo-")
 	if err != nil {
 		return err
 	}
-	show := &demo{e: e, dir: dir, samples: d.Samples, images: newImages(filepath.Join(dir, "images"))}
+	show := &demo{e: e, dir: dir, samples: d.Samples, images: newImages(filepath.Join(dir, "images")), say: d.meanwhile(e)}
 	defer func() {
 		err = errors.Join(err, show.stop(), os.RemoveAll(dir))
 	}()
@@ -93,6 +95,15 @@ func (d *demoCommand) tell(e *env, number int, name, said string, took time.Dura
 	return err
 }
 
+// meanwhile says how far a step is that takes a while.
+func (d *demoCommand) meanwhile(e *env) func(string) {
+	return func(said string) {
+		if !d.JSON {
+			fmt.Fprintf(e.stdout, "    … %s\n", said)
+		}
+	}
+}
+
 // invite says what to try.
 func (d *demoCommand) invite(show *demo) error {
 	if d.JSON {
@@ -103,14 +114,15 @@ func (d *demoCommand) invite(show *demo) error {
 			Data  string `json:"data"`
 		}
 		var all []where
-		for _, s := range show.sites {
+		for _, s := range show.there() {
 			all = append(all, where{s.name, s.node.DICOM(), s.node.HTTP(), s.node.Data()})
 		}
 		return json.NewEncoder(show.e.stdout).Encode(map[string]any{"sites": all})
 	}
-	first, last := show.sites[0], show.sites[len(show.sites)-1]
+	there := show.there()
+	first, last := there[0], there[len(there)-1]
 	var rows [][]string
-	for _, s := range show.sites {
+	for _, s := range there {
 		rows = append(rows, []string{s.name, s.node.DICOM(), s.node.HTTP() + "/", s.node.Data()})
 	}
 	fmt.Fprintln(show.e.stdout)

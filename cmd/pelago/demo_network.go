@@ -23,9 +23,9 @@ const (
 )
 
 // network is the demonstration of several sites: what is stored at one is found
-// and opened at all, also while one of them is away.
+// and opened at all, also while one of them is away, and when some have burnt.
 func (d *demo) network() []demoStep {
-	return []demoStep{
+	return append([]demoStep{
 		{fmt.Sprintf("found a network at site %s", d.sites[0].name), func(ctx context.Context) (string, error) {
 			return ready(func() error { return d.sites[0].start(ctx) })
 		}},
@@ -51,7 +51,7 @@ func (d *demo) network() []demoStep {
 			return d.everywhere(ctx, d.sites)
 		}},
 		{"pack what was stored, verify all of it at every site", d.verify},
-	}
+	}, d.losses()...)
 }
 
 // join starts the other sites' nodes, one after the other, as operators would.

@@ -106,7 +106,7 @@ func TestOperationsDescribeEveryFieldOfTheStatus(t *testing.T) {
 
 func TestOperationsDescribeEveryMetric(t *testing.T) {
 	var words []string
-	for _, name := range []string{"cmd/pelago/report.go", "node/admin/metrics.go"} {
+	for _, name := range []string{"cmd/pelago/report.go", "cmd/pelago/placement.go", "node/admin/metrics.go"} {
 		for _, found := range regexp.MustCompile(`"(pelago_[a-z_]+)"`).FindAllStringSubmatch(document(t, name), -1) {
 			words = append(words, found[1])
 		}

@@ -57,7 +57,7 @@ func (n *node) makeFaces() (*faces, error) {
 	n.face = ae.New(ae.Options{
 		Title: c.DICOM.AE, CheckCalled: c.DICOM.CheckCalled, OpenStore: c.DICOM.OpenStore, Limit: c.DICOM.MaxAssociations,
 		Registry: registry, Archive: n.distance.reach, Engine: find, Arrivals: n.archive.Journal(),
-		Takes: n.network.takes, Sends: n.network.sends, Status: n.archive, Rows: n.archive.Rows("commitment"), Deadline: time.Duration(c.DICOM.CommitDeadline),
+		Takes: n.network.takes, Sends: n.network.sends, Status: n.protect, Changed: n.protect.Changed, Rows: n.archive.Rows("commitment"), Deadline: time.Duration(c.DICOM.CommitDeadline),
 		Node: n.id, Peers: holders{n.network}, At: n.distance.reach.SelectAt,
 		ClientTLS: clientTLS, Config: f.association, Log: n.log, Audit: n.trail.association,
 		Observe: func(operation string, status uint16, took time.Duration, bytes int64) {
@@ -100,6 +100,7 @@ func hostsOf(c config.HTTP) []string {
 func (n *node) operators(guard *admin.Guard, registry *ae.Registry) http.Handler {
 	o := admin.Options{
 		Guard: guard, Archive: verified{n.archive, n.distance.copies, n.shards.held}, Registry: registry, Patients: n.patients, Site: n.config.Site,
+		Holds:   n.holds(),
 		Between: func() ([]reconcile.Conflict, error) { return reconcile.Conflicts(n.catalog) }, Echo: n.face.Echo,
 		Status: n.status, Network: operated{n}, Protection: n.protection, Backup: n.backup,
 		Ready:   n.ready,

@@ -25,11 +25,16 @@ type shards struct {
 	client *held.Client
 	held   *held.Store
 	source *virtual.Source
+	scrub  *virtual.Scrub // of hot copies
 	note   *heldNote
 }
 
-// heldRows is the name of the held shards' rows in store/, for ever.
-const heldRows = "held"
+// The names of rows in store/, for ever: of held shards, and of the scrub of hot
+// copies.
+const (
+	heldRows     = "held"
+	hotScrubRows = "hot_scrub"
+)
 
 // heldNote has what bulk/ finds missing or rotten among held shards noted, whether
 // their store is open yet or not: bulk/ opens first.
@@ -79,7 +84,7 @@ func (n *node) openShards() (err error) {
 		return nil
 	}
 	if s.held, err = openHeld(n.archive, s.note, held.Options{
-		Self: n.self, Limit: n.pledged, Log: n.log,
+		Self: n.self, Limit: n.placement.Pledged, Busy: n.archive.Busy, Log: n.log,
 		OnLost: func(name held.Name, _ error) { n.doubt(name) },
 		OnConflict: func(offered held.Entry, _ [32]byte) {
 			n.log.Error("another shard was offered under the name of one that is held", "shard", offered.Name.String())
@@ -89,7 +94,11 @@ func (n *node) openShards() (err error) {
 	}
 	s.source = virtual.New(virtual.Options{
 		Held: s.held, Hot: n.archive, Heads: headsOf{n}, Log: n.log,
-		Rotten: func(of shard.Stripe, _ error) { n.packsLost([]pack.ID{of.Pack}, nil) },
+		Rotten: func(of shard.Stripe, cause error) { n.packsLost([]pack.ID{of.Pack}, cause) },
+	})
+	s.scrub = virtual.NewScrub(virtual.ScrubOptions{
+		Packs: n.archive, Rows: n.archive.Rows(hotScrubRows), Bytes: func() int64 { return n.archive.Bulk().BytesOf(bulk.Hot) },
+		Busy: n.archive.Busy, Rotten: func(id pack.ID, cause error) { n.packsLost([]pack.ID{id}, cause) }, Log: n.log,
 	})
 	n.network.peers.Handle("/held/", n.network.members(held.NewHandler(held.HandlerOptions{Held: s.held, Source: s.source, Log: n.log})))
 	return nil
@@ -100,9 +109,12 @@ func (s *shards) tasks() []work.Task {
 	if s.held == nil {
 		return nil
 	}
-	return []work.Task{{Name: "shards", Restart: &work.Restart{}, Run: func(ctx context.Context, p *work.Progress) error {
-		return s.held.Run(ctx, p.Note)
-	}}}
+	return []work.Task{
+		{Name: "shards", Restart: &work.Restart{}, Run: func(ctx context.Context, p *work.Progress) error {
+			return s.held.Run(ctx, p.Note)
+		}},
+		{Name: "hot_scrub", Restart: &work.Restart{}, Run: s.scrub.Run},
+	}
 }
 
 // close ends what is read of hot copies. The tasks must have ended.
@@ -128,7 +140,14 @@ func (s *shards) gauges(n *node) {
 		}
 		return float64(scrub.Finished.Unix())
 	})
-	c := s.held.Counters()
+	m.Gauge("pelago_hot_scrubbed_timestamp_seconds", "When the scrub of hot copies that ended last began; 0: none has.", func() float64 {
+		place, err := s.scrub.Place()
+		if err != nil || place.Finished.IsZero() {
+			return 0
+		}
+		return float64(place.Finished.Unix())
+	})
+	c, hot := s.held.Counters(), s.scrub.Counters()
 	for _, one := range []struct {
 		name, help string
 		read       func() uint64
@@ -139,6 +158,8 @@ func (s *shards) gauges(n *node) {
 		{"pelago_held_dropped_total", "Held shards that were given up for a reason.", c.Dropped.Load},
 		{"pelago_held_lost_total", "Held shards that were found rotten or missing.", c.Lost.Load},
 		{"pelago_held_scrubbed_bytes_total", "Bytes that the scrub of held shards has read.", c.Scanned.Load},
+		{"pelago_hot_scrubbed_bytes_total", "Bytes that the scrub of hot copies has read.", hot.Bytes.Load},
+		{"pelago_hot_scrub_rotten_total", "Hot copies that scrub found rotten.", hot.Rotten.Load},
 	} {
 		m.Counter(one.name, one.help, func() float64 { return float64(one.read()) })
 	}
@@ -157,9 +178,6 @@ func (n *node) packsLost(packs []pack.ID, _ error) {
 
 // doubt is told of a shard whose bytes here are rotten or missing.
 func (n *node) doubt(held.Name) {}
-
-// pledged is how many bytes of shards this node has pledged to hold.
-func (n *node) pledged() int64 { return 1 << 62 }
 
 // headsOf has the heads of the stripes of this node's packs.
 type headsOf struct{ *node }

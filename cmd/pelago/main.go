@@ -42,6 +42,7 @@ type cli struct {
 	Issuer    issuerCommand    `cmd:"" help:"List and edit the local names of issuers of Patient IDs."`
 	Delete    deleteCommand    `cmd:"" help:"Delete a study, series or instance (restorable for the delete grace)."`
 	Undelete  undeleteCommand  `cmd:"" help:"Take a deletion back."`
+	Hold      holdCommand      `cmd:"" help:"Keep studies or patients from being purged, list and lift what keeps them."`
 	Backup    backupCommand    `cmd:"" help:"Copy a running node's data to a directory."`
 	Restore   restoreCommand   `cmd:"" help:"Make a data directory from a backup."`
 	Recover   recoverCommand   `cmd:"" help:"Make this survivor of a network without a majority its only voter (the node is stopped)."`

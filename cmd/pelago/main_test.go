@@ -69,6 +69,10 @@ func TestExitCodes(t *testing.T) {
 		{"a log format that is none", "serve --log-format xml", nil, 2, "", "--log-format"},
 		{"a right that is none", "ae add CT1 10.0.0.1 --rights fly", nil, 2, "", "--rights"},
 
+		{"a code that is none", "code 3x3", nil, 2, "", "no code"},
+		{"a code that is chosen and given", "code auto --survives 2", nil, 2, "", "no code"},
+		{"nothing that could survive", "code --survives 2", nil, 2, "", "K+M"},
+
 		{"version", "version", nil, 0, "pelago ", ""},
 		{"version as JSON", "version --json", nil, 0, `"version"`, ""},
 

@@ -23,6 +23,9 @@ import (
 	"pelago/node/config"
 	"pelago/node/datadir"
 	"pelago/node/placement"
+	"pelago/node/protect"
+	"pelago/node/purge"
+	"pelago/node/recalled"
 	"pelago/node/spread"
 	"pelago/node/work"
 	"pelago/query/patients"
@@ -49,9 +52,12 @@ type node struct {
 	placement *placement.Placement
 	patients  *patients.Patients
 	archive   *archive.Archive
+	recalled  *recalled.Client
 	distance  distance
 	shards    shards
 	spread    *spread.Spread // nil at a witness, which has no packs
+	protect   *protect.Protect
+	purger    *purge.Purger // nil at a witness
 
 	face  *ae.Face
 	tasks *work.Group
@@ -199,6 +205,7 @@ func (n *node) openStores() (err error) {
 	n.patients = patients.New(n.catalog, n.network.group)
 	o.Issuer = n.patients.At(n.config.Site).Issuer
 	n.watchPacks(&o)
+	o.Graces = n.graces()
 	if n.archive, err = archive.Open(o); err != nil {
 		return err
 	}
@@ -206,10 +213,17 @@ func (n *node) openStores() (err error) {
 	if err = n.openShards(); err != nil {
 		return err
 	}
+	if err = n.openRecalled(); err != nil {
+		return err
+	}
 	if err = n.openSpread(); err != nil {
 		return err
 	}
-	return n.openDistance()
+	if err = n.openDistance(); err != nil {
+		return err
+	}
+	n.openProtect()
+	return n.openPurge()
 }
 
 // patientOf names a study's patient for the audit trail; nobody if the study is
@@ -251,7 +265,9 @@ func (n *node) startWork() {
 	tasks = append(tasks, n.placement.Tasks()...)
 	tasks = append(tasks, n.shards.tasks()...)
 	tasks = append(tasks, n.spreadTasks()...)
+	tasks = append(tasks, n.protect.Tasks()...)
 	tasks = append(tasks, n.distance.reach.Tasks()...)
+	tasks = append(tasks, n.purgeTasks()...)
 	tasks = append(tasks, n.makeReconciler().Task())
 	tasks = append(tasks, work.Task{Name: "storage_commitment", Run: n.face.Run, Restart: &work.Restart{}})
 	if limit := heapLimit(n.config.Store); limit > 0 {
@@ -261,6 +277,7 @@ func (n *node) startWork() {
 	n.metrics.Tasks(n.tasks.Statuses)
 	n.gauges()
 	n.layoutGauges()
+	n.recalledGauges()
 	n.spreadGauges()
 	ctx, quit := context.WithCancel(context.Background())
 	n.quit = quit

@@ -42,6 +42,7 @@ func (n *node) openDistance() error {
 	// frame comes with its manifest.
 	n.distance.far = far.NewClient(far.Options{
 		Calls: n.network.watch.client(n.network.bulk), Self: n.self, Keep: n.distance.copies, Log: n.log,
+		Packs: n.recalled, Alive: holders{n.network}.Alive,
 	})
 	n.distance.find = federate.NewClient(federate.Options{
 		// Questions are short; answers may be long, as what moves bytes.
@@ -50,7 +51,7 @@ func (n *node) openDistance() error {
 	n.distance.reach = reach.New(reach.Options{
 		Node: n.id, Archive: n.archive, Copies: n.distance.copies,
 		Client: reach.Far(n.distance.far), Nodes: holders{n.network}, Sends: n.network.sends, Log: n.log,
-		Locate: n.distance.find.Locate,
+		Locate: n.distance.find.Locate, Shards: n.recalled,
 	})
 	n.network.peers.Handle("/archive/", n.network.readers(far.NewHandler(far.HandlerOptions{
 		Source: reach.Source{Archive: n.archive, Copies: n.distance.copies}, Members: holders{n.network},

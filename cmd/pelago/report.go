@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"time"
 
-	"pelago/cluster/fault"
 	"pelago/node/admin"
 	"pelago/node/archive"
 )
@@ -23,6 +22,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 	totals, journal := n.archive.Catalog().Totals(), n.archive.Journal()
 	from := n.vantage()
 	hash, index := n.catalog.StateHash()
+	protectedStudies, _ := n.protect.Studies() // none before they were counted
 	epochs, placed := n.network.keeper.State(), n.placement.Status()
 	return &admin.Status{
 		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: from.Leader,
@@ -30,8 +30,7 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		StateIndex: index, StateHash: hex.EncodeToString(hash[:]),
 		Sites:    admin.SitesOf(n.members(usage, from), from),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
-		// Every study rests where it arrived ([node.protection] calls it local).
-		ProtectedStudies: 0, Refuses: whyClosed(n.network.takes()),
+		ProtectedStudies: protectedStudies, Refuses: whyClosed(n.network.takes()),
 		LayoutVersion: placed.Version, SurvivesSites: placed.Survives, Layout: layoutStatus(placed),
 		Spread:         n.spreadStatus(),
 		PendingJournal: journal.Pending(), RejectedFacts: journal.Rejected(),
@@ -43,32 +42,6 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 		MendedKeyRanges: n.keys.Mended(), DamagedKeyRanges: n.keys.Damaged(),
 		Tasks: admin.TasksOf(n.tasks.Statuses()),
 	}, nil
-}
-
-// protection answers GET /api/studies/{uid}/protection with what rests here of a
-// study: fault.NotFound where other nodes hold all of it.
-func (n *node) protection(ctx context.Context, study string) (*admin.Protection, error) {
-	if _, err := n.archive.Catalog().Study(study); err != nil {
-		return nil, err
-	}
-	packs, err := n.archive.Packs(ctx, study)
-	if err != nil {
-		return nil, err
-	}
-	if len(packs) == 0 {
-		return nil, fault.New(fault.NotFound, "nothing of study %s rests at this node: ask another", study)
-	}
-	p := &admin.Protection{State: "local", Packs: []admin.Pack{}}
-	for _, one := range packs {
-		state := "present"
-		if one.Lost {
-			state, p.State = "lost", "lost"
-		}
-		p.Packs = append(p.Packs, admin.Pack{ID: one.ID, K: 1, Shards: []admin.Shard{{
-			Site: n.config.Site, Node: n.id, State: state,
-		}}})
-	}
-	return p, nil
 }
 
 func (n *node) backup(ctx context.Context, dir string, progress func(done, total uint64)) error {

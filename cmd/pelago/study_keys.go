@@ -1,9 +1,6 @@
 package main
 
 import (
-	"context"
-	"iter"
-
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"pelago/node/config"
@@ -13,19 +10,8 @@ import (
 	"pelago/shard/keys"
 )
 
-// agreed is the catalogue as it tells of study keys.
+// agreed is the catalogue as it tells of study keys, and of which network's.
 type agreed struct{ *catalog.Catalog }
-
-// StudyKeys implements [keyring.Agreed].
-func (a agreed) StudyKeys(ctx context.Context, place uint64) iter.Seq2[keyring.StudyKey, error] {
-	return func(yield func(keyring.StudyKey, error) bool) {
-		for k, err := range a.Catalog.StudyKeys(ctx, place) {
-			if !yield(keyring.StudyKey(k), err) {
-				return
-			}
-		}
-	}
-}
 
 // Generation implements [keyring.Agreed].
 func (a agreed) Generation() uint64 { return consensus.GenerationOf(a.Position().Term) }

@@ -51,6 +51,7 @@ type Options struct {
 	Archive    Archive
 	Registry   Registry
 	Patients   Patients
+	Holds      Holds
 	Between    func() ([]reconcile.Conflict, error) // conflicts between nodes
 	Site       string                               // whose names of issuers are meant where a request names none
 	Echo       func(ctx context.Context, title string) (time.Duration, error)
@@ -104,6 +105,9 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("GET /api/issuers", a.reads(a.listAliases))
 	mux.HandleFunc("PUT /api/issuers", a.changes("issuer-put", a.putAlias))
 	mux.HandleFunc("DELETE /api/issuers", a.changes("issuer-delete", a.dropAlias))
+	mux.HandleFunc("GET /api/holds", a.reads(a.listHolds))
+	mux.HandleFunc("PUT /api/holds", a.changes("hold-put", a.putHold))
+	mux.HandleFunc("DELETE /api/holds", a.changes("hold-lift", a.dropHold))
 	mux.HandleFunc("GET /api/conflicts", a.reads(a.listConflicts))
 	mux.HandleFunc("GET /api/conflicts/between", a.reads(a.listBetween))
 	mux.HandleFunc("GET /api/conflicts/{number}", a.reads(a.compare))

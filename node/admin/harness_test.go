@@ -14,6 +14,7 @@ import (
 
 	"pelago/node/ae"
 	"pelago/node/archive"
+	"pelago/node/purge"
 	"pelago/node/reconcile"
 	"pelago/query/patients"
 	"pelago/replication/catalog"
@@ -49,7 +50,7 @@ func newSite(t *testing.T, users map[string]string, hosts ...string) *site {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, text) })
 	}
 	s.handler = Handler(Options{
-		Guard: guard, Archive: s, Registry: registryOf{s}, Patients: s, Site: "here",
+		Guard: guard, Archive: s, Registry: registryOf{s}, Network: networkOf{s}, Patients: s, Holds: holds{s}, Site: "here",
 		Between: func() ([]reconcile.Conflict, error) { return []reconcile.Conflict{}, s.call("between") },
 		Echo: func(_ context.Context, title string) (time.Duration, error) {
 			return 1500 * time.Millisecond, s.call("echo " + title)
@@ -215,5 +216,24 @@ func (s *site) PutAlias(_ context.Context, a patients.Alias) error {
 func (s *site) DropAlias(_ context.Context, site, local string) error {
 	return s.call(strings.Join([]string{"no alias", site, local}, "|"))
 }
+
+// holds is the site as what keeps things from being purged.
+type holds struct{ *site }
+
+func (h holds) text(x purge.Hold) string {
+	patient := ""
+	if x.Patient != nil {
+		patient = patients.FormatID(*x.Patient)
+	}
+	return x.Study + "|" + patient
+}
+
+func (h holds) Put(_ context.Context, x purge.Hold) error {
+	return h.call("hold|" + h.text(x) + "|" + x.Reason + "|" + x.By)
+}
+
+func (h holds) Drop(_ context.Context, x purge.Hold) error { return h.call("lift|" + h.text(x)) }
+
+func (h holds) List() ([]purge.Hold, error) { return nil, h.call("holds") }
 
 func (s *site) Aliases() ([]patients.Alias, error) { return []patients.Alias{}, s.call("aliases") }

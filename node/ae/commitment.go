@@ -68,11 +68,14 @@ type request struct {
 	verdicts []uint16
 
 	// Guarded by commitments.mu.
-	known  bool      // has its result
-	busy   bool      // somebody works on it
-	next   time.Time // when it is looked at again
-	looks  int       // at its instances, without a result
-	report reporter
+	known   bool      // has its result
+	busy    bool      // somebody works on it
+	next    time.Time // when it is looked at again
+	looks   int       // at its instances, without a result
+	looked  time.Time // when the last look ended, which took
+	took    time.Duration
+	stirred bool // more may be committed than when the present look began
+	report  reporter
 }
 
 // reporter sends a result on the association of its request.

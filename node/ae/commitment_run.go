@@ -39,7 +39,8 @@ const (
 	sameAssoc      = 10 * time.Second   // a result ready by then goes over the request's association
 	firstLook      = 2 * time.Second    // until the instances are looked at again, then doubling
 	lastLook       = time.Minute
-	firstRetry     = 10 * time.Second // of a delivery, doubling
+	soonLook       = 50 * time.Millisecond // … when more may be committed
+	firstRetry     = 10 * time.Second      // of a delivery, doubling
 	lastRetry      = 30 * time.Minute
 	attemptTime    = 2 * time.Minute // of one delivery
 	runEvery       = time.Second
@@ -57,39 +58,79 @@ func (c *commitments) run(ctx context.Context, progress *work.Progress) error {
 	if err := c.load(); err != nil {
 		return err
 	}
-	tick := time.NewTicker(runEvery)
-	defer tick.Stop()
 	judging, delivering := make(chan struct{}, judges), make(chan struct{}, deliveries)
 	var workers sync.WaitGroup
 	defer workers.Wait()
 	for {
-		for _, q := range c.due(time.Now()) {
+		var changed <-chan struct{}
+		if c.face.o.Changed != nil {
+			changed = c.face.o.Changed() // before anything is asked about
+		}
+		due, wait := c.due(time.Now())
+		for _, q := range due {
 			c.begin(ctx, &workers, q, judging, delivering)
 		}
 		progress.Set(0, int64(c.face.Pending()))
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return nil
-		case <-tick.C:
+		case <-timer.C:
 		case <-c.wake:
+		case <-changed:
+			c.stir(time.Now())
+		}
+		timer.Stop()
+	}
+}
+
+// stir has the requests that wait for their result looked at again soon.
+func (c *commitments) stir(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, q := range c.open {
+		switch {
+		case q.known:
+		case q.busy:
+			q.stirred = true
+		default:
+			if soon := q.soonLocked(now); soon.Before(q.next) {
+				q.next = soon
+			}
 		}
 	}
 }
 
-// due lists the requests for which something may be done, oldest first.
-func (c *commitments) due(now time.Time) []*request {
+// soonLocked is when a request may be looked at again at the earliest: looking takes a
+// fifth of the time at most.
+func (q *request) soonLocked(now time.Time) time.Time {
+	soon := q.looked.Add(max(soonLook, 4*q.took))
+	if soon.Before(now) {
+		return now
+	}
+	return soon
+}
+
+// due lists the requests for which something may be done, oldest first, and says how
+// long nothing may be done for others.
+func (c *commitments) due(now time.Time) (all []*request, wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var all []*request
+	wait = runEvery
 	for _, q := range c.open {
-		if !q.busy && !q.next.After(now) {
+		switch {
+		case q.busy:
+		case q.next.After(now):
+			wait = min(wait, q.next.Sub(now))
+		default:
 			all = append(all, q)
 		}
 	}
 	slices.SortFunc(all, func(a, b *request) int {
 		return cmp.Or(a.asked.Compare(b.asked), cmp.Compare(a.key, b.key))
 	})
-	return all
+	return all, wait
 }
 
 // begin takes a request a step further if there is a place for that: an AE that
@@ -180,6 +221,10 @@ func (c *commitments) end(q *request) {
 
 // settle gives a request its result, durably, or puts it off.
 func (c *commitments) settle(ctx context.Context, q *request, t *transaction) {
+	began := time.Now()
+	c.mu.Lock()
+	q.stirred = false
+	c.mu.Unlock()
 	result, err := c.judge(ctx, q, t)
 	if err == nil {
 		t.Result, t.Known = result, time.Now()
@@ -192,10 +237,14 @@ func (c *commitments) settle(ctx context.Context, q *request, t *transaction) {
 		c.face.o.Log.Error("storage commitment result not saved", "error", err)
 	}
 	c.mu.Lock()
-	wait := min(firstLook<<min(q.looks, 20), lastLook)
+	defer c.mu.Unlock()
+	now := time.Now()
+	q.looked, q.took = now, now.Sub(began)
+	q.next = now.Add(min(firstLook<<min(q.looks, 20), lastLook))
 	q.looks++
-	c.mu.Unlock()
-	c.later(q, wait)
+	if q.stirred {
+		q.next = q.soonLocked(now)
+	}
 }
 
 // judge asks for every instance whether it is committed, and remembers what is

@@ -43,10 +43,13 @@ type Options struct {
 	// Takes and Sends say why this node takes no instances in, or sends none, with an
 	// [archive.Closed]; nil, or an error of nil: it does. Asked for each association.
 	Takes, Sends func() error
-	Status       Status      // of instances, for storage commitment
-	Rows         Rows        // of commitment requests under way
-	ClientTLS    *tls.Config // for AEs that are called over TLS
-	Config       assoc.Config
+	Status       Status // of instances, for storage commitment
+	// Changed returns a channel that closes when Status may say of more instances that
+	// they are committed; nil: they are asked about again by time alone.
+	Changed   func() <-chan struct{}
+	Rows      Rows        // of commitment requests under way
+	ClientTLS *tls.Config // for AEs that are called over TLS
+	Config    assoc.Config
 	// Deadline is when a storage commitment fails for want of safety; 0: 24 h.
 	Deadline time.Duration
 	Log      *slog.Logger

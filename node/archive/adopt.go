@@ -160,6 +160,9 @@ func (a *Archive) dropPack(id pack.ID) error {
 	}
 	lost := false
 	if empty {
+		if sealed, err := a.sealed(id); sealed || err != nil {
+			return err // other nodes have shards of it: it goes with those
+		}
 		p, err := a.pack(id)
 		if err != nil && !fault.Is(err, fault.NotFound) {
 			return err

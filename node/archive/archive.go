@@ -52,6 +52,12 @@ type Decider interface {
 	Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) (results []error, err error)
 }
 
+// Graces knows what the network has agreed on about deletions (node/purge).
+type Graces interface {
+	// Over reports whether a tombstone's grace is over and nothing keeps what it covers.
+	Over(stone *catalog.Tombstone) (bool, error)
+}
+
 // Options are what an archive is made of.
 type Options struct {
 	FS   vfs.FS
@@ -109,9 +115,17 @@ type Options struct {
 	// missing, before it is forgotten there, and must make that durable; in [Open] too,
 	// when rows are all that there is. nil: nobody.
 	BulkLost func(rows func(name string) *Rows, refs []bulk.Ref, cause error) error
+	// Evicted reads the ciphertext of a pack that was evicted, from its shards; asked
+	// each time that the pack is opened. nil: nothing does, and none is ever evicted.
+	Evicted func(p *archivepb.Pack) (io.ReaderAt, error)
 	// Still runs do while others neither move nor give up anything in bulk/: a backup
 	// takes hold of all files in it. nil: they never do.
 	Still func(do func() error) error
+
+	// Graces says what may be purged, by the network's time. nil: the wall clock ends
+	// graces.
+	Graces Graces
+
 	// Fatal is told, once, why the process must end: a failed write or fsync
 	// (DESIGN §4, Errors).
 	Fatal func(error)
@@ -192,13 +206,13 @@ type Archive struct {
 	said      sayings     // of instances whose series is about to be announced
 	codec     *pack.Codec // one for all packs, so that readers share decoded chunks
 	stats     Stats
-	kick      chan chan error // Pack asks the packer
-	hurry     chan struct{}   // arrivals wait for the packer; capacity 1
-	stuck     atomic.Bool     // the packer's last table failed: waiting for it is no use
-	keyless   atomic.Bool     // the packer waits for keys
-	stopped   chan struct{}   // the packer has ended
-	undecided chan uint64     // a decision failed that may be taken yet: Catalog.TombstonesChanged before it; capacity 1
-	unsettled []uint64        // versions to be compared by Run; not touched after Open by others
+	kick      chan kick     // Pack and PackSeries ask the packer
+	hurry     chan struct{} // arrivals wait for the packer; capacity 1
+	stuck     atomic.Bool   // the packer's last table failed: waiting for it is no use
+	keyless   atomic.Bool   // the packer waits for keys
+	stopped   chan struct{} // the packer has ended
+	undecided chan uint64   // a decision failed that may be taken yet: Catalog.TombstonesChanged before it; capacity 1
+	unsettled []uint64      // versions to be compared by Run; not touched after Open by others
 
 	// still is held while bytes are moved or dropped: by the packer for a table,
 	// by a purge for a slice, by a backup while it takes hold of all files. It is
@@ -233,7 +247,7 @@ func Open(o Options) (_ *Archive, err error) {
 	o.FS = ordered{o.FS}
 	a := &Archive{
 		o: o, log: o.Log, onDisk: onDisk, catalog: o.Catalog,
-		kick:      make(chan chan error),
+		kick:      make(chan kick),
 		hurry:     make(chan struct{}, 1),
 		codec:     pack.NewCodec(o.ChunkBytes),
 		headers:   newHeaders(),
@@ -276,7 +290,7 @@ func Open(o Options) (_ *Archive, err error) {
 	if err = a.openStaging(); err != nil {
 		return nil, err
 	}
-	if err = a.dropEmpty(); err != nil {
+	if err = errors.Join(a.dropEmpty(), a.finishEvicting()); err != nil {
 		return nil, err
 	}
 	return a, nil

@@ -58,7 +58,7 @@ func (a *Archive) lostPacks(hot map[bulk.Ref]bool, cause error) {
 			a.log.Error("a pack's record does not parse", "pack", hex.EncodeToString(key[1:]), "error", err)
 			return nil // verify names it; the others are to be marked
 		}
-		if !hot[packRef(&p)] || p.Lost {
+		if !hot[packRef(&p)] || p.Lost || p.Evicted {
 			return nil
 		}
 		id, err := packID(p.Id)

@@ -69,12 +69,35 @@ func (a *Archive) Restore(ctx context.Context, study, series, instance, by strin
 		return fault.New(fault.NotFound, "no tombstone for just that object")
 	}
 	now := time.Now()
-	if now.Sub(time.Unix(tombstone.Tick, 0)) > a.o.Grace {
+	if late, err := a.late(tombstone, now); err != nil {
+		return err
+	} else if late {
 		return fault.New(fault.NotFound, "deleted more than %s ago", a.o.Grace)
 	}
 	return a.changeTombstone(ctx, &catalog.RestoreFact{
 		Study: study, Series: series, Instance: instance, Tick: now.Unix(), By: by,
 	}, study, series)
+}
+
+// late reports whether a tombstone is past the grace, by the network's time once that has
+// begun.
+func (a *Archive) late(of *catalog.TombstoneFact, now time.Time) (bool, error) {
+	clock, err := a.catalog.Clock()
+	if err != nil {
+		return false, err
+	}
+	if clock.Seconds == 0 {
+		return now.Sub(time.Unix(of.Tick, 0)) > a.o.Grace, nil
+	}
+	stones, err := a.catalog.Covering(of.Study, of.Series, of.Instance)
+	for _, stone := range stones {
+		if stone.Series != of.Series || stone.Instance != of.Instance {
+			continue
+		}
+		_, aged, err := a.catalog.Age(stone)
+		return aged || stone.Purged != 0, err
+	}
+	return false, err
 }
 
 // changeTombstone commits a tombstone or takes one back, and has the facts of

@@ -19,6 +19,8 @@
 //     or because it is the canonical one in another encoding.
 //   - A table in bulk/ is dropped at a start only if a row announced it and none
 //     names its packs: never because it is not known.
+//   - The blob of a pack that is evicted goes after a synced batch says so; whoever
+//     reads it at that moment goes on from its shards.
 //   - Of the instances under a SOP Instance UID at most one that no tombstone
 //     covers is canonical, and only canonical ones are listed and retrieved.
 //   - Local numbers ascend in the order of commits and are never used twice.

@@ -58,7 +58,7 @@ func errNoNumber(number uint64) error {
 	return fault.New(fault.NotFound, "no instance numbered %d", number)
 }
 
-// Ciphertext implements [far.Source].
+// Ciphertext implements [far.Source]: fault.NotFound for a pack that was evicted too.
 func (a *Archive) Ciphertext(id pack.ID) (*archivepb.Pack, io.ReaderAt, error) {
 	p, err := a.pack(id)
 	if err != nil {
@@ -66,6 +66,9 @@ func (a *Archive) Ciphertext(id pack.ID) (*archivepb.Pack, io.ReaderAt, error) {
 	}
 	if p.Lost {
 		return nil, nil, fault.New(fault.Corrupt, "the pack is lost to a rotten or missing table")
+	}
+	if p.Evicted {
+		return nil, nil, fault.New(fault.NotFound, "the pack is evicted: it is read from its shards")
 	}
 	return p, a.bulk.Reader(packRef(p)), nil
 }

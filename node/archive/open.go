@@ -267,8 +267,11 @@ func (a *Archive) openPack(id pack.ID) (io.ReaderAt, error) {
 	if err != nil {
 		return nil, err
 	}
-	ref := packRef(p)
-	return seal.Reader(a.bulk.Reader(ref), ref.Bytes, seal.PackKey(study, id)), nil
+	from, err := a.ciphertext(id, p)
+	if err != nil {
+		return nil, err
+	}
+	return seal.Reader(from, p.BlobBytes, seal.PackKey(study, id)), nil
 }
 
 func (a *Archive) pack(id pack.ID) (*archivepb.Pack, error) {

@@ -53,19 +53,42 @@ func (a *Archive) runPacker(ctx context.Context, progress *work.Progress) error 
 			progress.Note(p.packDue(ctx)) // counted and logged, and tried again
 		case <-a.hurry:
 			progress.Note(p.packDue(ctx))
-		case answer := <-a.kick:
-			answer <- p.packAll(ctx)
+		case k := <-a.kick:
+			if k.of == nil {
+				k.answer <- p.packAll(ctx)
+			} else {
+				k.answer <- p.packOnly(ctx, k.of)
+			}
 		}
 		progress.Set(int64(a.stats.PackedInstances.Load()), 0)
 	}
 }
 
+// kick asks the packer to pack what is queued now, whatever its age.
+type kick struct {
+	of     []SeriesName // nil: everything
+	answer chan<- error
+}
+
 // Pack packs everything that rests in staging now, whatever its age. Run must
 // be running.
-func (a *Archive) Pack(ctx context.Context) error {
+func (a *Archive) Pack(ctx context.Context) error { return a.kicked(ctx, nil) }
+
+// PackSeries packs what of some series rests in staging now, whatever its age:
+// somebody waits for it (DESIGN §7, Pack). What could not be packed for a reason of
+// its series stays in staging, and is an error once the others are packed. Run must
+// be running.
+func (a *Archive) PackSeries(ctx context.Context, of ...SeriesName) error {
+	if len(of) == 0 {
+		return nil
+	}
+	return a.kicked(ctx, of)
+}
+
+func (a *Archive) kicked(ctx context.Context, of []SeriesName) error {
 	answer := make(chan error, 1)
 	select {
-	case a.kick <- answer:
+	case a.kick <- kick{of, answer}:
 	case <-a.stopped:
 		return fault.New(fault.Unavailable, "the archive is stopping")
 	case <-ctx.Done():
@@ -175,6 +198,79 @@ func (p *packer) packAll(ctx context.Context) error {
 			return aside
 		}
 	}
+}
+
+// packOnly packs all that is queued of some series, into as few tables as it is of.
+func (p *packer) packOnly(ctx context.Context, of []SeriesName) error {
+	var all look // of one table
+	var aside error
+	flush := func() error {
+		if len(all.bursts) == 0 {
+			return nil
+		}
+		if err := p.awaitsKeys(); err != nil {
+			return err
+		}
+		for len(all.bursts) > 0 {
+			err := p.observe("pack_table", func() error { return p.packTable(ctx, all.bursts, false) })
+			if err == nil {
+				break
+			}
+			if err = p.failed(ctx, err); !errors.Is(err, errAside) {
+				return err
+			}
+			aside = err
+			if err := p.leaveOut(&all); err != nil { // the same without it
+				return err
+			}
+		}
+		all = look{}
+		return nil
+	}
+	for _, name := range of {
+		prefix := prefixQueue(name.Study, name.Series)
+		for from := prefix; from != nil; {
+			l, err := p.lookIn(ctx, from, after(prefix), shrink*p.o.TableBytes, true, p.skip)
+			if err != nil {
+				return p.failed(ctx, err)
+			}
+			for _, b := range l.bursts {
+				all.take(b)
+			}
+			from = l.next
+			if all.bytes >= shrink*p.o.TableBytes || all.instances >= maxTable {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	return aside
+}
+
+// leaveOut takes out of a look what was set aside since.
+func (p *packer) leaveOut(l *look) error {
+	now := time.Now()
+	left := look{}
+	for _, b := range l.bursts {
+		kept := burst{seriesName: b.seriesName}
+		for _, number := range b.numbers {
+			if !p.skip.has(b.seriesName, number, now) {
+				kept.numbers = append(kept.numbers, number)
+			}
+		}
+		if len(kept.numbers) > 0 {
+			left.take(kept)
+		}
+	}
+	if left.instances == l.instances {
+		return fault.New(fault.Other, "archive: a series that cannot be packed is not set aside")
+	}
+	*l = left
+	return nil
 }
 
 func (p *packer) failed(ctx context.Context, err error) error {

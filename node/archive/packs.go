@@ -44,6 +44,7 @@ type PackInfo struct {
 	Instances int
 	Bytes     int64 // at rest
 	Lost      bool
+	Evicted   bool // it is read from its shards; Bytes are what it had here
 }
 
 // Packs lists where a study rests: its packs, and staging if anything of it is
@@ -95,6 +96,6 @@ func (a *Archive) packInfo(id string, location *archivepb.Location) (PackInfo, e
 	if err != nil {
 		return info, err
 	}
-	info.Bytes, info.Lost = p.BlobBytes, p.Lost
+	info.Bytes, info.Lost, info.Evicted = p.BlobBytes, p.Lost, p.Evicted
 	return info, nil
 }

@@ -11,11 +11,14 @@ import (
 	"pelago/node/archive/archivepb"
 	"pelago/node/work"
 	"pelago/replication/catalog"
+	"pelago/shard/pack"
 )
 
 const (
 	// purgeEvery is how often objects past their grace are looked for.
 	purgeEvery = time.Hour
+	// purgeRounds is how often in a grace at least, by the network's time.
+	purgeRounds = 120
 	// purgeSlice is how many instances go at a time: the packer and backups wait
 	// for so many and no more.
 	purgeSlice = 500
@@ -41,10 +44,15 @@ func (a *Archive) purgeRound() func(context.Context, *work.Progress) error {
 	return func(ctx context.Context, _ *work.Progress) error {
 		now := time.Now()
 		sure, err := a.trustClock(now, &doubted)
-		if err != nil || !sure {
+		switch {
+		case err != nil:
 			return err
+		case sure:
+			return a.observe("purge", func() error { return a.purge(ctx, now) })
+		case a.o.Graces != nil: // the network's time is not the wall clock's
+			return a.observe("purge", func() error { return errors.Join(a.purgeDeleted(ctx, now), a.forget(ctx)) })
 		}
-		return a.observe("purge", func() error { return a.purge(ctx, now) })
+		return nil
 	}
 }
 
@@ -79,18 +87,83 @@ func (a *Archive) trustClock(now time.Time, doubted *time.Time) (bool, error) {
 // than the grace before now. Tombstones stay for ever. Nothing goes for any
 // other reason.
 func (a *Archive) purge(ctx context.Context, now time.Time) error {
+	if err := a.purgeDeleted(ctx, now); err != nil {
+		return err
+	}
+	return errors.Join(a.purgeDiscarded(ctx, now), a.dropKept(), a.forget(ctx))
+}
+
+// purgeDeleted frees what tombstones cover that are past the grace, but for what other
+// nodes have shards of.
+func (a *Archive) purgeDeleted(ctx context.Context, now time.Time) error {
 	for tombstone, err := range a.catalog.Tombstones(ctx) {
 		if err != nil {
 			return err
 		}
-		if now.Sub(time.Unix(tombstone.Tick, 0)) <= a.o.Grace+purgeMargin {
+		over, err := a.over(tombstone, now)
+		if err != nil {
+			return err
+		}
+		if !over {
 			continue
 		}
-		if err := a.purgeObject(ctx, tombstone); err != nil {
+		if err := a.purgeObject(ctx, &tombstone.TombstoneFact); err != nil {
 			return err
 		}
 	}
-	return errors.Join(a.purgeDiscarded(ctx, now), a.dropKept(), a.forget(ctx))
+	return nil
+}
+
+// over reports whether a tombstone is past the grace, by the network's time if there is
+// one.
+func (a *Archive) over(stone *catalog.Tombstone, now time.Time) (bool, error) {
+	if a.o.Graces != nil {
+		return a.o.Graces.Over(stone)
+	}
+	return now.Sub(time.Unix(stone.Tick, 0)) > a.o.Grace+purgeMargin, nil
+}
+
+// sealed reports whether a pack goes by a committed purge only: the network has agreed
+// on a stripe of it, and others have shards.
+func (a *Archive) sealed(id pack.ID) (sealed bool, err error) {
+	v := a.catalog.View()
+	defer func() {
+		if closing := v.Close(); err == nil {
+			err = closing
+		}
+	}()
+	seals, err := v.Pack(id)
+	return len(seals) > 0, err
+}
+
+// keeps reports whether there is such a pack of this node's of a study.
+func (a *Archive) keeps(study string) (keeps bool, err error) {
+	v := a.catalog.View()
+	defer func() {
+		if closing := v.Close(); err == nil {
+			err = closing
+		}
+	}()
+	seals, err := v.Packs(study, "")
+	for _, seal := range seals {
+		keeps = keeps || seal.Origin == a.o.Node
+	}
+	return keeps, err
+}
+
+// freed reports whether an instance may leave where its bytes rest: it is in no pack that
+// other nodes have shards of. That goes whole.
+func (a *Archive) freed(number uint64) (bool, error) {
+	_, at, err := a.held(number)
+	if err != nil || at == nil || len(at.Pack) == 0 {
+		return err == nil, err
+	}
+	id, err := packID(at.Pack)
+	if err != nil {
+		return false, err
+	}
+	sealed, err := a.sealed(id)
+	return !sealed, err
 }
 
 // purgeObject frees what a tombstone covers: its canonical instances and their
@@ -119,13 +192,23 @@ func (a *Archive) purgeObject(ctx context.Context, of *catalog.TombstoneFact) er
 
 // withRenditions appends an instance's number and those of its renditions.
 func (a *Archive) withRenditions(due []uint64, ref Ref) ([]uint64, error) {
-	due = append(due, ref.Number)
-	err := a.eachVersion(ref.SOP, func(number uint64, state archivepb.State, _ []byte) error {
+	free, err := a.freed(ref.Number)
+	if err != nil {
+		return nil, err
+	}
+	if free {
+		due = append(due, ref.Number)
+	}
+	err = a.eachVersion(ref.SOP, func(number uint64, state archivepb.State, _ []byte) error {
 		if state != archivepb.State_RENDITION {
 			return nil
 		}
 		v, err := a.record(number)
-		if err == nil && v.Against == ref.Number && a.covered(v.Instance) {
+		if err != nil || v.Against != ref.Number || !a.covered(v.Instance) {
+			return err
+		}
+		free, err := a.freed(number)
+		if free {
 			due = append(due, number)
 		}
 		return err
@@ -149,8 +232,8 @@ func (a *Archive) purgeDiscarded(ctx context.Context, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		if now.Sub(time.UnixMicro(v.Decided)) <= a.o.Grace+purgeMargin {
-			return nil
+		if free, err := a.freed(v.Number); err != nil || !free || !a.discardOver(v.Instance, now) {
+			return err
 		}
 		if due = append(due, v.Number); len(due) < purgeSlice {
 			return nil
@@ -158,6 +241,11 @@ func (a *Archive) purgeDiscarded(ctx context.Context, now time.Time) error {
 		return flush()
 	})
 	return errors.Join(err, flush())
+}
+
+// discardOver reports whether an operator's decision to discard is past the grace.
+func (a *Archive) discardOver(r *archivepb.Instance, now time.Time) bool {
+	return now.Sub(time.UnixMicro(r.Decided)) > a.o.Grace+purgeMargin
 }
 
 // purgeInstances drops instances with one synced batch, and then gives their
@@ -227,6 +315,9 @@ func (a *Archive) forget(ctx context.Context) error {
 			if none, err := a.none(prefix); err != nil || !none {
 				return err
 			}
+		}
+		if kept, err := a.keeps(uids[0]); err != nil || kept {
+			return err
 		}
 		gone[uids[0]] = true
 		return nil

@@ -19,6 +19,9 @@ const (
 	maxTable = 10_000  // instances of one table
 )
 
+// SeriesName names a series.
+type SeriesName struct{ Study, Series string }
+
 // seriesName names a series.
 type seriesName struct{ study, series string }
 
@@ -102,7 +105,12 @@ func (a *Archive) lookAt(ctx context.Context, from []byte, enough int64, pressed
 	if from != nil {
 		lower = from
 	}
-	it, err := a.store.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: []byte{rowQueue + 1}})
+	return a.lookIn(ctx, lower, []byte{rowQueue + 1}, enough, pressed, skip)
+}
+
+// lookIn is lookAt of a part of the queue.
+func (a *Archive) lookIn(ctx context.Context, lower, upper []byte, enough int64, pressed bool, skip skipping) (*look, error) {
+	it, err := a.store.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return nil, fmtStore(err)
 	}

@@ -30,6 +30,7 @@ const (
 	rowReference = 'r' // r number number    → nothing: the header row of the second refers to that of the first
 	rowKept      = 'e' // e number            → nothing: dropped; its header row stays while others refer to it
 	rowClock     = 't' // t                   → Unix microseconds: the wall clock at the last look for what is past its grace
+	rowGone      = 'g' // g pack id           → nothing: the pack is evicted, and its blob to be deleted
 	rowTable     = 'b' // b table number      → nothing: about to be ingested into bulk/, no row names its packs yet
 )
 
@@ -85,6 +86,8 @@ func keyLost(p *archivepb.Pack) []byte {
 func prefixMember(id pack.ID) []byte { return append([]byte{rowMember}, id[:]...) }
 
 func keyEmpty(id pack.ID) []byte { return append([]byte{rowEmpty}, id[:]...) }
+
+func keyGone(id pack.ID) []byte { return append([]byte{rowGone}, id[:]...) }
 
 func keyForget(study string) []byte { return appendUID([]byte{rowForget}, study) }
 

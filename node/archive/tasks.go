@@ -21,6 +21,10 @@ const eraseEvery = time.Hour
 // instances are taken in and served, but not found, packed or purged.
 func (a *Archive) Tasks() []work.Task {
 	again := &work.Restart{}
+	every := purgeEvery
+	if a.o.Graces != nil {
+		every = min(every, max(a.o.Grace/purgeRounds, time.Second))
+	}
 	return []work.Task{
 		{Name: "disk_watch", Run: a.watch},
 		{Name: "journal", Run: func(ctx context.Context, _ *work.Progress) error {
@@ -30,7 +34,7 @@ func (a *Archive) Tasks() []work.Task {
 		{Name: "tombstones", Run: a.followTombstones, Restart: again},
 		{Name: "mend", Run: a.runMender, Restart: again},
 		{Name: "pack", Run: a.runPacker},
-		{Name: "purge", Restart: again, Run: work.Every(purgeEvery, a.purgeRound())},
+		{Name: "purge", Restart: again, Run: work.Every(every, a.purgeRound())},
 		{Name: "erase", Restart: again, Run: work.Every(eraseEvery, func(ctx context.Context, _ *work.Progress) error {
 			return a.observe("erase", func() error { return a.staging.Erase(ctx) })
 		})},

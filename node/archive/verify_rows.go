@@ -56,6 +56,8 @@ func (a *Archive) comparePacks(ctx context.Context, report *Report) (found []pac
 		}
 		ref := packRef(&p)
 		switch {
+		case p.Evicted:
+			report.Evicted++
 		case p.Lost:
 			report.add("table", object, "lost to a rotten or missing table")
 			if _, ok, err := a.get(keyLost(&p)); err != nil || !ok {

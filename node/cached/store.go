@@ -292,6 +292,28 @@ func (s *Store) forget(gone ...*copied) error {
 	return s.o.Bulk.Delete(refs...)
 }
 
+// Forget drops packs that were purged.
+func (s *Store) Forget(ids ...pack.ID) error {
+	s.writing.Lock() // no row comes back, nor one of the open table after us
+	defer s.writing.Unlock()
+	for _, c := range s.pending {
+		if slices.Contains(ids, c.id) {
+			s.abortLocked() // the others are fetched again
+			break
+		}
+	}
+	var dropped []*copied
+	s.mu.Lock()
+	for _, id := range ids {
+		if c := s.removeLocked(id); c != nil {
+			dropped = append(dropped, c)
+		}
+	}
+	s.mu.Unlock()
+	s.stats.Dropped.Add(uint64(len(dropped)))
+	return s.forget(dropped...)
+}
+
 // DropIf drops what is kept of series of which gone says so, when being the time
 // at which it came.
 func (s *Store) DropIf(gone func(study, series string, when time.Time) bool) error {

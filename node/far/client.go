@@ -23,10 +23,15 @@ type Self interface {
 
 // Options are what a client is made of.
 type Options struct {
-	Calls  Caller
-	Self   Self
-	Keep   Keeper // nil: nothing is kept
-	Memory int64  // most bytes of other nodes' packs in memory; 256 MiB
+	Calls Caller
+	Self  Self
+	Keep  Keeper // nil: nothing is kept
+	// Packs reads packs of which no node gives a full copy; nil: they cannot be read.
+	Packs Packs
+	// Alive reports whether a node is thought to answer: the others are asked last. nil:
+	// all are.
+	Alive  func(node string) bool
+	Memory int64 // most bytes of other nodes' packs in memory; 256 MiB
 	Log    *slog.Logger
 }
 
@@ -38,9 +43,13 @@ type Client struct {
 	work    sync.WaitGroup
 	peers   *peers
 	scratch sync.Pool   // of *[]byte, a segment's worth
+	ranges  sync.Pool   // of *[]byte, of maxFetch, for what shards give
 	idle    *time.Timer // gives the memory back
 
 	openings chan struct{} // holds a token for each that is under way
+	// gathers holds a token for each range that comes from shards, gathersAhead for each
+	// of them that nobody waited for.
+	gathers, gathersAhead chan struct{}
 
 	mu        sync.Mutex // guards what follows, and what objects, fetches and blocks say
 	closed    bool
@@ -63,12 +72,20 @@ func NewClient(o Options) *Client {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Alive == nil {
+		o.Alive = func(string) bool { return true }
+	}
 	c := &Client{o: o, peers: newPeers(), objects: map[objectKey]*object{}, openings: make(chan struct{}, maxOpenings)}
+	c.gathers, c.gathersAhead = make(chan struct{}, maxGathers), make(chan struct{}, maxGathers-maxGathers/forDemand)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.mem.limit, c.mem.room = max(o.Memory, minMemory), make(chan struct{})
 	c.idle = time.AfterFunc(idleAfter, c.rest)
 	c.scratch.New = func() any {
 		b := make([]byte, seal.SegmentBytes)
+		return &b
+	}
+	c.ranges.New = func() any {
+		b := make([]byte, maxFetch)
 		return &b
 	}
 	return c

@@ -4,7 +4,8 @@
 //
 //	asker  Client.Open → POST /archive/open → manifest, what is read first before or behind it
 //	       Reader.ReadAt → segments here? → fetches, several MiB in flight
-//	                     → GET /archive/pack, /archive/staged → authenticated → blocks
+//	                     → GET /archive/pack, /archive/staged, or Packs (shards)
+//	                     → authenticated → blocks
 //	holder Handler → Source (*archive.Archive) → rows, ciphertext, staged bytes
 //
 // # Invariants

@@ -22,6 +22,10 @@ const (
 	answerWithin = 15 * time.Second
 	// stallAfter is how long it may then send nothing.
 	stallAfter = 15 * time.Second
+	// minLate and lateAfter are after which time a node that has not begun to answer is
+	// not waited for alone any more: what a busy one may take, and how long none may of
+	// whom little is known.
+	minLate, lateAfter = 500 * time.Millisecond, 3 * time.Second
 	// hedgeShare is the part of what is fetched that may be asked for twice: 5 %.
 	hedgeShare = 20
 )
@@ -135,9 +139,13 @@ func (c *Client) end(f *fetch, err error) {
 
 // lost draws the consequences of a node's failure.
 func (c *Client) lost(o *object, node string, err error) {
-	switch fault.KindOf(err) {
-	case fault.Canceled:
-	case fault.Unavailable:
+	switch kind := fault.KindOf(err); {
+	case kind == fault.Canceled:
+	case node == Shards: // they may be there, or mended, in a moment
+		if kind != fault.Unavailable && kind != fault.NotFound {
+			c.o.Log.Warn("a pack cannot be read from its shards", "error", err, "kind", kind.String())
+		}
+	case kind == fault.Unavailable:
 		c.peers.broke(node, time.Now())
 	default:
 		if !fault.Is(err, fault.NotFound) {
@@ -186,9 +194,10 @@ func (c *Client) wayLocked(o *object) *way {
 	now := time.Now()
 	for _, n := range o.nodes {
 		switch {
+		case n == Shards && (c.o.Packs == nil || o.verifier == nil):
 		case o.refused[n]:
 			none = append(none, stop{node: n})
-		case c.peers.down(n, now):
+		case n != Shards && (c.peers.down(n, now) || !c.o.Alive(n)):
 			bad = append(bad, stop{node: n})
 		default:
 			good = append(good, stop{node: n})
@@ -263,12 +272,19 @@ func (c *Client) first(f *fetch, w *way) (*answered, error) {
 		}
 	}()
 	from := f.next // of late losers too, who would read it while it grows
+	var launched time.Time
 	launch := func(s stop) {
+		launched = time.Now()
 		s.ahead = c.orderOf(f)
 		ctx, cancel := context.WithCancel(c.ctx)
 		asked[s.node] = cancel
 		c.work.Go(func() {
-			a := c.ask(ctx, cancel, f.o, from, f.to, s)
+			var a *answered
+			if s.node == Shards {
+				a = c.gather(ctx, cancel, f, from)
+			} else {
+				a = c.ask(ctx, cancel, f.o, from, f.to, s)
+			}
 			select {
 			case answers <- a:
 			case <-settled:
@@ -285,12 +301,19 @@ func (c *Client) first(f *fetch, w *way) (*answered, error) {
 			launch(s)
 		}
 		hedge, stopHedge := c.hedge(w, asked)
+		overdue, stopOverdue := c.overdue(w, asked, launched)
 		select {
 		case <-hedge:
 			if c.mayHedge(f) {
 				s, _ := w.take()
 				launch(s)
 			}
+		case <-overdue:
+			for node := range asked {
+				c.peers.broke(node, time.Now()) // until it answers
+			}
+			s, _ := w.take()
+			launch(s)
 		case a := <-answers:
 			delete(asked, a.node)
 			switch {
@@ -302,12 +325,16 @@ func (c *Client) first(f *fetch, w *way) (*answered, error) {
 				a.close()
 				c.sentTo(f.o, w, a)
 			default:
-				c.peers.answered(a.node, a.after)
+				if a.node != Shards {
+					c.peers.answered(a.node, a.after)
+				}
 				stopHedge()
+				stopOverdue()
 				return a, nil
 			}
 		}
 		stopHedge()
+		stopOverdue()
 	}
 }
 
@@ -340,6 +367,25 @@ func (c *Client) hedge(w *way, asked map[string]context.CancelFunc) (<-chan time
 				t := time.NewTimer(d + d/4) // what is nearly here does not come sooner from another
 				return t.C, func() { t.Stop() }
 			}
+		}
+	}
+	return nil, func() {}
+}
+
+// overdue is when the only node that is asked is as good as lost, so that another one is
+// asked whatever was asked for twice: it has not begun for three times its patience.
+func (c *Client) overdue(w *way, asked map[string]context.CancelFunc, launched time.Time) (<-chan time.Time, func()) {
+	if len(w.left) > 0 && len(asked) == 1 && (w.left[0].node == Shards || !c.peers.down(w.left[0].node, time.Now())) {
+		for node := range asked {
+			if node == Shards {
+				break // they have a patience of their own
+			}
+			after := lateAfter
+			if d, ok := c.peers.patience(node); ok {
+				after = min(after, max(minLate, 3*d))
+			}
+			t := time.NewTimer(time.Until(launched.Add(after)))
+			return t.C, func() { t.Stop() }
 		}
 	}
 	return nil, func() {}

@@ -94,6 +94,20 @@ type ReaderAt interface {
 	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
 }
 
+// Shards stands among the nodes of [Client.Read] for the shards of a pack, wherever
+// they are: [Options.Packs] reads them.
+const Shards = "*"
+
+// Packs reads the ciphertext of packs otherwise than from a full copy of them;
+// *recalled.Client is one.
+type Packs interface {
+	// ReadPack fills b, whole segments of a pack from off on, all or nothing. Nothing of
+	// it is believed before its segments are authenticated. It ends soon after ctx does,
+	// and by itself when nobody sends anything. fault.NotFound if it knows of no such
+	// pack.
+	ReadPack(ctx context.Context, p *Pack, b []byte, off int64) error
+}
+
 // InMemory is how long a pack may be that is in memory whole before it is kept.
 const InMemory = maxResident
 

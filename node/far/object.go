@@ -43,8 +43,9 @@ type object struct {
 	followed   bool      // a follower is at it
 }
 
-// maxNodes bounds whom an object is asked of.
-const maxNodes = 16
+// maxNodes bounds whom an object is asked of: some who keep copies, its node, and its
+// shards.
+const maxNodes = 18
 
 func packObject(p Pack) (*object, error) {
 	v, err := seal.NewVerifier(p.Bytes, seal.PackKey(p.Key, p.ID))

@@ -27,11 +27,15 @@ type Series struct {
 // Read returns the readers of a manifest's packs and staged instances. nodes are
 // those that may hold the packs, in the order in which they are asked, the
 // manifest's own not among them (those that are known to cache it, usually); it
-// is asked after them, and is the only one for what is staged. The manifest may
-// be made of stored rows, whenever they were got.
+// is asked after them, and is the only one for what is staged. [Shards] among them
+// stands for the packs' shards, which else are turned to when no node gives a pack.
+// The manifest may be made of stored rows, whenever they were got.
 func (c *Client) Read(m *Manifest, nodes ...string) *Series {
 	s := &Series{client: c, manifest: m, pieces: cut(m), last: -1}
 	s.nodes = append(slices.Clone(nodes), m.Node)
+	if !slices.Contains(nodes, Shards) {
+		s.nodes = append(s.nodes, Shards)
+	}
 	for i := range m.Instances {
 		if m.Instances[i].Pack < 0 {
 			s.staged = append(s.staged, i)

@@ -21,7 +21,7 @@ type Held struct {
 	Version int      `json:"version"`
 	Epochs  []uint32 `json:"epochs"` // ascending
 	// StudyKeys is the place in the order of commit up to which it has kept all study
-	// keys ([StudyKey.At]); 0: none.
+	// keys (catalog.StudyKey.At); 0: none.
 	StudyKeys uint64 `json:"study_keys"`
 }
 

@@ -16,8 +16,8 @@ import (
 	"pelago/cluster/fault"
 	"pelago/cluster/identity"
 	"pelago/cluster/pause"
+	"pelago/replication/catalog"
 	"pelago/shard/keys"
-	"pelago/shard/seal"
 )
 
 const (
@@ -35,21 +35,13 @@ const (
 	noteEvery = 30 * time.Second
 )
 
-// StudyKey is a study key as the network has agreed on it.
-type StudyKey struct {
-	At            uint64 // its place in the order of commit, from 1
-	ID            [16]byte
-	Study, Origin string // Origin is the node whose key it is
-	Epoch         uint32
-	Wrapped       [seal.WrappedBytes]byte
-}
-
-// Agreed is where the network's study keys are told of: the catalogue.
+// Agreed is where the network's study keys are told of: *catalog.Catalog, and the
+// generation of the network that it is of.
 type Agreed interface {
 	// StudyKeys yields those whose place is above one, in the order of commit: At always
 	// rises. It ends with the last that is applied, or an error. A key that was wrapped
 	// anew comes again, at another place.
-	StudyKeys(ctx context.Context, place uint64) iter.Seq2[StudyKey, error]
+	StudyKeys(ctx context.Context, place uint64) iter.Seq2[catalog.StudyKey, error]
 	// Generation is that of the network whose order it is: within one, a place is of
 	// one key for ever.
 	Generation() uint64
@@ -198,9 +190,9 @@ func (s *Studies) keep(round uint64, batch []keys.StudyKey, upTo cursor) error {
 // note writes how far it is, if that has changed and it was not written for a while.
 func (s *Studies) note(every time.Duration) error {
 	s.mu.Lock()
-	at, due := s.at, time.Since(s.noteAt) >= every
+	at, due := s.at, s.at != s.noted && time.Since(s.noteAt) >= every
 	s.mu.Unlock()
-	if at == s.noted || !due {
+	if !due {
 		return nil
 	}
 	b := binary.BigEndian.AppendUint64(nil, at.generation)

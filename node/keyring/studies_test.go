@@ -22,6 +22,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/cluster/identity"
+	"pelago/replication/catalog"
 	"pelago/shard/keys"
 )
 
@@ -30,7 +31,7 @@ var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 // agreed is a catalogue's study keys.
 type agreed struct {
 	mu         sync.Mutex
-	all        []StudyKey
+	all        []catalog.StudyKey
 	generation uint64
 	changed    chan struct{}
 	asked      []uint64 // after which index
@@ -39,15 +40,15 @@ type agreed struct {
 
 func newAgreed() *agreed { return &agreed{generation: 1, changed: make(chan struct{})} }
 
-func (a *agreed) StudyKeys(_ context.Context, after uint64) iter.Seq2[StudyKey, error] {
+func (a *agreed) StudyKeys(_ context.Context, after uint64) iter.Seq2[catalog.StudyKey, error] {
 	a.mu.Lock()
-	all, fail := append([]StudyKey(nil), a.all...), a.fail
+	all, fail := append([]catalog.StudyKey(nil), a.all...), a.fail
 	a.asked = append(a.asked, after)
 	a.mu.Unlock()
-	return func(yield func(StudyKey, error) bool) {
+	return func(yield func(catalog.StudyKey, error) bool) {
 		for i, k := range all {
 			if fail != nil && i == len(all)/2 {
-				yield(StudyKey{}, fail)
+				yield(catalog.StudyKey{}, fail)
 				return
 			}
 			if k.At > after && !yield(k, nil) {
@@ -82,7 +83,7 @@ func (a *agreed) add(count int) {
 	defer a.mu.Unlock()
 	for range count {
 		n := len(a.all)
-		k := StudyKey{At: uint64(n + 1), Study: fmt.Sprint("1.2.", n), Origin: fmt.Sprint("node", n%3), Epoch: 1}
+		k := catalog.StudyKey{At: uint64(n + 1), Study: fmt.Sprint("1.2.", n), Origin: fmt.Sprint("node", n%3), Epoch: 1}
 		k.ID[0], k.ID[1], k.ID[2], k.Wrapped[0] = byte(n), byte(n>>8), byte(a.generation), byte(n)
 		a.all = append(a.all, k)
 	}
@@ -120,7 +121,7 @@ func openStudies(t testing.TB, fs vfs.FS, from *agreed, ring Ring, log io.Writer
 }
 
 // holds reports how many of the keys that were agreed on a ring has.
-func holds(t testing.TB, r *keys.Ring, all []StudyKey) (held int) {
+func holds(t testing.TB, r *keys.Ring, all []catalog.StudyKey) (held int) {
 	t.Helper()
 	for _, k := range all {
 		got, err := r.Wrapped(k.ID)

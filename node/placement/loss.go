@@ -21,8 +21,8 @@ const (
 	watchEvery = time.Minute
 )
 
-// watching is how long nodes were absent or there while this node led and had a
-// majority behind it, by its own monotonic clock. It is pure but for being changed.
+// watching is how long nodes were absent or there while this node watched for the
+// network, by its own monotonic clock. It is pure but for being changed.
 type watching struct {
 	absent, present map[string]time.Duration
 }
@@ -99,8 +99,9 @@ func (f *facts) lostAlone() (site string, none bool) {
 
 // Watch sees, while this node leads, who is absent for so long that it is lost, and
 // which lost node is back, and has the network decide so, until the context ends. Time
-// counts only in which a majority followed this node and most members were heard:
-// who is cut off takes nobody for lost.
+// counts only in which a majority followed the leader and most members were heard:
+// who is cut off takes nobody for lost. A witness decides nothing: while one leads, the
+// first other node that is there watches in its place.
 func (p *Placement) Watch(ctx context.Context) error {
 	if p.o.Alive == nil {
 		<-ctx.Done()
@@ -108,13 +109,13 @@ func (p *Placement) Watch(ctx context.Context) error {
 	}
 	w, last := newWatching(), time.Time{}
 	for pause.For(ctx, watchEvery) {
-		if !p.leads() {
-			w, last = newWatching(), time.Time{} // who led meanwhile has seen what this node has not
-			continue
-		}
 		alive, sure := p.look(ctx)
 		if !sure {
 			last = time.Time{}
+			continue
+		}
+		if p.watcher(alive) != p.o.Self {
+			w, last = newWatching(), time.Time{} // who watches meanwhile sees what this node does not
 			continue
 		}
 		now := time.Now()
@@ -129,12 +130,26 @@ func (p *Placement) Watch(ctx context.Context) error {
 	return nil
 }
 
-// look sees who is there: false if this node cannot tell, or a majority does not
-// follow it.
+// watcher is the node that watches.
+func (p *Placement) watcher(alive map[string]bool) string {
+	f, leader := p.now.Load().facts, p.leader()
+	if leader == "" || f.decides(leader) {
+		return leader
+	}
+	for _, m := range f.members {
+		if alive[m.Node] && f.decides(m.Node) {
+			return m.Node
+		}
+	}
+	return ""
+}
+
+// look sees who is there: false if this node cannot tell, or no majority follows the
+// leader.
 func (p *Placement) look(ctx context.Context) (alive map[string]bool, sure bool) {
 	ctx, cancel := context.WithTimeout(ctx, decideTime)
 	defer cancel()
-	if err := p.o.Decisions.Current(ctx); err != nil || !p.leads() {
+	if err := p.o.Decisions.Current(ctx); err != nil {
 		return nil, false
 	}
 	heard, known := p.o.Alive()

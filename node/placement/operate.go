@@ -183,8 +183,8 @@ func (f *facts) limits(s Status) []string {
 	if s.Code.K > 0 && s.Sites < s.Code.K+s.Survives {
 		add("what is stored now is not reported safe before %d sites hold shards", s.Code.K+s.Survives)
 	}
-	// Whole slots never come out quite even: a hundredth of the pledges is not worth a word.
-	if c := s.Capacity; c.EverySite && c.Bytes < c.Pledged-c.Pledged/100 {
+	// Equal disks are never quite equal: a twentieth of the pledges is not worth a word.
+	if c := s.Capacity; c.EverySite && c.Bytes < c.Pledged-c.Pledged/20 {
 		add("each site holds a shard of every stripe, so the smallest pledge is the limit: that of node %s at %s", c.Limit.ID, c.Limit.Site)
 	}
 	if f.foreign {

@@ -163,23 +163,23 @@ func (p *Placement) takeLocked(f *facts) {
 	if same {
 		return
 	}
-	if s := v.state; s.View != old.state.View || s.Code != old.state.Code || s.Survives != old.state.Survives {
-		p.tell(s)
-	}
+	p.tell(v.state, old.state)
 	close(old.moved)
 }
 
-// tell logs where shards belong from now on.
-func (p *Placement) tell(s *State) {
-	if s.View.New == nil {
-		return
+// tell logs where shards belong from now on, and how new stripes are made.
+func (p *Placement) tell(s, old *State) {
+	if s.View.New != nil && s.View != old.View {
+		args := []any{"layout", s.View.New.Version, "nodes", len(s.View.New.Nodes)}
+		if s.View.Old != nil {
+			p.o.Log.Info("the network changes its layout: shards move to where they belong now", append(args, "from", s.View.Old.Version)...)
+		} else {
+			p.o.Log.Info("the network's layout", args...)
+		}
 	}
-	args := []any{"layout", s.View.New.Version, "nodes", len(s.View.New.Nodes), "code", s.Code.String(), "survives_sites", s.Survives}
-	if s.View.Old != nil {
-		p.o.Log.Info("the network changes its layout: shards move to where they belong now", append(args, "from", s.View.Old.Version)...)
-		return
+	if s.Code != old.Code || s.Survives != old.Survives {
+		p.o.Log.Info("the network's code", "code", s.Code.String(), "survives_sites", s.Survives)
 	}
-	p.o.Log.Info("the network's layout", args...)
 }
 
 // await returns once the records may say something else: false at the context's end.

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"pelago/cluster/fault"
@@ -19,6 +20,7 @@ const (
 	// records, later how long others leave it to the leader.
 	lookEvery = 5 * time.Minute
 	later     = 5 * time.Second
+	soon      = 500 * time.Millisecond // the same where the leader is a witness, which decides nothing
 	retry     = 2 * time.Second
 	// decideTime bounds one decision with the computing of its layout.
 	decideTime = 30 * time.Second
@@ -35,12 +37,11 @@ func (p *Placement) Propose(ctx context.Context) error {
 	for {
 		v := p.now.Load()
 		wait, changed := jitter(lookEvery), v.changed
-		if p.due(v.facts).any() {
-			if !p.gathered(ctx, p.due(v.facts)) || !pause.For(ctx, p.patience()) {
+		if s := p.due(v.facts); s.any() { // of a large network a layout takes a while
+			if !p.gathered(ctx, s) || !pause.For(ctx, p.patience()) {
 				return nil
 			}
-			wait = jitter(lookEvery)
-			if p.due(p.now.Load().facts).any() {
+			if now := p.now.Load(); now == v || p.due(now.facts).any() {
 				if err := p.decide(ctx); err != nil && ctx.Err() == nil {
 					p.failed(err)
 					wait, changed = jitter(retry), nil
@@ -59,8 +60,11 @@ func (p *Placement) Propose(ctx context.Context) error {
 	}
 }
 
-// due is what is due by some facts; nothing where no layout can be made of them.
+// due is what is due by some facts, for this node to propose; nothing where no layout can be made of them.
 func (p *Placement) due(f *facts) step {
+	if !f.decides(p.o.Self) {
+		return step{}
+	}
 	s, err := f.due()
 	if err != nil {
 		p.once("layout "+err.Error(), "no layout can be made of the network's nodes: shards stay where they belong now", "error", err)
@@ -95,13 +99,27 @@ func (p *Placement) gathered(ctx context.Context, s step) bool {
 
 // patience is how long this node leaves what is due to others.
 func (p *Placement) patience() time.Duration {
-	if p.leads() {
+	leader := p.leader()
+	switch {
+	case leader == p.o.Self:
 		return 0
+	case leader != "" && !p.now.Load().decides(leader):
+		return jitter(soon)
 	}
 	return jitter(later)
 }
 
-func (p *Placement) leads() bool { return p.o.Leader == nil || p.o.Leader() == p.o.Self }
+func (p *Placement) leader() string {
+	if p.o.Leader == nil {
+		return p.o.Self
+	}
+	return p.o.Leader()
+}
+
+// decides reports whether a node is a member that may decide: a witness may not.
+func (f *facts) decides(node string) bool {
+	return slices.ContainsFunc(f.members, func(m member.Member) bool { return m.Node == node && (!m.Witness || m.Founder) })
+}
 
 // failed tells of what does not pass by itself, once of each kind.
 func (p *Placement) failed(err error) {

@@ -82,15 +82,16 @@ func differs(told, now int64) bool {
 }
 
 // Complete says that this node has all that its rows of a version of the layout give
-// it, and returns once the network knows: when all that count have said so, the
+// it, and returns once the network knows, at once if it does already: when all that count have said so, the
 // layout before is dropped. fault.Invalid for a version that there is not,
 // fault.NotFound if this node is no member, fault.Unavailable without a majority.
 func (p *Placement) Complete(ctx context.Context, version uint64) error {
-	switch newest := p.now.Load().newest(); {
+	v := p.now.Load()
+	switch newest := v.newest(); {
 	case newest == nil || version > newest.Version:
 		return fault.New(fault.Invalid, "placement: the network has no layout %d", version)
-	case version < newest.Version:
-		return nil // nobody waits for it any more
+	case version < newest.Version, v.placed[p.o.Self] >= version:
+		return nil // nobody waits for it any more, or for this node
 	}
 	return p.own(ctx, kindPlaced, func(there []byte) ([]byte, error) {
 		said, err := parsePlaced(there)

@@ -18,7 +18,8 @@ type available struct {
 }
 
 // Availability implements [query.Instances]: what is held by nodes that are
-// believed not to answer, and of which no copy is here, is not available. It is a
+// believed not to answer, and of which no copy is here, nor enough shards are at nodes
+// that are believed to, is not available. It is a
 // hint. While all nodes are alive it costs no more than that of this node's own.
 func (a available) Availability(ctx context.Context, study, series string, number uint64) query.Availability {
 	if a.r.o.Sends != nil && a.r.o.Sends() != nil {
@@ -61,7 +62,8 @@ func (a available) allReachable(ctx context.Context, holders []catalog.Holder) b
 }
 
 // elsewhere is the availability of what is lost here: of each series of which
-// anything is, another node that is believed to answer must hold the same set.
+// anything is, another node that is believed to answer must hold the same set, or there
+// must be shards enough.
 func (a available) elsewhere(ctx context.Context, study, series string, own query.Availability) query.Availability {
 	if study == "" {
 		return own
@@ -76,7 +78,7 @@ func (a available) elsewhere(ctx context.Context, study, series string, own quer
 		if h.Node != a.r.o.Node || a.Instances.Availability(ctx, h.Study, h.Series, 0) == query.Online {
 			continue
 		}
-		if !slices.ContainsFunc(holders, func(other catalog.Holder) bool {
+		if !a.r.onShards(h) && !slices.ContainsFunc(holders, func(other catalog.Holder) bool {
 			return other.Series == h.Series && other.Study == h.Study && other.UIDHash == h.UIDHash &&
 				other.Node != h.Node && a.r.o.Nodes.Alive(other.Node)
 		}) {
@@ -99,7 +101,7 @@ func (r *Reader) allAlive() bool {
 }
 
 // reachableNow reports whether all of a series can be had: of each set of
-// instances that nodes hold, from one of them.
+// instances that nodes hold, from one of them, from copies here, or from shards.
 func (r *Reader) reachableNow(holders []catalog.Holder) bool {
 	sets := map[[16]byte]bool{}
 	for i := range holders {
@@ -111,7 +113,7 @@ func (r *Reader) reachableNow(holders []catalog.Holder) bool {
 		if sets[h.UIDHash] {
 			continue
 		}
-		if !r.copied(h) {
+		if !r.copied(h) && !r.onShards(h) {
 			return false
 		}
 		sets[h.UIDHash] = true

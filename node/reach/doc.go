@@ -5,12 +5,14 @@
 //	Select   → node/archive → the catalogue: who else holds the series → is it whole
 //	           here? → manifests: in memory, in store/ (node/cached), or of node/far,
 //	           one round trip a series, in which what is read first comes too
-//	           ([archive.Hint]), or of others whom a silent node had told → one list
+//	           ([archive.Hint]); of a silent node by the shards of its packs
+//	           (node/recalled), or of others whom it had told → one list
 //	Headers  → the manifest
-//	Open     → what is here; if that is lost, the instance at another node, or a copy
-//	           that one keeps of our pack; it is fetched back in the background
+//	Open     → what is here; if that is lost, the instance at another node, a copy that
+//	           one keeps of our pack, or its shards; it is fetched back in the background
 //	         → a copy in bulk/ (node/cached) → node/far: ranges of the pack, of its
-//	           node or of one that keeps a copy → the same instance at another node
+//	           node, of one that keeps a copy, or of shards → the same instance at
+//	           another node
 //
 // # Invariants
 //

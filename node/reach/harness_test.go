@@ -27,6 +27,7 @@ import (
 	"pelago/node/archive"
 	"pelago/node/cached"
 	"pelago/node/far"
+	"pelago/node/recalled"
 	"pelago/node/work"
 	"pelago/query"
 	"pelago/replication/catalog"
@@ -46,6 +47,7 @@ type network struct {
 
 	mu      sync.Mutex // guards what follows
 	down    map[string]bool
+	silent  map[string]bool // nodes that take calls and say nothing
 	sealing map[string][32]byte
 	held    chan struct{} // if not nil, reads of packs wait until it is closed
 
@@ -58,6 +60,19 @@ func (n *network) isDown(node string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.down[node]
+}
+
+func (n *network) isSilent(node string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.silent[node]
+}
+
+// silence makes a node take calls and say nothing.
+func (n *network) silence(node string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.silent[node] = true
 }
 
 // cut makes a node answer nobody, or everybody again.
@@ -81,6 +96,7 @@ type site struct {
 	limit   int64
 	keeper  *keeper
 	far     *far.Client
+	packs   atomic.Pointer[recalled.Client] // nil: no shards
 	stop    func()
 
 	listener *dimsetest.Listener
@@ -93,7 +109,7 @@ type site struct {
 
 // newNetwork starts sites. None knows of what the others store before it is told.
 func newNetwork(t testing.TB, nodes ...string) *network {
-	n := &network{t: t, sites: map[string]*site{}, down: map[string]bool{}, sealing: map[string][32]byte{}}
+	n := &network{t: t, sites: map[string]*site{}, down: map[string]bool{}, silent: map[string]bool{}, sealing: map[string][32]byte{}}
 	for _, node := range nodes {
 		s := &site{net: n, node: node, fs: vfs.NewMem(), limit: 64 << 20}
 		n.sites[node] = s
@@ -265,7 +281,9 @@ func images(seed uint64, from, n int) []dimsetest.Instance {
 
 // serve opens a site's peer service, and returns the client of the others'.
 func (s *site) serve() (done func() error) {
-	s.far = far.NewClient(far.Options{Calls: call.NewClient(transport{s}), Self: named{s.self, s.node}, Keep: s.keeper, Memory: 16 << 20})
+	s.far = far.NewClient(far.Options{
+		Calls: call.NewClient(transport{s}), Self: named{s.self, s.node}, Keep: s.keeper, Memory: 16 << 20, Packs: onShards{s}, Alive: hints{s}.Alive,
+	})
 	handler := far.NewHandler(far.HandlerOptions{
 		Source: Source{s.archive, s.copies}, Members: s.net,
 		Told: func(ctx context.Context, origin, study, series string) (*far.Manifest, error) {
@@ -298,6 +316,16 @@ func (s *site) serve() (done func() error) {
 	}
 }
 
+// onShards reads packs from what shards there are.
+type onShards struct{ at *site }
+
+func (o onShards) ReadPack(ctx context.Context, p *far.Pack, b []byte, off int64) error {
+	if packs := o.at.packs.Load(); packs != nil {
+		return packs.ReadPack(ctx, p, b, off)
+	}
+	return fault.New(fault.NotFound, "there are no shards")
+}
+
 // named is a node's key under the name that a test has for it.
 type named struct {
 	*identity.Node
@@ -321,6 +349,10 @@ func (c transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	node := r.URL.Host
 	if n.isDown(node) || n.isDown(c.from.node) {
 		return nil, fault.New(fault.Unavailable, "%s does not answer", node)
+	}
+	if n.isSilent(node) {
+		<-r.Context().Done()
+		return nil, context.Cause(r.Context())
 	}
 	if r.URL.Path == "/archive/open" {
 		n.asked.Add(1)

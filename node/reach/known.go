@@ -22,7 +22,7 @@ type known struct {
 	cached.Told
 	set  [16]byte  // hash of the SOP Instance UIDs in it
 	open bool      // some of it was in staging: it will be packed
-	by   string    // who told it, if that was not its node
+	by   string    // who told it, if that was not its node: far.Shards for those of its packs
 	came time.Time // when bytes were asked for that came with it; zero: none did
 
 	mu      sync.Mutex // guards what follows; making readers is no I/O
@@ -124,14 +124,23 @@ func (r *Reader) ask(ctx context.Context, h *catalog.Holder, w wanted) (*known, 
 	if old != nil && len(old.Packs) > 0 && r.o.Copies.Has(old.Packs[0].ID) {
 		w.ahead = 0 // a copy is here
 	}
-	k, err := r.fetch(ctx, name, h.Node, w, *h, old)
+	if old != nil && old.fits(h) {
+		ctx, cancel := context.WithTimeout(ctx, silentFor) // what it tells later is taken in all the same
+		defer cancel()
+		k, err := r.fetch(ctx, name, h.Node, w, *h, old)
+		switch {
+		case err == nil:
+			return k, nil
+		case fault.Is(err, fault.NotFound):
+			return old, err
+		}
+		return old, nil // as true as anybody here knows
+	}
+	k, err := r.tell(ctx, h, w, old)
 	if err == nil {
 		return k, nil
 	}
-	if old != nil && old.fits(h) && !fault.Is(err, fault.NotFound) {
-		return old, nil // as true as anybody here knows
-	}
-	return old, err
+	return more(k, old), err
 }
 
 // take remembers what a node told.
@@ -184,7 +193,13 @@ func (r *Reader) find(ctx context.Context, ref archive.Ref) (version, error) {
 	}
 	if k == nil {
 		var err error
-		if k, err = r.fetch(ctx, name, ref.Origin, wanted{sop: ref.SOP, Hint: archive.HintOf(ctx)}, catalog.Holder{}, nil); err != nil {
+		w := wanted{sop: ref.SOP, Hint: archive.HintOf(ctx)}
+		if h := r.holder(name); h != nil {
+			k, err = r.tell(ctx, h, w, nil)
+		} else {
+			k, err = r.fetch(ctx, name, ref.Origin, w, catalog.Holder{}, nil)
+		}
+		if k == nil {
 			return version{}, err
 		}
 	}

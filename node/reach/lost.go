@@ -144,7 +144,7 @@ func (r *Reader) another(ctx context.Context, record *archivepb.Instance) (versi
 }
 
 // ownCopies yields an instance of this node as those hold it who may keep a copy
-// of its pack: the nodes that answer, some at a time.
+// of its pack, or its shards: the nodes that answer, some at a time.
 func (r *Reader) ownCopies(ctx context.Context, record *archivepb.Instance) func(func(version, error) bool) {
 	return func(yield func(version, error) bool) {
 		holding, p, err := r.o.Archive.Packed(ctx, record.Number)
@@ -169,8 +169,11 @@ func (r *Reader) ownCopies(ctx context.Context, record *archivepb.Instance) func
 			Study: record.Study, Series: record.Series, Packs: []far.Pack{one},
 			Instances: []far.Instance{{Record: record, Header: holding.Header, Chunks: archivepb.PackChunks(holding.Location.Chunks)}},
 		}
-		alive := slices.DeleteFunc(r.o.Nodes.Others(), func(node string) bool { return !r.o.Nodes.Alive(node) })
-		for some := range slices.Chunk(alive, mostHelpers) {
+		from := slices.DeleteFunc(r.o.Nodes.Others(), func(node string) bool { return !r.o.Nodes.Alive(node) })
+		if r.o.Shards != nil {
+			from = append([]string{far.Shards}, from...)
+		}
+		for some := range slices.Chunk(from, mostHelpers) {
 			k := newKnown(cached.Told{Manifest: m})
 			// Nobody tells of it, and this node is not asked: it has lost it.
 			k.bytes, k.packs, k.helpers = r.o.Client.Read(m, some...), map[int]*plaintext{}, true

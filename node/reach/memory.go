@@ -16,8 +16,8 @@ var _ query.Memory = (*Reader)(nil)
 // query has waited for that one already.
 const recallTime = 5 * time.Second
 
-// Recall implements [query.Memory]: from the manifests at hand, else from those of
-// nodes that answer.
+// Recall implements [query.Memory]: from the manifests at hand, else from shards, else
+// from those of nodes that answer.
 func (r *Reader) Recall(ctx context.Context, study, series string, nodes []string) (all []query.Recorded, whole bool) {
 	if r.gone(study, series, "") {
 		return nil, true
@@ -43,6 +43,13 @@ func (r *Reader) Recall(ctx context.Context, study, series string, nodes []strin
 	ctx, cancel := context.WithTimeout(ctx, recallTime)
 	defer cancel()
 	for i := range holders {
+		k, err := r.fromShards(ctx, &holders[i], wanted{})
+		if err == nil {
+			return r.recorded(k), true
+		}
+		some = more(k, some)
+	}
+	for i := range holders {
 		k, err := r.askAround(ctx, &holders[i], "")
 		if err == nil {
 			return r.recorded(k), true
@@ -60,6 +67,11 @@ func (r *Reader) Recall(ctx context.Context, study, series string, nodes []strin
 // recorded is a manifest as queries read it.
 func (r *Reader) recorded(k *known) []query.Recorded {
 	all := make([]query.Recorded, 0, len(k.Instances))
+	online := make([]bool, len(k.Packs))
+	for i := range k.Packs {
+		id := k.Packs[i].ID
+		online[i] = r.o.Copies.Has(id) || r.o.Shards != nil && r.o.Shards.Has(id)
+	}
 	for i := range k.Instances {
 		in := &k.Instances[i]
 		if r.deleted(k.Study, k.Series, in.Record) {
@@ -74,7 +86,7 @@ func (r *Reader) recorded(k *known) []query.Recorded {
 			Availability: query.Unavailable,
 			Header:       func(ctx context.Context) (*dicom.Header, error) { return r.header(ctx, v, true) },
 		}
-		if in.Pack >= 0 && r.o.Copies.Has(k.Packs[in.Pack].ID) {
+		if in.Pack >= 0 && online[in.Pack] {
 			one.Availability = query.Online
 		}
 		all = append(all, one)

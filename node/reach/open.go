@@ -11,6 +11,7 @@ import (
 	"pelago/dimse/dicom"
 	"pelago/node/archive"
 	"pelago/node/archive/archivepb"
+	"pelago/node/far"
 	"pelago/shard/pack"
 )
 
@@ -119,9 +120,9 @@ func (r *Reader) tryOpen(ctx context.Context, v version) (io.ReaderAt, error) {
 	if time.Since(v.came) < goodFor {
 		return stored, nil
 	}
-	// Another node may have a copy of this pack and of no other.
+	// Another node may have a copy of this pack and of no other, or shards of it.
 	name := v.Node
-	if in.Pack >= 0 && v.helped() {
+	if _, silent := r.contact.ask(name); in.Pack >= 0 && (v.helped() || silent && r.o.Shards != nil) {
 		name += string(v.Packs[in.Pack].ID[:])
 	}
 	good, bad := r.contact.ask(name)
@@ -181,12 +182,16 @@ func (r *Reader) bytesLocked(k *known) Bytes {
 const mostHelpers = 8
 
 // helpers are the nodes that may keep copies of the packs of one that does not
-// answer. While it does, they are not troubled.
+// answer. While it does, they are not troubled. The packs' shards come before those of
+// which nobody knows whether they keep any.
 func (r *Reader) helpers(node string) []string {
 	if r.o.Nodes.Alive(node) {
 		return nil
 	}
-	return r.neighbours(node)
+	if r.o.Shards == nil {
+		return r.neighbours(node)
+	}
+	return append([]string{far.Shards}, r.neighbours(node)...)
 }
 
 // neighbours are some nodes that are believed to answer, without one that does not.
@@ -201,9 +206,23 @@ func (r *Reader) neighbours(node string) []string {
 }
 
 // twins yields the same instance at nodes other than this one and its own, bit for
-// bit, of which the manifest is asked for only when it comes to that.
+// bit, of which the manifest is asked for only when it comes to that; then as the shards
+// of all these nodes' packs have it.
 func (r *Reader) twins(ctx context.Context, record *archivepb.Instance, node string) func() (version, bool) {
 	asked := map[string]bool{node: true, r.o.Node: true}
+	gathered := map[string]bool{r.o.Node: true}
+	same := func(k *known) (version, bool) {
+		if k == nil {
+			return version{}, false
+		}
+		at, ok := k.index(record.Sop)
+		if !ok {
+			return version{}, false
+		}
+		twin := version{k, at}
+		other := twin.instance().Record
+		return twin, string(other.Hash) == string(record.Hash) && other.Syntax == record.Syntax
+	}
 	return func() (version, bool) {
 		holders, err := r.holders(record.Study, record.Series)
 		if err != nil {
@@ -216,14 +235,19 @@ func (r *Reader) twins(ctx context.Context, record *archivepb.Instance, node str
 			}
 			asked[h.Node] = true
 			k, _ := r.ask(ctx, h, wanted{sop: record.Sop}) // an old one will do: the hash decides
-			if k == nil {
+			if twin, ok := same(k); ok {
+				return twin, true
+			}
+		}
+		for i := range holders {
+			h := &holders[i]
+			if gathered[h.Node] || r.o.Shards == nil {
 				continue
 			}
-			if at, ok := k.index(record.Sop); ok {
-				twin := version{k, at}
-				if other := twin.instance().Record; string(other.Hash) == string(record.Hash) && other.Syntax == record.Syntax {
-					return twin, true
-				}
+			gathered[h.Node] = true
+			k, _ := r.fromShards(ctx, h, wanted{})
+			if twin, ok := same(k); ok {
+				return twin, true
 			}
 		}
 		return version{}, false

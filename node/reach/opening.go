@@ -60,7 +60,7 @@ type instanceAt struct {
 }
 
 // openingOf names a manifest that is coming: what a node holds of a series, as it
-// or another tells.
+// or another tells, or the shards of its packs ([far.Shards]).
 type openingOf struct {
 	series seriesAt
 	from   string
@@ -106,7 +106,7 @@ func (r *Reader) opening(ctx context.Context, of openingOf, w wanted, h catalog.
 	if o := r.openings[of]; o != nil {
 		return o, nil
 	}
-	if k, ok := r.known.Get(of.series); ok && k != old && k.by == "" && of.from == of.series.node {
+	if k, ok := r.known.Get(of.series); ok && k.by == "" && of.from == of.series.node && k.newer(old) {
 		done := make(chan struct{})
 		close(done)
 		return &opening{done: done, all: k}, nil
@@ -125,6 +125,13 @@ func (r *Reader) opening(ctx context.Context, of openingOf, w wanted, h catalog.
 		close(o.done)
 	})
 	return o, nil
+}
+
+// newer reports whether a manifest was asked for after another, nil for none: one that
+// went from memory and was read from store/ again is another value, and no newer. What
+// is in store/ has lost the digits below a microsecond.
+func (k *known) newer(old *known) bool {
+	return old == nil || k.Asked.UnixMicro() > old.Asked.UnixMicro()
 }
 
 // wait returns the manifest, or that of a wanted instance alone.
@@ -152,6 +159,9 @@ func (o *opening) wait(ctx context.Context, sop string) (*known, error) {
 func (r *Reader) bring(ctx context.Context, o *opening, of openingOf, h catalog.Holder) (*known, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
+	if of.from == far.Shards {
+		return r.gather(ctx, h)
+	}
 	asked := time.Now()
 	name := of.series
 	answer, err := r.o.Client.Open(ctx, of.from, o.want.of(name, of.from))

@@ -16,6 +16,7 @@ import (
 	"pelago/dimse/dimsetest"
 	"pelago/node/archive"
 	"pelago/query"
+	"pelago/replication/catalog"
 )
 
 func uids(all []dimsetest.Instance) (study, series string) {
@@ -591,6 +592,50 @@ func TestANodeThatSendsNothingAsksNobody(t *testing.T) {
 	n.cut("a", false)
 	if got := b.reader.Instances(b.archive.Instances()).Availability(t.Context(), study, "", 0); got != query.Unavailable {
 		t.Errorf("available: %v", got)
+	}
+}
+
+// A manifest that went from memory and was read from store/ again is no answer.
+func TestWhatWasKeptIsNotTakenForWhatANodeSaysNow(t *testing.T) {
+	n := newNetwork(t, "a", "b")
+	a, b := n.sites["a"], n.sites["b"]
+	all := images(1, 0, 3)
+	study, series := uids(all)
+	a.store(all...)
+	a.pack()
+	a.announce(study, series, "b")
+	b.same(study, "", "", all...)
+	name := seriesAt{study, series, "a"}
+	for _, test := range []struct {
+		name string
+		ask  func() error
+	}{
+		{"what the caller had is another value by now", func() error {
+			old := b.reader.recall(name)
+			b.reader.known.Drop()
+			if again := b.reader.recall(name); again == nil || again == old {
+				t.Fatal("it is not read from the disk")
+			}
+			_, err := b.reader.fetch(t.Context(), name, "a", wanted{}, catalog.Holder{}, old)
+			return err
+		}},
+		{"it is in store/ alone", func() error {
+			b.reader.known.Drop()
+			for _, err := range b.reader.SelectAt(t.Context(), "a", study, series) {
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+	} {
+		before := n.asked.Load()
+		if err := test.ask(); err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if asked := n.asked.Load() - before; asked != 1 {
+			t.Errorf("%s: asked %d times", test.name, asked)
+		}
 	}
 }
 

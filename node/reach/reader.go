@@ -42,6 +42,8 @@ type Options struct {
 	Copies  *cached.Store
 	Client  Client
 	Nodes   Nodes
+	// Shards are those of nodes that are silent; nil: there are none.
+	Shards Shards
 	// Sends says why this node opens nothing, with an [archive.Closed]; nil, or an
 	// error of nil: it does.
 	Sends func() error

@@ -25,8 +25,7 @@ func (r *Reader) SelectAt(ctx context.Context, node, study, series string) iter.
 			w.ahead = aheadBytes
 		}
 		name := seriesAt{study, series, node}
-		old, _ := r.known.Get(name)
-		k, err := r.fetch(ctx, name, node, w, catalog.Holder{}, old)
+		k, err := r.fetch(ctx, name, node, w, catalog.Holder{}, r.recall(name))
 		if err != nil {
 			yield(archive.Ref{}, err)
 			return
@@ -263,9 +262,7 @@ func (r *Reader) askAny(ctx context.Context, holders []catalog.Holder, set [16]b
 			if !answered(failed) {
 				silent = append(silent, h)
 			}
-			if stale == nil {
-				stale = k
-			}
+			stale = more(k, stale)
 			err = errors.Join(err, failed)
 		}
 	}
@@ -274,7 +271,7 @@ func (r *Reader) askAny(ctx context.Context, holders []catalog.Holder, set [16]b
 		if failed == nil {
 			return k, nil
 		}
-		stale = cmp.Or(stale, k)
+		stale = more(k, stale)
 	}
 	return stale, err
 }
@@ -424,10 +421,40 @@ func (r *Reader) seek(ctx context.Context, nodes []string, study, series, sop st
 		r.sought.note(best.name())
 		return best, nil
 	}
-	for _, err := range failed {
-		if err != nil && !fault.Is(err, fault.NotFound) {
-			return version{}, errSought(study, series, sop, err)
+	return r.seekSilent(ctx, nodes, failed, study, series, sop)
+}
+
+// seekSilent looks for an instance that no node which answers has, where the others
+// may have it: in the manifests of their series, as far as these are known and can be
+// had. Of nothing but the instance's own name no series is known: all that a node ever
+// stored would have to be looked through.
+func (r *Reader) seekSilent(ctx context.Context, nodes []string, failed []error, study, series, sop string) (version, error) {
+	var holders []catalog.Holder
+	if study != "" || series != "" {
+		var err error
+		if holders, err = r.holders(study, series); err != nil {
+			return version{}, err
 		}
+	}
+	var silent error
+	for i, err := range failed {
+		if err == nil || fault.Is(err, fault.NotFound) {
+			continue
+		}
+		if len(holders) > 0 && r.o.Shards != nil {
+			v, unknown := r.among(ctx, holders, nodes[i], sop)
+			if v.known != nil {
+				r.sought.note(v.name())
+				return v, nil
+			}
+			if !unknown {
+				continue
+			}
+		}
+		silent = err
+	}
+	if silent != nil {
+		return version{}, errSought(study, series, sop, silent)
 	}
 	return version{}, errNothing()
 }

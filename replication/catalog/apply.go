@@ -88,6 +88,7 @@ func (c *Catalog) commit(t *txn, at replication.Position, done []applied) error 
 	t.publish()
 	c.next = t.next
 	c.founded.Store(t.founded)
+	c.ticked.Store(t.ticked)
 	c.totals.Store(&t.totals)
 	c.sealed.Store(&t.sealed)
 	c.state.Store(&state{at, t.hash})

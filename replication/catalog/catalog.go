@@ -57,6 +57,7 @@ type Catalog struct {
 
 	stones  atomic.Bool // there is, or was, any tombstone
 	founded atomic.Bool // there is, or was, any member
+	ticked  atomic.Bool // the clock has begun
 	names   atomic.Pointer[[]name]
 	told    told
 
@@ -227,6 +228,7 @@ func (c *Catalog) load() error {
 	c.state.Store(&state{position, m.hash})
 	c.next = m.next
 	c.founded.Store(m.founded)
+	c.ticked.Store(m.ticked)
 	c.totals.Store(&m.totals)
 	c.sealed.Store(&m.sealed)
 	for _, err := range c.Tombstones(context.Background()) {

@@ -695,7 +695,7 @@ func TestNewerEntriesStopTheReader(t *testing.T) {
 		return append([]byte{0x08, 2, 0x10, 2, 0x22, byte(len(body))}, body...)
 	}
 	for name, b := range map[string][]byte{
-		"newer reader":    {0x08, 4, 0x10, 4},
+		"newer reader":    {0x08, 5, 0x10, 5},
 		"unknown body":    {0x08, 2, 0x10, 2, 0xF2, 0x3F, 1, 0},
 		"unknown command": decision(0xF2, 0x3F, 0),
 	} {

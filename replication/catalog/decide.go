@@ -28,7 +28,7 @@ func (t *txn) decide(e *Entry, index uint64) ([]error, error) {
 	if row != nil {
 		return decodeTaken(row, len(d.Commands))
 	}
-	results, err := t.decideNew(d)
+	results, err := t.decideNew(d, index)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func (t *txn) decide(e *Entry, index uint64) ([]error, error) {
 // takenKey is that of what is remembered of a decision.
 func (e *Entry) takenKey() []byte { return decisionKey(blake3.Sum256(decisionMessage(e.body))) }
 
-func (t *txn) decideNew(d *Decision) ([]error, error) {
+func (t *txn) decideNew(d *Decision, index uint64) ([]error, error) {
 	for _, c := range d.Conditions {
 		value, err := t.read(registryKey(c.Kind, c.Name))
 		if err != nil {
@@ -51,23 +51,31 @@ func (t *txn) decideNew(d *Decision) ([]error, error) {
 	results := make([]error, len(d.Commands))
 	for i, c := range d.Commands {
 		var err error
-		if results[i], err = t.command(c); err != nil {
+		if results[i], err = t.command(c, d.Node, index); err != nil {
 			return nil, err
 		}
 	}
 	return results, nil
 }
 
-// command changes the transaction by one command. The first error is the
-// command's result, the second ends the transaction.
-func (t *txn) command(c Command) (result, err error) {
+// command changes the transaction by one command of a node's decision. The first error
+// is the command's result, the second ends the transaction.
+func (t *txn) command(c Command, node string, index uint64) (result, err error) {
 	switch k := c.(type) {
 	case *TombstoneFact:
-		return t.tombstoneFact(k)
+		return t.tombstoneFact(k, index)
 	case *RestoreFact:
 		return t.restoreFact(k)
 	case *RegistryFact:
 		return t.registryFact(k)
+	case *TickFact:
+		return t.tickFact(k, index)
+	case *SeenFact:
+		return t.seenFact(k, node, index)
+	case *PurgeFact:
+		return t.purgeFact(k, node, index)
+	case *ForgetFact:
+		return t.forgetFact(k, node, index)
 	}
 	return nil, fault.New(fault.Unsupported, "catalog: a command of unknown type %T", c)
 }
@@ -85,6 +93,9 @@ func (t *txn) registryFact(f *RegistryFact) (result, err error) {
 			return bad, nil
 		}
 		t.founded = true
+		if err := t.joined(f.Name); err != nil {
+			return nil, err
+		}
 	}
 	t.registered = true
 	switch {

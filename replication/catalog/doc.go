@@ -19,8 +19,13 @@
 // is told again. Study keys ([KeyFact]) open packs. Both are found by study and series
 // ([View.Seals], [View.Keys]) and by their ids; packs also in the order of their
 // spread ([View.Group]), keys in that of their commit ([Catalog.StudyKeys]). A stripe
-// goes when a later generation of its pack, which stands, has withdrawn it, and not
-// otherwise. What a tombstone covers is hidden from readers and stays.
+// goes when a later generation of its pack, which stands, has withdrawn it, or with its
+// pack, and not otherwise.
+//
+// What a tombstone covers is hidden from readers, and stays until it is purged, pack by
+// pack ([PurgeFact]): when the tombstone has stood for the network's grace, by a clock
+// that is no wall clock ([TickFact]), and every member is past it ([SeenFact]). Study
+// keys are given up last ([ForgetFact]).
 //
 // # What changes it
 //

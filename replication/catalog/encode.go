@@ -175,6 +175,16 @@ func commandToProto(c Command) (*catalogpb.Command, error) {
 		return &catalogpb.Command{Kind: &catalogpb.Command_Registry{Registry: &catalogpb.RegistryFact{
 			Kind: c.Kind, Name: c.Name, Value: c.Value,
 		}}}, nil
+	case *TickFact:
+		return &catalogpb.Command{Kind: &catalogpb.Command_Tick{Tick: &catalogpb.TickFact{From: c.From, To: c.To}}}, nil
+	case *SeenFact:
+		return &catalogpb.Command{Kind: &catalogpb.Command_Seen{Seen: &catalogpb.SeenFact{Applied: c.Applied, Dropped: c.Dropped}}}, nil
+	case *PurgeFact:
+		return &catalogpb.Command{Kind: &catalogpb.Command_Purge{Purge: &catalogpb.PurgeFact{
+			Pack: c.Pack[:], Study: c.Study, Series: c.Series, Instances: c.Instances,
+		}}}, nil
+	case *ForgetFact:
+		return &catalogpb.Command{Kind: &catalogpb.Command_Forget{Forget: &catalogpb.ForgetFact{Key: c.Key[:]}}}, nil
 	}
 	return nil, fault.New(fault.Unsupported, "catalog: no encoding for command %T", c)
 }
@@ -193,6 +203,23 @@ func commandFromProto(pb *catalogpb.Command) (Command, error) {
 	case *catalogpb.Command_Registry:
 		r := k.Registry
 		return &RegistryFact{r.GetKind(), r.GetName(), r.GetValue()}, nil
+	case *catalogpb.Command_Tick:
+		return &TickFact{k.Tick.GetFrom(), k.Tick.GetTo()}, nil
+	case *catalogpb.Command_Seen:
+		return &SeenFact{k.Seen.GetApplied(), k.Seen.GetDropped()}, nil
+	case *catalogpb.Command_Purge:
+		f := &PurgeFact{Study: k.Purge.GetStudy(), Series: k.Purge.GetSeries(), Instances: k.Purge.GetInstances()}
+		return f, idFromProto(&f.Pack, k.Purge.GetPack())
+	case *catalogpb.Command_Forget:
+		f := &ForgetFact{}
+		return f, idFromProto(&f.Key, k.Forget.GetKey())
 	}
 	return nil, fault.New(fault.Unsupported, "catalog: a command of unknown type: a newer version wrote it")
+}
+
+func idFromProto(id *[16]byte, b []byte) error {
+	if copy(id[:], b) != len(b) || len(b) != len(id) {
+		return fault.New(fault.Invalid, "catalog: a command with an id of %d bytes", len(b))
+	}
+	return nil
 }

@@ -15,9 +15,10 @@ import (
 // understands it. A change that an older reader must not skip raises the version and
 // has a least reader of its own.
 const (
-	entryVersion    = 3
+	entryVersion    = 4
 	entryMinReader  = 2
 	sealedMinReader = 3 // of a batch with keys or seals
+	purgeMinReader  = 4 // of a decision that moves the clock, or purges
 )
 
 // What signatures are over begins with a text of its own, so that none can be
@@ -169,9 +170,20 @@ func encodeDecision(s Signer, d *catalogpb.Decision, conditions []Condition, com
 		return nil, fault.New(fault.Invalid, "catalog: a decision of %d bytes", len(body))
 	}
 	return marshal(&catalogpb.Entry{
-		Version: entryVersion, MinReader: entryMinReader,
+		Version: entryVersion, MinReader: minReaderOf(commands),
 		Body: &catalogpb.Entry_Decision{Decision: body}, Signature: s.Sign(decisionMessage(body)),
 	})
+}
+
+// minReaderOf is the least version of a reader that understands all commands.
+func minReaderOf(commands []Command) uint32 {
+	for _, c := range commands {
+		switch c.(type) {
+		case *TickFact, *SeenFact, *PurgeFact, *ForgetFact:
+			return purgeMinReader
+		}
+	}
+	return entryMinReader
 }
 
 func decisionMessage(body []byte) []byte { return append([]byte(decisionContext), body...) }
@@ -213,7 +225,13 @@ func DecodeEntry(b []byte) (*Entry, error) {
 		}
 		return e, nil
 	case *catalogpb.Entry_Decision:
-		return e, e.decodeDecision(body.Decision)
+		if err := e.decodeDecision(body.Decision); err != nil {
+			return e, err
+		}
+		if least := minReaderOf(e.Decision.Commands); pb.MinReader < least {
+			return nil, fault.New(fault.Invalid, "catalog: a decision for readers of version %d has commands of version %d", pb.MinReader, least)
+		}
+		return e, nil
 	}
 	if len(pb.ProtoReflect().GetUnknown()) > 0 {
 		return nil, fault.New(fault.Unsupported, "catalog: an entry of unknown type: a newer version wrote it")

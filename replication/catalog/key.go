@@ -32,6 +32,12 @@ import (
 //	j number(8)                        study keys in the order of commit
 //	s hash(8) of study UID, hash(8) of series UID, pack(16)   seals of a pack
 //	z spread(8) pack(16)               where the seals of a pack are
+//	q                                  the network's clock
+//	l node id                          how far a member is
+//	w pack(16)                         a pack that was purged
+//	b id(16)                           a study key that was forgotten
+//	i id(16)                           a study key under which packs were purged
+//	f index(8) kind(1) id(16)          what is gone, in the order of entries
 const (
 	rowMeta      = 'M'
 	rowPosition  = 'm'
@@ -54,6 +60,12 @@ const (
 	rowKeyOrder  = 'j'
 	rowPack      = 's'
 	rowSpread    = 'z'
+	rowClock     = 'q'
+	rowSeen      = 'l'
+	rowPurged    = 'w'
+	rowForgotten = 'b'
+	rowGone      = 'f'
+	rowEmptied   = 'i'
 )
 
 const hashBytes = 8
@@ -69,6 +81,18 @@ func hash64(parts ...string) [hashBytes]byte {
 	}
 	sum := blake3.Sum256(b)
 	return [hashBytes]byte(sum[:hashBytes])
+}
+
+func seenKey(node string) []byte { return append([]byte{rowSeen}, node...) }
+
+func purgedKey(pack [16]byte) []byte { return append([]byte{rowPurged}, pack[:]...) }
+
+func emptiedKey(id [16]byte) []byte { return append([]byte{rowEmptied}, id[:]...) }
+
+func forgottenKey(id [16]byte) []byte { return append([]byte{rowForgotten}, id[:]...) }
+
+func goneKey(index uint64, kind byte, id [16]byte) []byte {
+	return append(append(binary.BigEndian.AppendUint64([]byte{rowGone}, index), kind), id[:]...)
 }
 
 func studyKey(o Order) []byte { return append([]byte{rowStudy}, o[:]...) }

@@ -6,7 +6,12 @@ import (
 	"pelago/cluster/fault"
 )
 
-const metaVersion = 4
+// tickedVersion is of a catalogue whose clock has begun, and which an older program must
+// not open: it has rows that that one knows nothing of.
+const (
+	metaVersion   = 4
+	tickedVersion = 5
+)
 
 // meta is the one row that changes with every Apply.
 type meta struct {
@@ -14,6 +19,7 @@ type meta struct {
 	next        uint32
 	indexer     uint32
 	founded     bool
+	ticked      bool
 	totals      Totals
 	sealed      Sealed
 	hash        sum
@@ -21,6 +27,9 @@ type meta struct {
 
 func (m meta) encode() []byte {
 	b := []byte{metaVersion}
+	if m.ticked {
+		b[0] = tickedVersion
+	}
 	for _, v := range []uint64{m.index, m.term, uint64(m.next), uint64(m.indexer),
 		m.totals.Patients, m.totals.Studies, m.totals.Series, m.totals.Instances, m.totals.Bytes} {
 		b = binary.AppendUvarint(b, v)
@@ -32,10 +41,12 @@ func (m meta) encode() []byte {
 
 func decodeMeta(b []byte) (meta, error) {
 	d := &decoder{b: b}
-	if v := d.byte(); !d.bad && v != metaVersion {
+	v := d.byte()
+	if !d.bad && v != metaVersion && v != tickedVersion {
 		return meta{}, fault.New(fault.Unsupported, "catalog: meta row of version %d", v)
 	}
 	m := meta{index: d.uvarint(), term: d.uvarint(), next: uint32(d.uvarint()), indexer: uint32(d.uvarint())}
+	m.ticked = v == tickedVersion
 	m.totals = Totals{d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint()}
 	m.founded = d.byte() != 0
 	m.sealed = d.sealed()

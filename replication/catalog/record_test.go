@@ -180,3 +180,37 @@ func FuzzParseAttributes(f *testing.F) {
 		}
 	})
 }
+
+func FuzzDecodePurging(f *testing.F) {
+	f.Add(Clock{3, 4}.encode())
+	f.Add(Seen{3, 2, 9}.encode())
+	f.Add(purged{5, "1.2.3"}.encode())
+	f.Add(Terms{5, 6}.Encode())
+	f.Add((&Tombstone{TombstoneFact: TombstoneFact{Tick: 4, By: "n"}, At: 1, Index: 2, Purged: 3}).encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if c, err := decodeClock(b); err == nil && b != nil {
+			if again, err := decodeClock(c.encode()); err != nil || again != c {
+				t.Errorf("clock: %v", err)
+			}
+		}
+		if s, err := decodeSeen(b); err == nil && b != nil {
+			if again, err := decodeSeen(s.encode()); err != nil || again != s {
+				t.Errorf("seen: %v", err)
+			}
+		}
+		if p, err := decodePurged(b); err == nil {
+			if again, err := decodePurged(p.encode()); err != nil || again != p {
+				t.Errorf("purged: %v", err)
+			}
+		}
+		if terms := decodeTerms(b); terms.Grace <= 0 || terms.Away <= 0 || decodeTerms(terms.Encode()) != terms {
+			t.Errorf("terms: %+v", terms)
+		}
+		key := tombstoneKey("1.2", "1.2.3", "")
+		if s, err := decodeTombstone(key, b); err == nil {
+			if again, err := decodeTombstone(key, s.encode()); err != nil || *again != *s {
+				t.Errorf("tombstone: %v", err)
+			}
+		}
+	})
+}

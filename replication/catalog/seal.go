@@ -182,8 +182,12 @@ func placeIn(key []byte) []byte { return key[1 : 1+2*hashBytes] }
 // of another series.
 func (t *txn) pack(f *SealFact) (p *pack, refusal, err error) {
 	where, err := t.read(spreadKey(f.Stripe.Pack))
-	if err != nil || where == nil {
+	if err != nil {
 		return nil, nil, err
+	}
+	if where == nil {
+		refusal, err := t.wasPurged(f.Stripe.Pack)
+		return nil, refusal, err
 	}
 	key := packKey(f.Study, f.Series, f.Stripe.Pack)
 	refusal = fault.New(fault.Conflict, "catalog: a pack of one series is told of another")

@@ -25,7 +25,9 @@ type Seal struct {
 // Seals returns the seals of a series or, with an empty one, of a study: by series, of
 // each by pack, of each the latest generation first. Those of what is deleted are
 // left out.
-func (v *View) Seals(study, series string) ([]Seal, error) {
+func (v *View) Seals(study, series string) ([]Seal, error) { return v.seals(study, series, false) }
+
+func (v *View) seals(study, series string, deleted bool) ([]Seal, error) {
 	var all []Seal
 	prefix := packPrefix(study, series)
 	it, err := v.at.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
@@ -45,7 +47,7 @@ func (v *View) Seals(study, series string) ([]Seal, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !seals[0].Deleted {
+		if deleted || !seals[0].Deleted {
 			all = append(all, seals...)
 		}
 	}

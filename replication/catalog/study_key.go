@@ -85,6 +85,9 @@ func (t *txn) keyFact(f *KeyFact) (result, err error) {
 		}
 		t.rows.drop(keyOrderKey(known.At))
 	} else {
+		if refusal, err := t.wasForgotten(f.ID); refusal != nil || err != nil {
+			return refusal, err
+		}
 		t.sealed.Keys++
 		t.rows.set(keyStudyKey(f.Study, f.ID), nil)
 	}

@@ -19,6 +19,10 @@ func (v *View) Keys(study, origin string) ([]StudyKey, error) {
 	if err != nil || deleted {
 		return nil, err
 	}
+	return v.keys(study, origin)
+}
+
+func (v *View) keys(study, origin string) ([]StudyKey, error) {
 	prefix := uidKey(rowKeyStudy, study)
 	it, err := v.at.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {

@@ -12,20 +12,47 @@ import (
 	"pelago/cluster/fault"
 )
 
-const tombstoneVersion = 1
-
-func encodeTombstone(f *TombstoneFact) []byte {
-	b := []byte{tombstoneVersion}
-	b = binary.AppendVarint(b, f.Tick)
-	return appendString(b, f.By)
+// Tombstone is one that is committed.
+type Tombstone struct {
+	TombstoneFact
+	At     uint64 // seconds of the network's clock when it was committed; 0: before that began
+	Index  uint64 // of the entry that it came in; 0: it was before the clock began
+	Purged uint64 // index of the last entry that gave up a pack because of it; 0: none has
 }
 
-func decodeTombstone(key, row []byte) (*TombstoneFact, error) {
+// tombstoneVersion is of those from before the clock began; a network whose clock has
+// begun has only readers that know the next.
+const (
+	tombstoneVersion = 1
+	timedVersion     = 2
+)
+
+func (f *Tombstone) encode() []byte {
+	version := byte(tombstoneVersion)
+	timed := f.At != 0 || f.Index != 0 || f.Purged != 0
+	if timed {
+		version = timedVersion
+	}
+	b := appendString(binary.AppendVarint([]byte{version}, f.Tick), f.By)
+	if timed {
+		for _, v := range [...]uint64{f.At, f.Index, f.Purged} {
+			b = binary.AppendUvarint(b, v)
+		}
+	}
+	return b
+}
+
+func decodeTombstone(key, row []byte) (*Tombstone, error) {
 	d := &decoder{b: row}
-	if v := d.byte(); !d.bad && v != tombstoneVersion {
+	v := d.byte()
+	if !d.bad && v != tombstoneVersion && v != timedVersion {
 		return nil, fault.New(fault.Unsupported, "catalog: tombstone of version %d", v)
 	}
-	f := &TombstoneFact{Tick: d.varint(), By: d.string()}
+	f := &Tombstone{}
+	f.Tick, f.By = d.varint(), d.string()
+	if v == timedVersion {
+		f.At, f.Index, f.Purged = d.uvarint(), d.uvarint(), d.uvarint()
+	}
 	if err := d.done("tombstone"); err != nil {
 		return nil, err
 	}
@@ -42,7 +69,7 @@ func isObject(study, series, instance string) bool {
 	return isUID(study) && (series == "" || isUID(series)) && (instance == "" || series != "" && isUID(instance))
 }
 
-func (t *txn) tombstoneFact(f *TombstoneFact) (result, err error) {
+func (t *txn) tombstoneFact(f *TombstoneFact, index uint64) (result, err error) {
 	if !isObject(f.Study, f.Series, f.Instance) || len(f.By) > maxName {
 		return fault.New(fault.Invalid, "catalog: a tombstone names no object"), nil
 	}
@@ -56,7 +83,15 @@ func (t *txn) tombstoneFact(f *TombstoneFact) (result, err error) {
 		return nil, err
 	}
 	t.stones, t.buried = true, true // the grace of what was accepted begins now
-	if err := t.agree(key, encodeTombstone(f)); err != nil {
+	stone := Tombstone{TombstoneFact: *f}
+	if t.ticked {
+		c, err := records(t.read).clock()
+		if err != nil {
+			return nil, err
+		}
+		stone.At, stone.Index = c.Seconds, index
+	}
+	if err := t.agree(key, stone.encode()); err != nil {
 		return nil, err
 	}
 	if f.Instance != "" && !accepted {
@@ -81,8 +116,8 @@ func (t *txn) restoreFact(f *RestoreFact) (result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.Tick-stone.Tick > DeleteGraceSeconds {
-		return fault.New(fault.Conflict, "catalog: deleted too long ago to be restored"), nil
+	if late, err := t.late(f, stone); late || err != nil {
+		return fault.New(fault.Conflict, "catalog: deleted too long ago to be restored"), err
 	}
 	accepted, err := t.refuse(f.Study, f.Series, f.Instance, true)
 	if err != nil {
@@ -99,6 +134,16 @@ func (t *txn) restoreFact(f *RestoreFact) (result, err error) {
 		return nil, nil
 	}
 	return nil, t.cover(f.Study, f.Series)
+}
+
+// late reports whether a tombstone has stood for too long to be taken back: by the
+// network's clock, once that has begun, and for ever when something was purged by it.
+func (t *txn) late(f *RestoreFact, stone *Tombstone) (bool, error) {
+	if !t.ticked {
+		return f.Tick-stone.Tick > DeleteGraceSeconds, nil
+	}
+	aged, _, err := t.aged(stone)
+	return aged || stone.Purged != 0, err
 }
 
 // cover decides again whether tombstones cover a series or, with an empty one, which
@@ -186,9 +231,9 @@ func (c *Catalog) Deleted(study, series, instance string) (*TombstoneFact, bool)
 			continue
 		}
 		if err == nil {
-			var f *TombstoneFact
+			var f *Tombstone
 			if f, err = decodeTombstone(key, row); err == nil {
-				return f, true
+				return &f.TombstoneFact, true
 			}
 		}
 		// A tombstone that cannot be read still stands: hiding is the safe side.
@@ -201,8 +246,8 @@ func (c *Catalog) Deleted(study, series, instance string) (*TombstoneFact, bool)
 func (c *Catalog) TombstonesChanged() uint64 { return c.tombstoneChanges.Load() }
 
 // Tombstones yields all tombstones in key order.
-func (c *Catalog) Tombstones(ctx context.Context) iter.Seq2[*TombstoneFact, error] {
-	return func(yield func(*TombstoneFact, error) bool) {
+func (c *Catalog) Tombstones(ctx context.Context) iter.Seq2[*Tombstone, error] {
+	return func(yield func(*Tombstone, error) bool) {
 		it, err := c.db.NewIter(&pebble.IterOptions{LowerBound: []byte{rowTombstone}, UpperBound: after([]byte{rowTombstone})})
 		if err != nil {
 			yield(nil, fmt.Errorf("catalog: read tombstones: %w", err))

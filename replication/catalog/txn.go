@@ -28,6 +28,7 @@ type txn struct {
 	hash    sum
 	founded bool
 	stones  bool // there is, or was, any tombstone: most catalogues are spared the look-ups
+	ticked  bool // the clock has begun: likewise of what is purged
 	facts   int
 	scratch []byte
 
@@ -69,7 +70,7 @@ func (c *Catalog) begin() *txn {
 	c.rows.reset()
 	return &txn{
 		c: c, rows: &c.rows, studies: map[string]*studyState{}, small: map[string][]byte{},
-		patient: map[string]*patientDelta{}, next: c.next, totals: c.Totals(), sealed: c.Sealed(), stones: c.stones.Load(),
+		patient: map[string]*patientDelta{}, next: c.next, totals: c.Totals(), sealed: c.Sealed(), stones: c.stones.Load(), ticked: c.ticked.Load(),
 		hash: c.state.Load().hash, founded: c.founded.Load(),
 	}
 }
@@ -226,7 +227,7 @@ func (t *txn) save(at replication.Position) error {
 		return err
 	}
 	m := meta{
-		index: at.Index, term: at.Term, next: t.next, indexer: t.c.indexer.Version(), founded: t.founded, totals: t.totals, sealed: t.sealed, hash: t.hash,
+		index: at.Index, term: at.Term, next: t.next, indexer: t.c.indexer.Version(), founded: t.founded, ticked: t.ticked, totals: t.totals, sealed: t.sealed, hash: t.hash,
 	}
 	t.rows.set([]byte{rowMeta}, m.encode())
 	// Members are many and seldom change.

@@ -183,7 +183,7 @@ func (v *verifier) compare(ctx context.Context) error {
 // agreed checks the state hash, to which studies, keys and packs have been added, and that
 // no mark stands for nothing.
 func (v *verifier) agreed(ctx context.Context, m meta, all *tally) error {
-	for _, kind := range []byte{rowTombstone, rowRegistry, rowCursor, rowDecision} {
+	for _, kind := range []byte{rowTombstone, rowRegistry, rowCursor, rowDecision, rowClock, rowSeen, rowPurged, rowForgotten, rowEmptied} {
 		err := v.each(ctx, []byte{kind}, func(key, value []byte) error {
 			all.hash.add(appendAgreed(nil, key, value))
 			return nil

@@ -20,7 +20,10 @@ func (v *verifier) sealed(ctx context.Context, m meta, all *tally) error {
 	if err := v.packs(ctx, all, &s, &expected); err != nil {
 		return err
 	}
-	for _, kind := range []byte{rowKeyStudy, rowKeyOrder, rowSpread} {
+	if err := v.gone(ctx, &expected); err != nil {
+		return err
+	}
+	for _, kind := range []byte{rowKeyStudy, rowKeyOrder, rowSpread, rowGone} {
 		err := v.each(ctx, []byte{kind}, func(key, value []byte) error {
 			found.add(v.hashRow(key, value))
 			return nil
@@ -37,6 +40,38 @@ func (v *verifier) sealed(ctx context.Context, m meta, all *tally) error {
 	}
 	if s.lastKey = m.sealed.lastKey; s != m.sealed {
 		v.bad(fault.New(fault.Corrupt, "catalog: totals of keys and packs are %+v, the records add up to %+v", m.sealed, s))
+	}
+	return nil
+}
+
+// gone checks what was purged and forgotten: nothing of it is here any more.
+func (v *verifier) gone(ctx context.Context, expected *posted) error {
+	for kind, row := range map[byte]byte{gonePack: rowPurged, goneStudyKey: rowForgotten} {
+		err := v.each(ctx, []byte{row}, func(key, value []byte) error {
+			id, err := idAfter(key, 1)
+			if err != nil {
+				v.bad(err)
+				return nil
+			}
+			p, err := decodePurged(value)
+			if err != nil {
+				v.bad(err)
+				return nil
+			}
+			expected.add(v.hashRow(goneKey(p.index, kind, id), nil))
+			left := spreadKey(id)
+			if kind == goneStudyKey {
+				left = keyKey(id)
+			}
+			there, err := get(v.snapshot, left)
+			if err == nil && there != nil {
+				v.bad(fault.New(fault.Corrupt, "catalog: what was given up by entry %d is here", p.index))
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ const (
 	Stored   Outcome = 1 + iota // it is here now, and was not before
 	Known                       // it was here
 	Conflict                    // another one stands under its name
-	Refused                     // it was dropped here, and must not come back
+	Refused                     // it was dropped here, and must not come back, or its pack was purged
 	Busy                        // somebody else is sending it
 	Missing                     // it is not here
 	Rotten                      // it was here, and is lost
@@ -137,6 +137,9 @@ func (s *Store) Land(ctx context.Context, claims []Claim, from io.Reader) (*Land
 		if err := s.commit(ctx, l); err != nil {
 			return nil, err
 		}
+		if err := s.refusePurged(ctx, claims, outcomes); err != nil {
+			return nil, err
+		}
 	}
 	return &Landed{Outcomes: outcomes, Receipt: s.receipt(claims, outcomes)}, nil
 }
@@ -191,8 +194,33 @@ func (s *Store) admit(claims []Claim) (outcomes []Outcome, leave func(), err err
 	return outcomes, leave, nil
 }
 
+// refusePurged drops what has landed of packs that were purged meanwhile: whoever
+// dropped the shards of such a pack may have looked before these were named.
+func (s *Store) refusePurged(ctx context.Context, claims []Claim, outcomes []Outcome) error {
+	for i, c := range claims {
+		if outcomes[i] != Stored {
+			continue
+		}
+		index, err := s.o.Purged(c.Pack)
+		if err != nil {
+			return err
+		}
+		if index == 0 {
+			continue
+		}
+		if _, err := s.Drop(context.WithoutCancel(ctx), Purged{index}, c.Name); err != nil {
+			return err
+		}
+		outcomes[i] = Refused
+	}
+	return nil
+}
+
 // judge compares an offered shard with what is known of it.
 func (s *Store) judge(e Entry) (Outcome, error) {
+	if index, err := s.o.Purged(e.Pack); err != nil || index > 0 {
+		return Refused, err
+	}
 	r, err := s.row(e.Name)
 	switch {
 	case err != nil:

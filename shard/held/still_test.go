@@ -6,7 +6,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
-
 )
 
 // A copy of the rows and, after it, of the blobs has all that the rows name, although

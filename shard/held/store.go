@@ -39,6 +39,10 @@ type Options struct {
 	// nil: there is always room.
 	Reserve func(n int64) error
 
+	// Purged returns the index of the committed purge of a pack, 0 if there is none: its
+	// shards are refused, and those that land while it is committed dropped. nil: none is.
+	Purged func(pack [16]byte) (index uint64, err error)
+
 	// Period is how long scrub takes to read all that is held: 30 days.
 	Period time.Duration
 	// Busy reports whether scrub should wait for readers; nil: never.
@@ -63,6 +67,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Reserve == nil {
 		o.Reserve = func(int64) error { return nil }
+	}
+	if o.Purged == nil {
+		o.Purged = func([16]byte) (uint64, error) { return 0, nil }
 	}
 	if o.Period == 0 {
 		o.Period = 30 * 24 * time.Hour

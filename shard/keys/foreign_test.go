@@ -403,3 +403,32 @@ func TestACrashWhileKeepingLosesNoKeyThatWasKept(t *testing.T) {
 		}
 	}
 }
+
+func TestKeysAreForgottenByTheirIDs(t *testing.T) {
+	fs, n := vfs.NewMem(), &node{1}
+	r := newRing(t, fs, n)
+	own := must(t, r, "1.1")
+	a, _ := foreign(t, n, "1.1", "a")
+	b, key := foreign(t, n, "1.1", "b")
+	keep(t, r, a, b)
+	size := len(bytesOf(t, fs))
+	if err := r.ForgetKeys([16]byte{77}); err != nil || len(bytesOf(t, fs)) != size {
+		t.Errorf("of a key that is not known: %v", err)
+	}
+	if err := r.ForgetKeys(a.ID, own.id, a.ID); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		for _, id := range [][16]byte{own.id, a.ID} {
+			if _, err := r.Key(id); !fault.Is(err, fault.NotFound) || bytes.Contains(bytesOf(t, fs), id[:]) || bytes.Contains(bytesIn(t, fs, copyNames[1]), id[:]) {
+				t.Errorf("forgotten: %v", err)
+			}
+		}
+		if got, err := r.Key(b.ID); err != nil || got != key {
+			t.Errorf("another of the study: %v", err)
+		}
+		r.Close()
+		r = newRing(t, fs, n)
+	}
+	r.Close()
+}

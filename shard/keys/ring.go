@@ -310,6 +310,27 @@ func (r *Ring) Forget(studies ...string) error { return r.forget(anyOf, studies)
 // does. What other nodes have of them opens as before.
 func (r *Ring) ForgetOwn(studies ...string) error { return r.forget((*record).own, studies) }
 
+// ForgetKeys drops keys by their ids, as Forget does: those that the network has given up.
+func (r *Ring) ForgetKeys(ids ...[16]byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.usableLocked(); err != nil {
+		return err
+	}
+	drop := map[[16]byte]bool{}
+	for _, id := range ids {
+		if _, err := r.ofIDLocked(id); err == nil {
+			drop[id] = true
+		} else if !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Corrupt) { // what is rotten opens nothing
+			return err
+		}
+	}
+	if len(drop) == 0 {
+		return nil
+	}
+	return r.merge(func(rec *record) bool { return !drop[rec.id] })
+}
+
 // forget drops those keys of studies that such reports.
 func (r *Ring) forget(such func(*record) bool, studies []string) error {
 	r.mu.Lock()

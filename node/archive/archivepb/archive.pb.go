@@ -638,7 +638,8 @@ type Pack struct {
 	Plaintext     int64                  `protobuf:"varint,11,opt,name=plaintext,proto3" json:"plaintext,omitempty"` // bytes, the manifest at its end included
 	Manifest      int64                  `protobuf:"varint,12,opt,name=manifest,proto3" json:"manifest,omitempty"`   // offset of the manifest in the plaintext
 	Instances     uint32                 `protobuf:"varint,13,opt,name=instances,proto3" json:"instances,omitempty"`
-	Lost          bool                   `protobuf:"varint,14,opt,name=lost,proto3" json:"lost,omitempty"` // its bytes were rotten or missing when last read
+	Lost          bool                   `protobuf:"varint,14,opt,name=lost,proto3" json:"lost,omitempty"`       // its bytes were rotten or missing when last read
+	Evicted       bool                   `protobuf:"varint,15,opt,name=evicted,proto3" json:"evicted,omitempty"` // its bytes are not here any more: they are read from its shards
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -771,6 +772,13 @@ func (x *Pack) GetLost() bool {
 	return false
 }
 
+func (x *Pack) GetEvicted() bool {
+	if x != nil {
+		return x.Evicted
+	}
+	return false
+}
+
 var File_archive_proto protoreflect.FileDescriptor
 
 const file_archive_proto_rawDesc = "" +
@@ -827,7 +835,7 @@ const file_archive_proto_rawDesc = "" +
 	"\x05bytes\x18\x04 \x01(\x05R\x05bytes\x12\x16\n" +
 	"\x06stride\x18\x05 \x01(\x05R\x06stride\x12\x1d\n" +
 	"\n" +
-	"big_endian\x18\x06 \x01(\bR\tbigEndian\"\xcf\x02\n" +
+	"big_endian\x18\x06 \x01(\bR\tbigEndian\"\xe9\x02\n" +
 	"\x04Pack\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x14\n" +
@@ -844,7 +852,8 @@ const file_archive_proto_rawDesc = "" +
 	"\tplaintext\x18\v \x01(\x03R\tplaintext\x12\x1a\n" +
 	"\bmanifest\x18\f \x01(\x03R\bmanifest\x12\x1c\n" +
 	"\tinstances\x18\r \x01(\rR\tinstances\x12\x12\n" +
-	"\x04lost\x18\x0e \x01(\bR\x04lost*R\n" +
+	"\x04lost\x18\x0e \x01(\bR\x04lost\x12\x18\n" +
+	"\aevicted\x18\x0f \x01(\bR\aevicted*R\n" +
 	"\x05State\x12\r\n" +
 	"\tCANONICAL\x10\x00\x12\x0f\n" +
 	"\vQUARANTINED\x10\x01\x12\r\n" +

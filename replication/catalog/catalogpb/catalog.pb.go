@@ -876,6 +876,10 @@ type Command struct {
 	//	*Command_Tombstone
 	//	*Command_Restore
 	//	*Command_Registry
+	//	*Command_Tick
+	//	*Command_Seen
+	//	*Command_Purge
+	//	*Command_Forget
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -945,6 +949,42 @@ func (x *Command) GetRegistry() *RegistryFact {
 	return nil
 }
 
+func (x *Command) GetTick() *TickFact {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Tick); ok {
+			return x.Tick
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSeen() *SeenFact {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Seen); ok {
+			return x.Seen
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPurge() *PurgeFact {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Purge); ok {
+			return x.Purge
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetForget() *ForgetFact {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Forget); ok {
+			return x.Forget
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -961,11 +1001,36 @@ type Command_Registry struct {
 	Registry *RegistryFact `protobuf:"bytes,4,opt,name=registry,proto3,oneof"`
 }
 
+type Command_Tick struct {
+	// An entry with any of these has a min_reader of 4.
+	Tick *TickFact `protobuf:"bytes,5,opt,name=tick,proto3,oneof"`
+}
+
+type Command_Seen struct {
+	Seen *SeenFact `protobuf:"bytes,6,opt,name=seen,proto3,oneof"`
+}
+
+type Command_Purge struct {
+	Purge *PurgeFact `protobuf:"bytes,7,opt,name=purge,proto3,oneof"`
+}
+
+type Command_Forget struct {
+	Forget *ForgetFact `protobuf:"bytes,8,opt,name=forget,proto3,oneof"`
+}
+
 func (*Command_Tombstone) isCommand_Kind() {}
 
 func (*Command_Restore) isCommand_Kind() {}
 
 func (*Command_Registry) isCommand_Kind() {}
+
+func (*Command_Tick) isCommand_Kind() {}
+
+func (*Command_Seen) isCommand_Kind() {}
+
+func (*Command_Purge) isCommand_Kind() {}
+
+func (*Command_Forget) isCommand_Kind() {}
 
 type TombstoneFact struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1179,6 +1244,227 @@ func (x *RegistryFact) GetValue() []byte {
 	return nil
 }
 
+// TickFact moves the network's clock.
+type TickFact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          uint64                 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"` // seconds: where it stands, or the tick is refused
+	To            uint64                 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`     // seconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TickFact) Reset() {
+	*x = TickFact{}
+	mi := &file_catalog_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TickFact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TickFact) ProtoMessage() {}
+
+func (x *TickFact) ProtoReflect() protoreflect.Message {
+	mi := &file_catalog_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TickFact.ProtoReflect.Descriptor instead.
+func (*TickFact) Descriptor() ([]byte, []int) {
+	return file_catalog_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *TickFact) GetFrom() uint64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *TickFact) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+// SeenFact is how far the decision's node is.
+type SeenFact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Applied       uint64                 `protobuf:"varint,1,opt,name=applied,proto3" json:"applied,omitempty"` // index up to which it has applied all, durably
+	Dropped       uint64                 `protobuf:"varint,2,opt,name=dropped,proto3" json:"dropped,omitempty"` // index up to which it has dropped what was purged, durably
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeenFact) Reset() {
+	*x = SeenFact{}
+	mi := &file_catalog_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeenFact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeenFact) ProtoMessage() {}
+
+func (x *SeenFact) ProtoReflect() protoreflect.Message {
+	mi := &file_catalog_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeenFact.ProtoReflect.Descriptor instead.
+func (*SeenFact) Descriptor() ([]byte, []int) {
+	return file_catalog_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SeenFact) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *SeenFact) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+// PurgeFact gives up a pack, because of the tombstones that it names: each of the
+// pack's study, and of its series but for that of the study.
+type PurgeFact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pack          []byte                 `protobuf:"bytes,1,opt,name=pack,proto3" json:"pack,omitempty"` // 16 bytes
+	Study         bool                   `protobuf:"varint,2,opt,name=study,proto3" json:"study,omitempty"`
+	Series        bool                   `protobuf:"varint,3,opt,name=series,proto3" json:"series,omitempty"`
+	Instances     []string               `protobuf:"bytes,4,rep,name=instances,proto3" json:"instances,omitempty"` // ascending
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeFact) Reset() {
+	*x = PurgeFact{}
+	mi := &file_catalog_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeFact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeFact) ProtoMessage() {}
+
+func (x *PurgeFact) ProtoReflect() protoreflect.Message {
+	mi := &file_catalog_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeFact.ProtoReflect.Descriptor instead.
+func (*PurgeFact) Descriptor() ([]byte, []int) {
+	return file_catalog_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PurgeFact) GetPack() []byte {
+	if x != nil {
+		return x.Pack
+	}
+	return nil
+}
+
+func (x *PurgeFact) GetStudy() bool {
+	if x != nil {
+		return x.Study
+	}
+	return false
+}
+
+func (x *PurgeFact) GetSeries() bool {
+	if x != nil {
+		return x.Series
+	}
+	return false
+}
+
+func (x *PurgeFact) GetInstances() []string {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+// ForgetFact gives up a study key, under which no pack is left.
+type ForgetFact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // 16 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetFact) Reset() {
+	*x = ForgetFact{}
+	mi := &file_catalog_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetFact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetFact) ProtoMessage() {}
+
+func (x *ForgetFact) ProtoReflect() protoreflect.Message {
+	mi := &file_catalog_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetFact.ProtoReflect.Descriptor instead.
+func (*ForgetFact) Descriptor() ([]byte, []int) {
+	return file_catalog_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ForgetFact) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
 // Member is the value of a registry record of kind "member", under the node's id.
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1197,7 +1483,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_catalog_proto_msgTypes[13]
+	mi := &file_catalog_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1495,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_catalog_proto_msgTypes[13]
+	mi := &file_catalog_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1508,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_catalog_proto_rawDescGZIP(), []int{13}
+	return file_catalog_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Member) GetSite() string {
@@ -1373,11 +1659,15 @@ const file_catalog_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
-	"value_hash\x18\x03 \x01(\fR\tvalueHash\"\xd4\x01\n" +
+	"value_hash\x18\x03 \x01(\fR\tvalueHash\"\xa9\x03\n" +
 	"\aCommand\x12@\n" +
 	"\ttombstone\x18\x02 \x01(\v2 .pelago.catalog.v2.TombstoneFactH\x00R\ttombstone\x12:\n" +
 	"\arestore\x18\x03 \x01(\v2\x1e.pelago.catalog.v2.RestoreFactH\x00R\arestore\x12=\n" +
-	"\bregistry\x18\x04 \x01(\v2\x1f.pelago.catalog.v2.RegistryFactH\x00R\bregistryB\x06\n" +
+	"\bregistry\x18\x04 \x01(\v2\x1f.pelago.catalog.v2.RegistryFactH\x00R\bregistry\x121\n" +
+	"\x04tick\x18\x05 \x01(\v2\x1b.pelago.catalog.v2.TickFactH\x00R\x04tick\x121\n" +
+	"\x04seen\x18\x06 \x01(\v2\x1b.pelago.catalog.v2.SeenFactH\x00R\x04seen\x124\n" +
+	"\x05purge\x18\a \x01(\v2\x1c.pelago.catalog.v2.PurgeFactH\x00R\x05purge\x127\n" +
+	"\x06forget\x18\b \x01(\v2\x1d.pelago.catalog.v2.ForgetFactH\x00R\x06forgetB\x06\n" +
 	"\x04kindJ\x04\b\x01\x10\x02\"}\n" +
 	"\rTombstoneFact\x12\x14\n" +
 	"\x05study\x18\x01 \x01(\tR\x05study\x12\x16\n" +
@@ -1394,7 +1684,21 @@ const file_catalog_proto_rawDesc = "" +
 	"\fRegistryFact\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x03 \x01(\fR\x05value\"\x81\x02\n" +
+	"\x05value\x18\x03 \x01(\fR\x05value\".\n" +
+	"\bTickFact\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x04R\x02to\">\n" +
+	"\bSeenFact\x12\x18\n" +
+	"\aapplied\x18\x01 \x01(\x04R\aapplied\x12\x18\n" +
+	"\adropped\x18\x02 \x01(\x04R\adropped\"k\n" +
+	"\tPurgeFact\x12\x12\n" +
+	"\x04pack\x18\x01 \x01(\fR\x04pack\x12\x14\n" +
+	"\x05study\x18\x02 \x01(\bR\x05study\x12\x16\n" +
+	"\x06series\x18\x03 \x01(\bR\x06series\x12\x1c\n" +
+	"\tinstances\x18\x04 \x03(\tR\tinstances\"\x1e\n" +
+	"\n" +
+	"ForgetFact\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\"\x81\x02\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04site\x18\x01 \x01(\tR\x04site\x12\x1d\n" +
 	"\n" +
@@ -1420,7 +1724,7 @@ func file_catalog_proto_rawDescGZIP() []byte {
 	return file_catalog_proto_rawDescData
 }
 
-var file_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_catalog_proto_goTypes = []any{
 	(*Entry)(nil),         // 0: pelago.catalog.v2.Entry
 	(*Batch)(nil),         // 1: pelago.catalog.v2.Batch
@@ -1435,7 +1739,11 @@ var file_catalog_proto_goTypes = []any{
 	(*TombstoneFact)(nil), // 10: pelago.catalog.v2.TombstoneFact
 	(*RestoreFact)(nil),   // 11: pelago.catalog.v2.RestoreFact
 	(*RegistryFact)(nil),  // 12: pelago.catalog.v2.RegistryFact
-	(*Member)(nil),        // 13: pelago.catalog.v2.Member
+	(*TickFact)(nil),      // 13: pelago.catalog.v2.TickFact
+	(*SeenFact)(nil),      // 14: pelago.catalog.v2.SeenFact
+	(*PurgeFact)(nil),     // 15: pelago.catalog.v2.PurgeFact
+	(*ForgetFact)(nil),    // 16: pelago.catalog.v2.ForgetFact
+	(*Member)(nil),        // 17: pelago.catalog.v2.Member
 }
 var file_catalog_proto_depIdxs = []int32{
 	2,  // 0: pelago.catalog.v2.Batch.studies:type_name -> pelago.catalog.v2.StudyFacts
@@ -1448,11 +1756,15 @@ var file_catalog_proto_depIdxs = []int32{
 	10, // 7: pelago.catalog.v2.Command.tombstone:type_name -> pelago.catalog.v2.TombstoneFact
 	11, // 8: pelago.catalog.v2.Command.restore:type_name -> pelago.catalog.v2.RestoreFact
 	12, // 9: pelago.catalog.v2.Command.registry:type_name -> pelago.catalog.v2.RegistryFact
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	13, // 10: pelago.catalog.v2.Command.tick:type_name -> pelago.catalog.v2.TickFact
+	14, // 11: pelago.catalog.v2.Command.seen:type_name -> pelago.catalog.v2.SeenFact
+	15, // 12: pelago.catalog.v2.Command.purge:type_name -> pelago.catalog.v2.PurgeFact
+	16, // 13: pelago.catalog.v2.Command.forget:type_name -> pelago.catalog.v2.ForgetFact
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_catalog_proto_init() }
@@ -1468,6 +1780,10 @@ func file_catalog_proto_init() {
 		(*Command_Tombstone)(nil),
 		(*Command_Restore)(nil),
 		(*Command_Registry)(nil),
+		(*Command_Tick)(nil),
+		(*Command_Seen)(nil),
+		(*Command_Purge)(nil),
+		(*Command_Forget)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1475,7 +1791,7 @@ func file_catalog_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_catalog_proto_rawDesc), len(file_catalog_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
