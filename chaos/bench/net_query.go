@@ -15,7 +15,12 @@ import (
 
 // getJSON asks a node for JSON; what is absent leaves into as it is.
 func getJSON(ctx context.Context, n *fleet.Node, path string, into any) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, n.HTTP()+path, nil)
+	return getAPI(ctx, n.HTTP(), path, into)
+}
+
+// getAPI asks a web face.
+func getAPI(ctx context.Context, web, path string, into any) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, web+path, nil)
 	if err != nil {
 		return err
 	}

@@ -108,10 +108,31 @@ func (c *committer) commit(ctx context.Context, n *fleet.Node, transaction strin
 	return took, nil
 }
 
+// agrees is how soon a node says of a study that it is protected, once it has committed
+// to it: what it tells may be some moments old.
+const agrees = 2 * time.Second
+
+// kept makes sure that what was committed to survives what the network promises: a node
+// that commits at once would be the fastest. web is the address of its web face.
+func kept(ctx context.Context, web string, survives int, files folder) error {
+	for _, study := range studiesOf(files) {
+		var p protection
+		err := untilWithin(ctx, agrees, "a study that was committed to is protected", func() (bool, error) {
+			p = protection{}
+			err := getAPI(ctx, web, "/api/studies/"+study+"/protection", &p)
+			return p.protected(survives), err
+		})
+		if err != nil {
+			return fmt.Errorf("%w: it is %s and survives %d sites", err, p.State, p.SurvivesSites)
+		}
+	}
+	return nil
+}
+
 // shardCommit asks for storage commitment of studies that were just stored.
 func shardCommit(ctx context.Context, b *bench, s *sheet) error {
 	const n, roundTrip = 6, 80 * time.Millisecond
-	s.note("%d sites, %v and 1 Gb/s apart; %d studies a round of 100 CT of 526 KB, one after the other, each at another site, on which `storescu` has ended just before; from N-ACTION to N-EVENT-REPORT of success for all images. Of so few a round, p99 is the longest", n, roundTrip, b.cut.commits)
+	s.note("%d sites, %v and 1 Gb/s apart; %d studies a round of 100 CT of 526 KB, one after the other, each at another site, on which `storescu` has ended just before; from N-ACTION to N-EVENT-REPORT of success for all images; the node then says itself that the study survives two sites, or the row fails. Of so few a round, p99 is the longest", n, roundTrip, b.cut.commits)
 	s.note("one site down: its process is killed at the beginning of the round's second half, and nobody told; it does not lead")
 	c, err := newCommitter(ctx)
 	if err != nil {
@@ -162,6 +183,9 @@ func (b *bench) commitHalves(ctx context.Context, s *sheet, c *committer, f *fle
 			}
 			seconds, err := c.commit(ctx, at, fmt.Sprintf("2.25.%d", 1000+id), files)
 			if err != nil {
+				return err
+			}
+			if err := kept(ctx, at.HTTP(), survives, files); err != nil {
 				return err
 			}
 			took = append(took, seconds)

@@ -65,11 +65,12 @@ func (b *bench) striping(ctx context.Context, link world.Link, n int, use func(f
 		if err := voters(ctx, f, min(n, 2*survives+1)); err != nil {
 			return err
 		}
-		err := until(ctx, fmt.Sprintf("the network survives the loss of %d sites", survives), func() (bool, error) {
-			return all(ctx, f, func(s shardStatus) bool { return s.SurvivesSites == survives && s.done(0) })
+		var last shardStatus // of the node that was not there yet
+		err := untilWithin(ctx, spreadTime, "all nodes have the layout of all sites", func() (bool, error) {
+			return all(ctx, f, func(s shardStatus) bool { last = s; return s.SurvivesSites == survives && s.done(0) })
 		})
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: one has %+v", err, last)
 		}
 		b.say("  %d sites stripe by %v", n, code)
 		return use(f, code, survives)

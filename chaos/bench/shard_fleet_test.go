@@ -3,8 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,6 +53,14 @@ func TestRebuildingIsHeldAgainstTheLinks(t *testing.T) {
 	// 75 MB over six links of 10 Mb/s take 10 s.
 	if got := rebuildRatio(12*time.Second, 75_000_000, 6, 10*world.Mbps); math.Abs(got-1.2) > 1e-9 {
 		t.Errorf("%v", got)
+	}
+}
+
+func TestARebuildMakesWhatWasLost(t *testing.T) {
+	for came, good := range map[int64]bool{0: false, 900: false, 960: true, 1000: true, 1200: true} {
+		if err := madeAgain(1000, came); (err == nil) != good {
+			t.Errorf("%d of 1000 bytes: %v", came, err)
+		}
 	}
 }
 
@@ -121,5 +133,29 @@ func TestAModalityIsCommittedTo(t *testing.T) {
 	}
 	if err := c.stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Whoever commits to what nobody else holds is found out.
+func TestAnEmptyCommitmentIsFoundOut(t *testing.T) {
+	var state string
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/protection") {
+			http.NotFound(w, r)
+			return
+		}
+		fmt.Fprint(w, state)
+	}))
+	defer node.Close()
+	files := folder{images: []input.Instance{{Study: input.Population{Seed: 1, Size: 1}.Study(0), Number: 1}}}
+	for text, good := range map[string]bool{
+		`{"state":"protected","survives_sites":2}`: true,
+		`{"state":"protected","survives_sites":1}`: false,
+		`{"state":"local","survives_sites":0}`:     false,
+	} {
+		state = text
+		if err := kept(t.Context(), node.URL, 2, files); (err == nil) != good {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }

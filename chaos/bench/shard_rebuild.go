@@ -24,7 +24,46 @@ type lossy struct {
 	survives int
 	lost     *fleet.Node
 	shards   int64 // bytes that rest there
+	others   int64 // that rest at the others
 	since    uint64
+}
+
+// again makes sure that the others have what was lost, and that what they stored is
+// protected as it was.
+func (l *lossy) again(ctx context.Context, folders []folder) error {
+	others, err := l.rest()
+	if err != nil {
+		return err
+	}
+	if err := madeAgain(l.shards, others-l.others); err != nil {
+		return err
+	}
+	return protect(ctx, l.Nodes[0], l.survives, studiesOf(folders...))
+}
+
+// madeAgain reports whether what came is what was lost, but for what tables of another
+// size take.
+func madeAgain(lost, came int64) error {
+	const tables = 0.95
+	if float64(came) < tables*float64(lost) {
+		return fmt.Errorf("%d bytes were lost, and %d made again", lost, came)
+	}
+	return nil
+}
+
+// rest is what rests at all sites but the one that is lost.
+func (l *lossy) rest() (bytes int64, err error) {
+	for _, n := range l.Nodes {
+		if n == l.lost {
+			continue
+		}
+		one, err := bulkBytes(n)
+		if err != nil {
+			return 0, err
+		}
+		bytes += one
+	}
+	return bytes, nil
 }
 
 // lossy runs one, filled with a series of so many images at each other site.
@@ -52,6 +91,9 @@ func (b *bench) lossy(ctx context.Context, link world.Link, round, images int, u
 		if l.shards, err = bulkBytes(l.lost); err != nil {
 			return err
 		}
+		if l.others, err = l.rest(); err != nil {
+			return err
+		}
 		return errors.Join(use(l, folders), b.drop(folders))
 	})
 }
@@ -61,7 +103,7 @@ func shardRebuild(ctx context.Context, b *bench, s *sheet) error {
 	rate := b.cut.narrow
 	s.note("%d sites, 20 ms apart, %d images of 526 KB in one series at each of six; the seventh is ended and declared lost. Each site is connected by %d Mb/s, so that links and not the two cores of all of them are what it takes; from before `pelago lost` until every node says that it has all that the next layout gives it, against the bytes of `bulk/` at the lost site over the sum of the other sites' links. A network of its own each round", rebuildSites, b.cut.rebuild, rate/world.Mbps)
 	for round := range b.rounds {
-		err := b.lossy(ctx, world.Both(20*time.Millisecond, world.Gbps), round, b.cut.rebuild, func(l *lossy, _ []folder) error {
+		err := b.lossy(ctx, world.Both(20*time.Millisecond, world.Gbps), round, b.cut.rebuild, func(l *lossy, folders []folder) error {
 			for _, n := range l.Nodes {
 				if err := l.World.SetAccess(n.Site, world.Access{Up: rate, Down: rate}); err != nil {
 					return err
@@ -80,7 +122,7 @@ func shardRebuild(ctx context.Context, b *bench, s *sheet) error {
 			s.add("rebuild", "×", pelago, ratio)
 			s.note("round %d: %s MB were lost, %s MB were sent, in %s s", round+1, number(float64(l.shards)/1e6), number(float64(sent)/1e6), number(took.Seconds()))
 			b.say("  round %d: %s MB in %s s, %s×", round+1, number(float64(l.shards)/1e6), number(took.Seconds()), number(ratio))
-			return nil
+			return l.again(ctx, folders)
 		})
 		if err != nil {
 			return err
@@ -164,6 +206,12 @@ func (b *bench) readersBeside(ctx context.Context, s *sheet, l *lossy, folders [
 		return err
 	}
 	if err := fill(ctx, l.Fleet, l.survives, l.Nodes[:1], []folder{short}); err != nil {
+		return err
+	}
+	if l.shards, err = bulkBytes(l.lost); err != nil { // with what came now
+		return err
+	}
+	if l.others, err = l.rest(); err != nil {
 		return err
 	}
 	var clients []*reading

@@ -16,6 +16,16 @@ import (
 // association.
 func (n *node) commit(calling, transaction string, all ...instance) *dimse.CommitmentResult {
 	n.t.Helper()
+	result := n.tryCommit(calling, transaction, 15*time.Second, all...)
+	if result == nil {
+		n.t.Fatal("no storage commitment result")
+	}
+	return result
+}
+
+// tryCommit is commit for who waits no longer than that; nil: there is no result.
+func (n *node) tryCommit(calling, transaction string, most time.Duration, all ...instance) *dimse.CommitmentResult {
+	n.t.Helper()
 	results := make(chan *dimse.CommitmentResult, 1)
 	target := n.target(calling)
 	target.Committed = func(_ context.Context, r *dimse.CommitmentResult) error {
@@ -32,13 +42,12 @@ func (n *node) commit(calling, transaction string, all ...instance) *dimse.Commi
 	var result *dimse.CommitmentResult
 	select {
 	case result = <-results:
-	case <-time.After(15 * time.Second):
-		n.t.Fatal("no storage commitment result")
+	case <-time.After(most):
 	}
 	if err := client.Release(n.t.Context()); err != nil {
 		n.t.Error(err)
 	}
-	if result.Transaction != transaction {
+	if result != nil && result.Transaction != transaction {
 		n.t.Errorf("the result is of transaction %s, want %s", result.Transaction, transaction)
 	}
 	return result

@@ -131,11 +131,10 @@ func TestASiteJoinsWithOneCommandAndStaysAMember(t *testing.T) {
 	all := studiesOf(mercy) + studiesOf(grace)
 	until(t, "all studies are known at Mercy", known(a, all))
 	until(t, "all studies are known at Grace", known(b, all))
-	protection := "/api/studies/" + mercy[0].study + "/protection"
-	a.call(http.MethodGet, protection, nil, nil)
-	answer := b.do(http.MethodGet, protection, nil, nil)
-	if text := readAll(t, answer); answer.StatusCode != http.StatusNotFound {
-		t.Errorf("Grace tells how a study of Mercy's rests: %d %s", answer.StatusCode, text)
+	for _, n := range []*node{a, b} { // what Mercy has not packed yet, too
+		if p := n.protection(mercy[0].study); len(p.Packs) == 0 || p.Packs[0].Shards[0].Site != "Mercy" && p.State != "protected" {
+			t.Errorf("how a study of Mercy's rests: %+v", p)
+		}
 	}
 
 	// Again without being told to join, on another port each, one after the other.

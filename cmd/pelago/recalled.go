@@ -12,10 +12,19 @@ import (
 func (n *node) openRecalled() error {
 	n.recalled = recalled.New(recalled.Options{
 		Node: n.id, Catalog: n.catalog, Keys: n.keys, State: n.placement.State,
+		Local:   n.shards.near(),
 		Holders: held.Holders{Client: n.shards.client},
 		Hints:   &hints{network: n.network}, Log: n.log,
 	})
 	return nil
+}
+
+// near are the shards that are here, for this node itself; nil at a witness.
+func (s *shards) near() held.Source {
+	if s.source == nil {
+		return nil
+	}
+	return s.source
 }
 
 // recalledGauges are what is counted of reads from shards.

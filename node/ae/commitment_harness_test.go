@@ -155,12 +155,36 @@ type committing struct {
 	stop func()
 }
 
+// changing are statuses that tell when to ask again.
+type changing struct {
+	statuses
+	changed chan struct{}
+}
+
+func (c *changing) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+// notify says that something may be otherwise.
+func (c *changing) notify() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
 func runCommitments(t *testing.T, rows *rows, status Status, m *modality) committing {
 	t.Helper()
-	f := New(Options{
+	o := Options{
 		Title: "PELAGO", Rows: rows, Status: status, Dialer: m.dial, Arrivals: &endings{},
 		Registry: registry(t, AE{Title: "CT1", Hosts: []string{"10.0.0.1"}, Port: 104}, AE{Title: "CT2", Hosts: []string{"10.0.0.2"}, Port: 104}),
-	})
+	}
+	if c, ok := status.(*changing); ok {
+		o.Changed = c.Changed
+	}
+	f := New(o)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- f.Run(ctx, nil) }()

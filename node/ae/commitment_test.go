@@ -371,3 +371,43 @@ func TestAResultThatIsRefusedIsTriedAgain(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatWasNotYetCommittedIsAskedAboutAgainWhenThatMayHaveChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newModality(t)
+		s := &changing{changed: make(chan struct{})}
+		notYet := fault.New(fault.Unavailable, "not yet")
+		s.set("a", notYet)
+		s.set("b", notYet)
+		c := runCommitments(t, newRows(), s, m)
+		if err := c.ask("CT1", "1.2.3", gone, references("a", "b")...); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(40 * time.Second) // by time alone it is looked at again after a minute or so
+		for i, sop := range []string{"a", "b"} {
+			if got := len(m.got()); got != 0 {
+				t.Fatalf("%d results before %s is committed", got, sop)
+			}
+			s.set(sop, nil)
+			s.notify()
+			time.Sleep(500 * time.Millisecond)
+			s.mu.Lock()
+			looks := s.asked["b"]
+			s.mu.Unlock()
+			if i == 0 {
+				for range 1000 { // changes by the hundred cost no more looks than time for them
+					s.notify()
+					time.Sleep(time.Millisecond)
+				}
+				s.mu.Lock()
+				if more := s.asked["b"] - looks; more < 1 || more > 25 {
+					t.Errorf("a second of changes: %d looks", more)
+				}
+				s.mu.Unlock()
+			}
+		}
+		if got := m.got(); len(got) != 1 || len(got[0].Committed) != 2 {
+			t.Errorf("%+v", got)
+		}
+	})
+}

@@ -212,6 +212,8 @@ func (w *world) make(site string) *node {
 	seed := blake3.Sum256(fmt.Appendf(nil, "%s/%d", site, len(w.nodes)))
 	public := ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey)
 	n := &node{w: w, member: member.Member{Node: identity.IDOf(public), Site: site, Public: public, Address: "10.0.0.1:7700"}, bytes: tib}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.nodes = append(w.nodes, n)
 	return n
 }

@@ -109,13 +109,17 @@ func (p *Placement) Watch(ctx context.Context) error {
 	}
 	w, last := newWatching(), time.Time{}
 	for pause.For(ctx, watchEvery) {
+		if leader := p.leader(); leader != p.o.Self && p.now.Load().decides(leader) {
+			w, last = newWatching(), time.Time{} // who watches meanwhile sees what this node does not
+			continue
+		}
 		alive, sure := p.look(ctx)
 		if !sure {
 			last = time.Time{}
 			continue
 		}
 		if p.watcher(alive) != p.o.Self {
-			w, last = newWatching(), time.Time{} // who watches meanwhile sees what this node does not
+			w, last = newWatching(), time.Time{}
 			continue
 		}
 		now := time.Now()

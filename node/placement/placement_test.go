@@ -281,6 +281,9 @@ func TestANodeAbsentForThreeDaysIsLostButOnlyAtOneSite(t *testing.T) {
 }
 
 func TestWhoIsCutOffTakesNobodyForLost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("weeks of minutes")
+	}
 	for name, cut := range map[string]func(w *world){
 		"without a majority":     func(w *world) { w.memory.set(func() { w.memory.down = true }) },
 		"gossip does not run":    func(w *world) { w.mu.Lock(); w.deaf = true; w.mu.Unlock() },
@@ -622,8 +625,11 @@ func TestWhatANewerProgramWroteStays(t *testing.T) {
 
 // However a network came to where it is: when what is due has been done, nothing is.
 func TestWhatIsDueIsDoneOnce(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 1))
-	for range 300 {
+	random, networks := rand.New(rand.NewPCG(1, 1)), 300
+	if testing.Short() {
+		networks = 50
+	}
+	for range networks {
 		f := &facts{pledges: map[string]int64{}, lost: map[string]loss{}, placed: map[string]uint64{}}
 		count := 1 + random.IntN(12)
 		for i := range count {
@@ -704,4 +710,41 @@ func check(t *testing.T, f *facts) {
 	if got, want := holds(l), slices.Sorted(maps.Keys(may)); !slices.Equal(got, want) {
 		t.Fatalf("%v hold, of %v", got, want)
 	}
+}
+
+// A decision has so many conditions at most, and a network may have more nodes.
+func TestALargeNetworkIsDecidedInOneDecision(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		const nodes = 100
+		for i := range nodes {
+			n := w.make(fmt.Sprintf("s%02d", i))
+			n.enlist(nil)
+			w.memory.put(kindPledge, n.id(), encode(pledge{Version: recordVersion, Bytes: tib}))
+		}
+		first := w.nodes[0]
+		first.open()
+		if err := first.decide(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s := first.State(); s.View.New == nil || len(s.View.New.Nodes) != nodes || s.Code != (shard.Code{K: 10, M: 4}) {
+			t.Fatalf("%+v", s)
+		}
+		for _, n := range w.nodes { // all leave but a few, which then are all that holds
+			if n != first && n.member.Site > "s10" {
+				w.memory.put(kindLost, n.id(), encode(loss{Version: recordVersion, By: "me"}))
+			}
+		}
+		for range 3 { // the next version, and its end, for which it waits for nobody lost
+			for _, n := range w.nodes[:11] {
+				w.memory.put(kindPlaced, n.id(), encode(placed{Version: recordVersion, Layout: 2}))
+			}
+			if err := first.decide(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s := first.State(); s.View.Old != nil || s.View.New.Version != 2 || len(s.View.New.Nodes) != 11 || s.Survives != 3 {
+			t.Errorf("%d nodes in layout %d, survives %d", len(s.View.New.Nodes), s.View.New.Version, s.Survives)
+		}
+	})
 }

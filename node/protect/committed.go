@@ -58,7 +58,6 @@ type found struct {
 // staged is a series of which somebody waits for instances that are not packed.
 type staged struct {
 	asked time.Time
-	busy  bool
 	tries int // of packing it
 	next  time.Time
 }

@@ -43,7 +43,7 @@ func (p *Protect) runCounting(ctx context.Context, progress *work.Progress) erro
 		began := time.Now()
 		n, err := p.countStudies(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was cut short
 		}
 		progress.Note(err)
 		if err == nil {

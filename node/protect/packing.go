@@ -37,7 +37,7 @@ func (p *Protect) runPacking(ctx context.Context, progress *work.Progress) error
 		}
 		err := p.o.Archive.PackSeries(ctx, due...)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was cut short
 		}
 		progress.Note(err)
 		if err != nil {

@@ -200,10 +200,6 @@ func TestNothingElseIsTakenForSafe(t *testing.T) {
 			next := *w.state
 			next.Survives = 2
 			w.become(&next)
-			leader := w.nodes[w.ids[0]]
-			if leader == origin || slices.Contains([]*node{w.owner(m, 1), w.owner(m, 2)}, leader) {
-				leader = nil // the test needs a leader that is not asked for shards
-			}
 			w.set(w.down, w.owner(m, 3).id, true)
 			origin.Protect.o.Current = func(ctx context.Context) error { return fault.New(fault.Unavailable, "no leader answers") }
 			return m.sop(), origin

@@ -68,7 +68,8 @@ func (p *Purger) Clock(ctx context.Context) error {
 // passing reports whether a failure is the network's or another's, and not this node's.
 func passing(err error) bool {
 	switch fault.KindOf(err) {
-	case fault.Unavailable, fault.Conflict, fault.Mismatch, fault.NotFound, fault.Canceled, fault.Denied:
+	case fault.Unavailable, fault.Conflict, fault.Mismatch, fault.NotFound, fault.Canceled, fault.Denied,
+		fault.Unsupported: // of a leader of an older version
 		return true
 	}
 	return false

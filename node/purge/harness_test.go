@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +28,8 @@ import (
 // bytes are names in maps. Time passes when a test says so.
 type network struct {
 	t     *testing.T
+	mu    sync.Mutex    // where tasks run: all that nodes do, one after the other
+	pace  time.Duration // how often nodes do their work
 	log   []replication.Entry
 	nodes []*site
 	now   time.Duration
@@ -62,7 +65,7 @@ type site struct {
 const grace = time.Hour
 
 func newNetwork(t *testing.T, names ...string) *network {
-	n := &network{t: t, heads: map[string]*head{}}
+	n := &network{t: t, heads: map[string]*head{}, pace: 5 * time.Minute}
 	for _, name := range names {
 		c, err := catalogtest.Open(catalog.Options{FS: vfs.NewMem(), Dir: "catalog"})
 		if err != nil {
@@ -77,8 +80,14 @@ func newNetwork(t *testing.T, names ...string) *network {
 		n.must(n.nodes[0], alone.Member(name, "site-"+name))
 		n.nodes[i].start()
 	}
-	n.must(n.nodes[0], &catalog.RegistryFact{Kind: catalog.KindPurge, Name: catalog.NameTerms, Value: catalog.Terms{Grace: grace, Away: 3 * grace}.Encode()})
+	n.terms(3 * grace)
 	return n
+}
+
+// terms has the network agree on when a member does not count any more.
+func (n *network) terms(away time.Duration) {
+	n.t.Helper()
+	n.must(n.nodes[0], &catalog.RegistryFact{Kind: catalog.KindPurge, Name: catalog.NameTerms, Value: catalog.Terms{Grace: grace, Away: away}.Encode()})
 }
 
 func (s *site) start() {
@@ -159,6 +168,8 @@ func (n *network) step() error {
 
 // durable does something that is durable when it is done, and may end before or after.
 func (n *network) durable(do func() error) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if err := n.step(); err != nil {
 		return err
 	}
@@ -178,7 +189,9 @@ func (s *site) Decide(_ context.Context, conditions []catalog.Condition, command
 
 // Parting implements [Archive].
 func (s *site) Parting(id pack.ID, over func(*catalog.Tombstone) (bool, error)) (*archive.Parting, error) {
+	s.mu.Lock()
 	part := s.packs[id]
+	s.mu.Unlock()
 	if part == nil {
 		return nil, fault.New(fault.NotFound, "no such pack")
 	}
@@ -244,9 +257,10 @@ func caught(run func()) (what string) {
 type holder struct{ *site }
 
 func (h holder) List(lo, hi uint64, after *held.Name, visit func(held.Status) (bool, error)) error {
-	for _, n := range slices.SortedFunc(maps.Keys(h.shards), func(a, b held.Name) int {
-		return compare(a, b)
-	}) {
+	h.mu.Lock()
+	names := slices.SortedFunc(maps.Keys(h.shards), compare)
+	h.mu.Unlock()
+	for _, n := range names {
 		if spread := shard.Spread(n.Pack); spread < lo || spread > hi || after != nil && compare(n, *after) <= 0 {
 			continue
 		}
@@ -277,15 +291,19 @@ func (h holder) Drop(_ context.Context, why held.Reason, names ...held.Name) (in
 type copies struct{ *site }
 
 func (c copies) Forget(ids ...pack.ID) error {
-	for _, id := range ids {
-		delete(c.site.copies, id)
-	}
-	return c.step()
+	return c.durable(func() error {
+		for _, id := range ids {
+			delete(c.site.copies, id)
+		}
+		return nil
+	})
 }
 
 // Wrapped implements [Ring].
 func (s *site) Wrapped(id [16]byte) (keys.StudyKey, error) {
+	s.mu.Lock()
 	origin, ok := s.ring[id]
+	s.mu.Unlock()
 	if !ok {
 		return keys.StudyKey{}, fault.New(fault.NotFound, "no such key")
 	}
@@ -319,6 +337,8 @@ func (s *site) ForgetKeys(ids ...[16]byte) error {
 type rows struct{ *site }
 
 func (r rows) Get(key string) ([]byte, bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	v, ok := r.site.rows[key]
 	return v, ok, nil
 }
@@ -404,9 +424,8 @@ func (s *site) turn() {
 
 // pass lets time pass, in which nodes do their work.
 func (n *network) pass(d time.Duration) {
-	const stride = 5 * time.Minute
 	for end := n.now + d; n.now < end; {
-		n.now += min(stride, end-n.now)
+		n.now += min(n.pace, end-n.now)
 		for _, s := range n.nodes {
 			s.turn()
 		}

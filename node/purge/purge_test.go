@@ -65,7 +65,7 @@ func TestWhatIsDeletedGoesEverywhereAfterTheGrace(t *testing.T) {
 func TestACrashAtAnyStepIsGoneOnFrom(t *testing.T) {
 	steps := 0
 	for crash := 0; crash <= steps; crash++ {
-		n := whole(t)
+		n := whole(t, func(n *network) { n.pace = 10 * time.Minute; n.terms(20 * grace) })
 		n.steps, n.crash = 0, crash
 		if what := caught(func() { deletion(n) }); what != "" {
 			t.Errorf("a crash at step %d: %s", crash, what)
@@ -335,8 +335,6 @@ func TestTheTasksOfANetworkOfOne(t *testing.T) {
 		s.p.o.Monotonic = func() time.Duration { return time.Since(began) }
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 3)
-		serial := make(chan struct{}, 1) // the maps of a site are for one
-		s.p.o.Decide = locked{s, serial}
 		for _, task := range s.p.Tasks() {
 			go func() { ended <- task.Run(ctx, nil) }()
 		}
@@ -345,9 +343,9 @@ func TestTheTasksOfANetworkOfOne(t *testing.T) {
 		if terms, err := s.c.Terms(); err != nil || terms.Grace != 2*grace {
 			t.Errorf("%+v, %v", terms, err)
 		}
-		serial <- struct{}{}
+		n.mu.Lock()
 		n.delete("1.1")
-		<-serial
+		n.mu.Unlock()
 		time.Sleep(2*grace - 2*time.Minute)
 		synctest.Wait()
 		if got := n.left(1); got != "0 shards, 1 packs, 0 copies, 1 keys" {
@@ -365,15 +363,4 @@ func TestTheTasksOfANetworkOfOne(t *testing.T) {
 			}
 		}
 	})
-}
-
-type locked struct {
-	*site
-	serial chan struct{}
-}
-
-func (l locked) Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
-	l.serial <- struct{}{}
-	defer func() { <-l.serial }()
-	return l.site.Decide(ctx, conditions, commands...)
 }

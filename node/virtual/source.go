@@ -171,6 +171,19 @@ func (s *Source) Verify(ctx context.Context, of shard.Stripe) error {
 	return nil
 }
 
+// Cut returns a shard that is cut from the hot copy, whether it rests here too or not,
+// for who writes it. Errors are those of [Source.Shard].
+func (s *Source) Cut(ctx context.Context, n held.Name) (*stripe.Shard, error) {
+	if n.Index < 0 || n.Index >= shard.MaxShards {
+		return nil, fault.New(fault.NotFound, "virtual: no stripe has shard %d", n.Index)
+	}
+	made, err := s.cut(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	return made.shard, nil
+}
+
 // Forget has what was verified of a pack be verified anew: something was heard of it.
 func (s *Source) Forget(id pack.ID) {
 	s.verified.ForgetIf(func(n held.Name) bool { return n.Pack == id })

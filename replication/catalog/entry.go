@@ -11,7 +11,7 @@ import (
 	"pelago/replication/catalog/catalogpb"
 )
 
-// The version of what this code writes, and the least versions of a reader that
+// The version that this code reads, and the least versions of a reader that
 // understands it. A change that an older reader must not skip raises the version and
 // has a least reader of its own.
 const (
@@ -116,7 +116,7 @@ func EncodeBatch(s Signer, b Batch, previous [32]byte) (entry []byte, hash [32]b
 	}
 	message := batchMessage(previous, body)
 	entry, err = marshal(&catalogpb.Entry{
-		Version: entryVersion, MinReader: b.minReader(),
+		Version: writtenVersion(b.minReader()), MinReader: b.minReader(),
 		Body: &catalogpb.Entry_Batch{Batch: body}, Signature: s.Sign(message),
 	})
 	return entry, blake3.Sum256(message), err
@@ -170,10 +170,14 @@ func encodeDecision(s Signer, d *catalogpb.Decision, conditions []Condition, com
 		return nil, fault.New(fault.Invalid, "catalog: a decision of %d bytes", len(body))
 	}
 	return marshal(&catalogpb.Entry{
-		Version: entryVersion, MinReader: minReaderOf(commands),
+		Version: writtenVersion(minReaderOf(commands)), MinReader: minReaderOf(commands),
 		Body: &catalogpb.Entry_Decision{Decision: body}, Signature: s.Sign(decisionMessage(body)),
 	})
 }
+
+// writtenVersion is that of an entry for such readers: one that version 3 understands is
+// written as that one writes it.
+func writtenVersion(least uint32) uint32 { return max(sealedMinReader, least) }
 
 // minReaderOf is the least version of a reader that understands all commands.
 func minReaderOf(commands []Command) uint32 {

@@ -219,11 +219,19 @@ func TestWhatMayBePurged(t *testing.T) {
 			d.seen("a", "b")
 			d.must("a", catalogtest.Member("c", "site-c"))
 		}, "a", study(1), "conflict"},
-		"a hold of the study":          {func(d *deletion) { d.due(); d.must("a", hold(catalog.StudyHold("1.1"))) }, "a", study(1), "conflict"},
-		"a hold of another study":      {func(d *deletion) { d.due(); d.must("a", hold(catalog.StudyHold("1.2"))) }, "a", study(1), "taken"},
-		"a hold of its patient":        {func(d *deletion) { d.due(); d.must("a", hold(catalog.PatientHold(catalog.PatientKey{Issuer: fact("a", "1.1", "1.1.1", 1, 1, nil).Issuer, ID: "P1"}))) }, "a", study(1), "conflict"},
-		"a hold of another patient":    {func(d *deletion) { d.due(); d.must("a", hold(catalog.PatientHold(catalog.PatientKey{ID: "P2"}))) }, "a", study(1), "taken"},
-		"restored":                     {func(d *deletion) { d.pass(3600); d.must("a", &catalog.TombstoneFact{Study: "1.1", Tick: 1}, &catalog.RestoreFact{Study: "1.1", Tick: 2}); d.pass(30 * day); d.seen("a", "b") }, "a", study(1), "conflict"},
+		"a hold of the study":     {func(d *deletion) { d.due(); d.must("a", hold(catalog.StudyHold("1.1"))) }, "a", study(1), "conflict"},
+		"a hold of another study": {func(d *deletion) { d.due(); d.must("a", hold(catalog.StudyHold("1.2"))) }, "a", study(1), "taken"},
+		"a hold of its patient": {func(d *deletion) {
+			d.due()
+			d.must("a", hold(catalog.PatientHold(catalog.PatientKey{Issuer: fact("a", "1.1", "1.1.1", 1, 1, nil).Issuer, ID: "P1"})))
+		}, "a", study(1), "conflict"},
+		"a hold of another patient": {func(d *deletion) { d.due(); d.must("a", hold(catalog.PatientHold(catalog.PatientKey{ID: "P2"}))) }, "a", study(1), "taken"},
+		"restored": {func(d *deletion) {
+			d.pass(3600)
+			d.must("a", &catalog.TombstoneFact{Study: "1.1", Tick: 1}, &catalog.RestoreFact{Study: "1.1", Tick: 2})
+			d.pass(30 * day)
+			d.seen("a", "b")
+		}, "a", study(1), "conflict"},
 		"a longer grace was agreed on": {func(d *deletion) { d.due(); d.must("a", terms(31*24*time.Hour, 90*24*time.Hour)) }, "a", study(1), "conflict"},
 		"a shorter one": {func(d *deletion) {
 			d.pass(3600)
