@@ -30,6 +30,7 @@ type item struct {
 	hurried  atomic.Bool // somebody waits for it
 	due      time.Time   // it is tried then
 	tries    int         // in vain, since something came of it
+	tried    time.Time   // the last time
 	needs    []string    // nodes that it lacks
 	taken    uint32      // generations up to it are another's at some holder
 	flying   bool        // in a round
@@ -82,8 +83,12 @@ func (q *queue) add(n *item) bool {
 	}
 	it.bytes = max(it.bytes, n.bytes)
 	it.survives = min(it.survives, n.survives)
-	if n.due.Before(it.due) {
-		it.due = n.due
+	soon := it.tried.Add(hurriedRetry) // who waits may ask again and again
+	if soon.Before(n.due) {
+		soon = n.due
+	}
+	if soon.Before(it.due) {
+		it.due = soon
 	}
 	return true
 }

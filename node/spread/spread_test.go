@@ -322,3 +322,29 @@ func TestWhatIsToldLaterIsOfTheLayoutThatIsThen(t *testing.T) {
 		}
 	})
 }
+
+func TestWhoAsksAgainAndAgainGetsTheSameAnswerSlowly(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		w.start()
+		w.stores["n01"].fail(errDown)
+		w.packs.put(makePack(t, 1, large))
+		w.Hurry(idOf(1))
+		w.until("sealed", func() bool { return len(w.seals(idOf(1))) == 1 })
+		w.mu.Lock()
+		steps := w.steps
+		w.mu.Unlock()
+		end := time.Now().Add(10 * time.Minute)
+		for time.Now().Before(end) { // as who waits does: at each change, and each second
+			w.Hurry(idOf(1))
+			select {
+			case <-w.Changed():
+			case <-time.After(time.Second):
+			}
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.steps-steps > 30 {
+			t.Errorf("%d steps in 10 minutes in which nothing changed", w.steps-steps)
+		}
+	})
+}
