@@ -54,7 +54,8 @@ func boolean(b bool) int {
 	return 0
 }
 
-// queue is what waits. It is not safe for concurrent use.
+// queue is what waits. It is not safe for concurrent use, nor are its items, but for
+// what is fixed of them or atomic.
 type queue struct {
 	items map[pack.ID]*item
 	// beyond is what the last survey counted and there was no room for.
