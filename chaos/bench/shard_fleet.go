@@ -206,6 +206,8 @@ func (b *bench) lose(ctx context.Context, f *fleet.Fleet, lost *fleet.Node) erro
 // rebuilt waits until every node that runs has all that the layouts after a version
 // give it.
 func rebuilt(ctx context.Context, f *fleet.Fleet, since uint64) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, spreadTime, fmt.Errorf("what was lost was not made again within %v", spreadTime))
+	defer cancel()
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	for {
@@ -216,7 +218,7 @@ func rebuilt(ctx context.Context, f *fleet.Fleet, since uint64) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -57,9 +57,10 @@ func TestRebuildingIsHeldAgainstTheLinks(t *testing.T) {
 }
 
 func TestARebuildMakesWhatWasLost(t *testing.T) {
-	for came, good := range map[int64]bool{0: false, 900: false, 960: true, 1000: true, 1200: true} {
-		if err := madeAgain(1000, came); (err == nil) != good {
-			t.Errorf("%d of 1000 bytes: %v", came, err)
+	const mb = 1_000_000
+	for came, good := range map[int64]bool{0: false, 90 * mb: false, 97 * mb: false, 98 * mb: true, 100 * mb: true, 120 * mb: true} {
+		if err := madeAgain(100*mb, came); (err == nil) != good {
+			t.Errorf("%d of 100 MB: %v", came, err)
 		}
 	}
 }

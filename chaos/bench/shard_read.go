@@ -245,7 +245,7 @@ type figures struct {
 	// Of those for which nothing was asked twice to be sooner:
 	requests, sites []float64
 	fetched         []float64 // bytes, over those of the frame's whole segments
-	hedged          float64   // bytes that were asked for twice, in all, over the others
+	hedged          float64   // bytes that were asked for twice, over the others, since the reader began
 }
 
 // readAll reads so many frames, again and again from the beginning.
@@ -254,7 +254,6 @@ func (t *sitting) readAll(ctx context.Context, frames []frame, n int, rate world
 		return f, errors.New("the series is too short: no frame lies in one column")
 	}
 	counters := t.client.Counters()
-	asked, hedged := counters.AskedBytes.Load(), counters.HedgedBytes.Load()
 	for i := range n {
 		one := frames[i%len(frames)]
 		hedges := counters.Hedged.Load()
@@ -269,7 +268,7 @@ func (t *sitting) readAll(ctx context.Context, frames []frame, n int, rate world
 			f.requests, f.sites = append(f.requests, float64(c.requests)), append(f.sites, float64(c.sites))
 		}
 	}
-	asked, hedged = counters.AskedBytes.Load()-asked, counters.HedgedBytes.Load()-hedged
+	asked, hedged := counters.AskedBytes.Load(), counters.HedgedBytes.Load()
 	f.hedged = float64(hedged) / float64(asked-hedged)
 	if len(f.fetched) == 0 {
 		return f, errors.New("every read was hedged")
@@ -288,7 +287,7 @@ func shardRead(ctx context.Context, b *bench, s *sheet) error {
 	alone := made.within(-1)
 	s.note("a series of %d CT of %d × %d (%s MB at rest, %d of its frames cross one of the %d borders between columns and are not among those that are counted) as one pack under %v: a holder each, in this process, with their own stores on disk, ports and certificates, %v away; a reader that has links of that rate to each, and one of it to all. A read is of the segments that hold the frame: verified, decrypted and expanded. %d reads a round, one after the other, from any column, by a reader that has read all of it once before",
 		len(made.frames), b.cut.edge, b.cut.edge, number(float64(made.head.Size)/1e6), len(made.frames)-len(alone), k-1, readCode, farAway, b.cut.reads)
-	s.note("degraded: nothing of the first site arrives any more; reads of its column, after it was found to be dead. Bytes are those of the links: proofs, HTTP/2 and TLS included. Requests, sites and bytes are means over the reads for which nothing was asked for twice to be sooner, which has a line of its own")
+	s.note("degraded: nothing of the first site arrives any more; reads of its column, after it was found to be dead. Bytes are those of the links: proofs, HTTP/2 and TLS included. Requests, sites and bytes are means over the reads for which nothing was asked for twice to be sooner, which has a line of its own, of all that the reader asked for until then: who was in time earns what is asked for twice later")
 	s.note("row striping (computed): a reader that works as MinIO's does reads 1 MiB blocks of the pack, each cut into k pieces at k sites, whole (cmd/erasure-decode.go), so k sites for any frame; one that asked for no more than the pieces that hold a part of the frame would ask %s sites on average here", number(piecesTouched(made, striped1MiB)))
 	for _, r := range rates {
 		for round := range b.rounds {

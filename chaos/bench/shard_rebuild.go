@@ -41,11 +41,11 @@ func (l *lossy) again(ctx context.Context, folders []folder) error {
 	return protect(ctx, l.Nodes[0], l.survives, studiesOf(folders...))
 }
 
-// madeAgain reports whether what came is what was lost, but for what tables of another
-// size take.
+// madeAgain reports whether what came is what was lost, but for what more and smaller
+// tables take.
 func madeAgain(lost, came int64) error {
-	const tables = 0.95
-	if float64(came) < tables*float64(lost) {
+	const share, tables = 0.98, 64 << 10
+	if float64(came) < share*float64(lost)-tables {
 		return fmt.Errorf("%d bytes were lost, and %d made again", lost, came)
 	}
 	return nil

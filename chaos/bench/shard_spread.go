@@ -14,7 +14,7 @@ import (
 // and counts what travels and what rests.
 func shardSpread(ctx context.Context, b *bench, s *sheet) error {
 	const n = 6
-	s.note("%d sites, %d images of 526 KB in a series of its own at each a round, so that every pack has over 16 MiB; from before the first image is stored until all is protected and all sites have settled. Bytes between sites are all that they sent each other, over TLS: the catalogue's, gossip's and Raft's too. Bytes on disk are those of `bulk/` but for hot copies, and the shard that these stand for", n, b.cut.spread)
+	s.note("%d sites, %d images of 526 KB in a series of its own at each a round, so that every pack has over 16 MiB; from before the first image is stored until all is protected and all sites have settled. Bytes between sites are all that they sent each other, over TLS: the catalogue's, gossip's and Raft's too. Bytes on disk are those of `bulk/` but for hot copies, and the shard that these stand for; bytes stored are those of the tables of hot copies", n, b.cut.spread)
 	return b.striping(ctx, world.Both(20*time.Millisecond, world.Gbps), n, func(f *fleet.Fleet, code shard.Code, survives int) error {
 		for round := range b.rounds {
 			var large []folder

@@ -27,7 +27,7 @@ type shardSize struct {
 
 var (
 	shardsFull = shardSize{pack: 64 << 20, turns: 5, images: 300, edge: 512, reads: 300, most: 64,
-		spread: 200, commits: 12, study: 100, rebuild: 400, narrow: 5 * world.Mbps, short: 400, reading: 20 * time.Second}
+		spread: 200, commits: 12, study: 100, rebuild: 800, narrow: 4 * world.Mbps, short: 400, reading: 20 * time.Second}
 	shardsQuick = shardSize{pack: 2 << 20, turns: 1, images: 12, edge: 256, reads: 12, most: 13,
 		spread: 4, commits: 2, study: 3, rebuild: 4, narrow: 5 * world.Mbps, short: 8, reading: time.Second}
 )
