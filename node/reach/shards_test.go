@@ -20,6 +20,7 @@ import (
 	"pelago/replication/catalog"
 	"pelago/shard"
 	"pelago/shard/held"
+	"pelago/shard/keys"
 	"pelago/shard/pack"
 	"pelago/shard/recall"
 	"pelago/shard/seal"
@@ -159,6 +160,9 @@ func (s *striped) Key(id [16]byte) (key seal.Key, err error) {
 	}
 	return key, err
 }
+
+// Open implements [recalled.Ring].
+func (s *striped) Open(k keys.StudyKey) (key seal.Key, err error) { return s.Key(k.ID) }
 
 // Hint implements [recall.Hints].
 func (h hints) Hint(node string) (bool, time.Duration) { return h.Alive(node), time.Millisecond }

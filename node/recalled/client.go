@@ -10,6 +10,7 @@ import (
 	"pelago/node/recent"
 	"pelago/replication/catalog"
 	"pelago/shard/held"
+	"pelago/shard/keys"
 	"pelago/shard/pack"
 	"pelago/shard/recall"
 	"pelago/shard/seal"
@@ -21,6 +22,8 @@ type Ring interface {
 	// Key returns a key by its id: fault.NotFound for one that is unknown or was
 	// forgotten, fault.Unavailable while this node lacks its epoch.
 	Key(id [16]byte) (seal.Key, error)
+	// Open opens one that it need not hold: fault.Corrupt, and fault.Unavailable as above.
+	Open(k keys.StudyKey) (seal.Key, error)
 }
 
 // Options are what a client is made of.

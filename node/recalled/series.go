@@ -3,6 +3,7 @@ package recalled
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -13,6 +14,7 @@ import (
 	"pelago/node/archive/archivepb"
 	"pelago/node/far"
 	"pelago/replication/catalog"
+	"pelago/shard/keys"
 	"pelago/shard/pack"
 	"pelago/shard/recall"
 	"pelago/shard/seal"
@@ -91,8 +93,26 @@ func (c *Client) list(ctx context.Context, h *catalog.Holder, generations []cata
 // wait for a tail.
 const expectedTail = 300
 
+// key opens a study key: that of the ring, or, as the ring follows the catalogue by a
+// moment, in which an origin may burn, that of the catalogue.
+func (c *Client) key(id [16]byte) (seal.Key, error) {
+	key, err := c.o.Keys.Key(id)
+	if !fault.Is(err, fault.NotFound) {
+		return key, err
+	}
+	var told catalog.StudyKey
+	var known bool
+	if reading := c.look(func(v *catalog.View) (err error) {
+		told, known, err = v.Key(id)
+		return err
+	}); reading != nil || !known {
+		return seal.Key{}, errors.Join(err, reading)
+	}
+	return c.o.Keys.Open(keys.StudyKey{ID: told.ID, Study: told.Study, Origin: told.Origin, Epoch: told.Epoch, Wrapped: told.Wrapped})
+}
+
 func (c *Client) listStripe(ctx context.Context, h *catalog.Holder, s *catalog.Seal) (*listed, error) {
-	key, err := c.o.Keys.Key(s.Key)
+	key, err := c.key(s.Key)
 	if err != nil {
 		return nil, fmt.Errorf("recalled: stripe %s: study key: %w", s.Stripe, err)
 	}

@@ -251,6 +251,19 @@ func TestWhatIsHereNeedsNobodyElse(t *testing.T) {
 	}
 }
 
+// An origin may burn in the moment before this node has kept its key.
+func TestAKeyThatIsNotKeptYetIsTheCatalogues(t *testing.T) {
+	w := newWorld(t, 4, 4)
+	one := instance(1, "1.1", "ab")
+	w.seal(w.pack(one), shard.Code{K: 2, M: 2})
+	w.late = true
+	m, err := w.client.Series(t.Context(), holder(1, "1.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.check(m, one)
+}
+
 func TestASealOfAnotherPackIsRefused(t *testing.T) {
 	for _, test := range []struct {
 		name   string

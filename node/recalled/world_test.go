@@ -26,6 +26,7 @@ import (
 	"pelago/replication/catalog/catalogtest"
 	"pelago/shard"
 	"pelago/shard/held"
+	"pelago/shard/keys"
 	"pelago/shard/pack"
 	"pelago/shard/recall"
 	"pelago/shard/seal"
@@ -52,6 +53,7 @@ type world struct {
 
 	shards map[string]map[held.Name][]byte // by node
 	down   map[string]bool
+	late   bool // the ring has not kept yet what the catalogue has
 
 	mu     sync.Mutex     // guards what follows
 	asked  map[string]int // times, by node
@@ -108,8 +110,16 @@ func (w *world) do(changes ...any) {
 
 // Key implements [Ring].
 func (w *world) Key(id [16]byte) (seal.Key, error) {
-	if id != [16]byte{7} {
+	if id != [16]byte{7} || w.late {
 		return seal.Key{}, fault.New(fault.NotFound, "no such key")
+	}
+	return w.study, nil
+}
+
+// Open implements [Ring].
+func (w *world) Open(k keys.StudyKey) (seal.Key, error) {
+	if k.ID != [16]byte{7} || k.Study != study || k.Origin != origin || k.Epoch != 1 {
+		return seal.Key{}, fault.New(fault.Corrupt, "another key: %v", k.ID)
 	}
 	return w.study, nil
 }

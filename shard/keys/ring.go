@@ -299,6 +299,17 @@ func (r *Ring) Unwrap(id [16]byte, wrapped []byte) (seal.Key, error) {
 	return seal.Unwrap(epoch, id, wrapped[4:])
 }
 
+// Open opens a study key as the network has agreed on it, whether the ring holds it or
+// not; fault.Corrupt if it is of another id or epoch, fault.Unavailable while this node
+// lacks the epoch.
+func (r *Ring) Open(k StudyKey) (seal.Key, error) {
+	epoch, err := r.epoch(k.Epoch)
+	if err != nil {
+		return seal.Key{}, err
+	}
+	return seal.Unwrap(epoch, k.ID, k.Wrapped[:])
+}
+
 // Forget drops all keys of studies, other nodes' too, durably, so that their packs
 // are noise wherever they are: for studies that the network has given up, and only
 // these. Both files are written anew without them. A crash may leave one with them, and
