@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"time"
 
+	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 	"pelago/node/admin"
 	"pelago/node/placement"
 	"pelago/shard"
@@ -57,17 +60,39 @@ func codeOf(s placement.Status) admin.Code {
 	return admin.Code{K: s.Code.K, M: s.Code.M, Survives: s.Survives, By: s.By, Sites: s.Sites}
 }
 
-func (o operated) Lose(ctx context.Context, node, site string, back bool, by string) ([]string, error) {
-	return o.n.placement.Lose(ctx, node, site, back, by)
+func (o operated) Lose(ctx context.Context, node, site string, back bool, by string) (nodes []string, err error) {
+	err = decidedOnce(ctx, func() error {
+		nodes, err = o.n.placement.Lose(ctx, node, site, back, by)
+		return err
+	})
+	return nodes, err
+}
+
+// electionTime is what an operator waits for the network to choose another leader: who
+// says that a site is lost says it often just when its leader is.
+const electionTime = 20 * time.Second
+
+// decidedOnce has a decision made that may be made again, as soon as somebody leads.
+func decidedOnce(ctx context.Context, decide func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, electionTime)
+	defer cancel()
+	for {
+		err := decide()
+		if !fault.Is(err, fault.Unavailable) || !pause.For(ctx, time.Second) {
+			return err
+		}
+	}
 }
 
 func (o operated) Code() admin.Code { return codeOf(o.n.placement.Status()) }
 
 func (o operated) SetCode(ctx context.Context, k, m, survives int, by string) error {
-	return o.n.placement.SetCode(ctx, shard.Code{K: k, M: m}, survives, by)
+	return decidedOnce(ctx, func() error { return o.n.placement.SetCode(ctx, shard.Code{K: k, M: m}, survives, by) })
 }
 
-func (o operated) AutoCode(ctx context.Context) error { return o.n.placement.AutoCode(ctx) }
+func (o operated) AutoCode(ctx context.Context) error {
+	return decidedOnce(ctx, func() error { return o.n.placement.AutoCode(ctx) })
+}
 
 // layoutGauges registers what Prometheus may know of the layout.
 func (n *node) layoutGauges() {
