@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 	"pelago/dimse"
 	"pelago/dimse/scu"
 	"pelago/node/admin"
@@ -138,11 +139,21 @@ func (d *demo) commit(ctx context.Context) (string, error) {
 }
 
 // burn kills the sites that the network may lose, the one that leads among them.
-// All of them stored studies.
+// All of them stored studies. So many must vote that the others decide on: who came
+// back a moment ago gets its vote after a while.
 func (d *demo) burn(ctx context.Context) (string, error) {
-	st, err := d.sites[0].status(ctx)
-	if err != nil {
-		return "", err
+	var st admin.Status
+	for began := time.Now(); ; {
+		var err error
+		if st, err = d.sites[0].status(ctx); err != nil {
+			return "", err
+		}
+		if voters(st) >= 2*st.SurvivesSites+1 {
+			break
+		}
+		if time.Since(began) > safeWait || !pause.For(ctx, look) {
+			return "", fault.New(fault.Unavailable, "%d sites vote after %v", voters(st), safeWait)
+		}
 	}
 	leads := d.leader(st)
 	for _, s := range append([]*demoSite{leads}, d.sites...) {

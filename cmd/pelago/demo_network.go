@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"pelago/cluster/fault"
+	"pelago/node/admin"
 )
 
 const (
@@ -168,24 +169,14 @@ func (d *demo) kill(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		voters := 0
-		for _, site := range st.Sites {
-			for _, n := range site.Nodes {
-				if n.Voter {
-					voters++
-				}
-				if n.Leader {
-					d.away = d.site(site.Name)
-				}
-			}
-		}
-		if voters >= leastVoters && st.Leader != "" {
+		d.away = d.leader(st)
+		if voters(st) >= leastVoters && st.Leader != "" {
 			break
 		}
 		select {
 		case <-time.After(look):
 		case <-ctx.Done():
-			return "", fault.New(fault.Unavailable, "%d sites vote after %v", voters, demoWait)
+			return "", fault.New(fault.Unavailable, "%d sites vote after %v", voters(st), demoWait)
 		}
 	}
 	said := "site " + d.away.name
@@ -193,6 +184,18 @@ func (d *demo) kill(ctx context.Context) (string, error) {
 		said += fmt.Sprintf(", %.0f s later: others had to have a vote first", waited.Seconds())
 	}
 	return said, d.away.node.Kill()
+}
+
+// voters is how many nodes vote.
+func voters(st admin.Status) (n int) {
+	for _, site := range st.Sites {
+		for _, one := range site.Nodes {
+			if one.Voter {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // leastVoters is how many sites must vote for any of them to be lost.
