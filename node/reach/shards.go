@@ -149,6 +149,9 @@ func (r *Reader) gather(ctx context.Context, h catalog.Holder) (*known, error) {
 	if ctx.Err() == nil || err == nil {
 		r.contact.note(shardsOf(name), err == nil)
 	}
+	if err != nil {
+		r.log.Info("a series of a node that is away cannot be read from its shards", "study", h.Study, "series", h.Series, "node", h.Node, "error", err)
+	}
 	if m == nil {
 		return nil, err
 	}
