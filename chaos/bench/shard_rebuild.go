@@ -101,7 +101,7 @@ func (b *bench) lossy(ctx context.Context, link world.Link, round int, use func(
 // shardRebuild has a network lose a site that nobody reads from meanwhile.
 func shardRebuild(ctx context.Context, b *bench, s *sheet) error {
 	rate := b.cut.narrow
-	s.note("%d sites, 20 ms apart, %d series of one image at each of six, of noise, so that each is a pack of 0.6 MB and what was lost falls to all sites alike; the seventh is ended and declared lost. Each site is connected by %d Mb/s, so that links and not the two cores of all of them are what it takes; from before `pelago lost` until every node says that it has all that the next layout gives it, against the bytes of the shards that the lost site held over the sum of the other sites' links. A network of its own each round", rebuildSites, b.cut.rebuild, rate/world.Mbps)
+	s.note("%d sites, 20 ms apart, %d series of one image at each of six, of noise, so that each is a pack of 0.6 MB and what was lost falls to all sites alike; the seventh is ended and declared lost. Each site is connected by %d Mb/s, so that links and not the two cores of all of them are what it takes; from before `pelago lost` until every node says that it has all that the next layout gives it, against the bytes of the shards that the lost site held, but for the sixth of them that falls to their origins, who make them from their own copies, over the sum of the other sites' links. A network of its own each round", rebuildSites, b.cut.rebuild, rate/world.Mbps)
 	for round := range b.rounds {
 		err := b.lossy(ctx, world.Both(20*time.Millisecond, world.Gbps), round, func(l *lossy, folders []folder) error {
 			for _, n := range l.Nodes {
@@ -118,7 +118,7 @@ func shardRebuild(ctx context.Context, b *bench, s *sheet) error {
 			}
 			took := time.Since(began)
 			sent = between(l.Fleet) - sent
-			ratio := rebuildRatio(took, l.shards, len(l.Nodes)-1, rate)
+			ratio := rebuildRatio(took, travels(l.shards, len(l.Nodes)), len(l.Nodes)-1, rate)
 			s.add("rebuild", "×", pelago, ratio)
 			s.note("round %d: %s MB were lost, %s MB were sent, in %s s", round+1, number(float64(l.shards)/1e6), number(float64(sent)/1e6), number(took.Seconds()))
 			b.say("  round %d: %s MB in %s s, %s×", round+1, number(float64(l.shards)/1e6), number(took.Seconds()), number(ratio))
@@ -129,6 +129,13 @@ func shardRebuild(ctx context.Context, b *bench, s *sheet) error {
 		}
 	}
 	return nil
+}
+
+// travels is how much of what a site has lost must come to others over links, where a
+// row lacks one of so many sites: that is the origin of a pack as often as any other,
+// who then makes the shard from its own copy.
+func travels(lost int64, sites int) int64 {
+	return lost * int64(sites-2) / int64(sites-1)
 }
 
 // rebuildRatio is the time over that in which the links of so many sites carry the
