@@ -146,7 +146,7 @@ func rebuildRatio(took time.Duration, bytes int64, sites int, rate world.Rate) f
 
 // shardReaders has frames read while nothing else happens, and while a site is rebuilt.
 func shardReaders(ctx context.Context, b *bench, s *sheet) error {
-	s.note("%d sites, 20 ms and 1 Gb/s apart, %d series of one image of noise at each of six, 0.6 MB at rest each, and series of %d CT at the first; at the second and the third, a client each reads frames by WADO-RS, one after the other: by turns of an image that rests there, and of one of those series, which were never opened there. Quiet for %v; then the seventh site is ended and declared lost, and they read until all is rebuilt, for as long at least. Scrub runs all the time at its own pace, a thirtieth of what is held a day", rebuildSites, b.cut.rebuild, perShort, b.cut.reading)
+	s.note("%d sites, 20 ms and 1 Gb/s apart, %d series of one image of noise at each of six, 0.6 MB at rest each, and series of %d CT at the first; at each of the six a client wants a frame by WADO-RS every %v, so that every node knows that it is read from, and paces what it makes again: by turns of an image that rests there, and of one of those series, which were never opened there. Quiet for %v; then the seventh site is ended and declared lost, and they read until all is rebuilt, for as long at least; all nodes share the cores, where hospitals have their own. Scrub runs all the time at its own pace, a thirtieth of what is held a day", rebuildSites, b.cut.rebuild, perShort, every, b.cut.reading)
 	for round := range b.rounds {
 		err := b.lossy(ctx, world.Both(20*time.Millisecond, world.Gbps), round, func(l *lossy, folders []folder) error {
 			return b.readersBeside(ctx, s, l, folders, round)
@@ -172,11 +172,22 @@ type reading struct {
 	near, away []float64
 }
 
-// read reads until a context ends, or all series were opened; at least so long.
+// every is how often a reader wants a frame, of whom there is one at each site. All of
+// them, and the nodes, share the cores: who read as fast as he can would measure those.
+const every = 50 * time.Millisecond
+
+// read reads at least so long, and until a channel is closed.
 func (r *reading) read(ctx context.Context, least time.Duration, until <-chan struct{}) error {
 	r.near, r.away = nil, nil
 	began := time.Now()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
 	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 		if time.Since(began) >= least {
 			select {
 			case <-until:
@@ -222,15 +233,14 @@ func (b *bench) readersBeside(ctx context.Context, s *sheet, l *lossy, folders [
 		return err
 	}
 	var clients []*reading
-	for i, n := range l.Nodes[1:3] {
-		r := &reading{node: n, here: folders[1+i].images, client: newDistantClient()}
+	for i, n := range l.Nodes[:len(folders)] {
+		r := &reading{node: n, here: folders[i].images, client: newDistantClient()}
 		defer r.client.close()
-		for at := 0; at < len(short.images); at += perShort {
+		for at := 0; at < len(short.images) && i > 0; at += perShort { // at the first they rest
 			r.far = append(r.far, short.images[at+perShort/2])
 		}
 		clients = append(clients, r)
 	}
-	far := len(clients[0].far)
 	run := func(during func() error) (near, away []float64, err error) {
 		ended := make(chan struct{})
 		var group errgroup.Group
@@ -247,7 +257,8 @@ func (b *bench) readersBeside(ctx context.Context, s *sheet, l *lossy, folders [
 	}
 	rest := make([][]input.Instance, len(clients)) // for when the site is lost
 	for i, r := range clients {
-		r.far, rest[i] = r.far[:far/2], r.far[far/2:]
+		half := len(r.far) / 2
+		r.far, rest[i] = r.far[:half], r.far[half:]
 	}
 	quiet := func() error { return nil }
 	for _, r := range clients { // what is read first is read from disk
