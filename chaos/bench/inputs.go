@@ -132,6 +132,20 @@ func (b *bench) small(name string, seed uint64, studies, series, perSeries int) 
 	})
 }
 
+// noise returns images that hardly shrink, series of one image each, in one study; a
+// sub-folder a hundred.
+func (b *bench) noise(name string, seed uint64, images, edge int) (folder, error) {
+	return b.inputs.make(name, func(dir string) (folder, error) {
+		study := input.Population{Seed: seed, Size: 1}.Study(0)
+		study.Modality, study.Class = "CT", input.CTImageStorage
+		all := make([]input.Instance, images)
+		for n := range all {
+			all[n] = input.Instance{Study: study, Series: 1 + n, Number: 1, Rows: edge, Columns: edge, Noise: true}
+		}
+		return write(dir, all, func(n int) string { return fmt.Sprintf("part%02d", n/100) })
+	})
+}
+
 // drop removes the files of a folder that is not used again.
 func (in *inputs) drop(f folder) error {
 	in.mu.Lock()

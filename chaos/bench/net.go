@@ -113,16 +113,19 @@ func (b *bench) fleet(ctx context.Context, link world.Link, use func(*fleet.Flee
 // patientFleet is fleet, of nodes that may take so long to be ready; 0: what
 // fleet.Options has.
 func (b *bench) patientFleet(ctx context.Context, link world.Link, ready time.Duration, use func(*fleet.Fleet) error, sites ...world.Site) error {
-	dir := b.fresh()
-	f, err := fleet.Start(ctx, fleet.Options{
-		Binary: b.pelago.Binary, Dir: dir, Sites: sites, World: world.Options{Link: link}, Ready: ready,
-		Env: []string{"PELAGO_ADMIN_PROFILES=true", "PELAGO_LOG_LEVEL=warn"},
-	})
+	return b.runFleet(ctx, fleet.Options{Sites: sites, World: world.Options{Link: link}, Ready: ready}, use)
+}
+
+// runFleet is fleet, of what options have beside the binary and its folder.
+func (b *bench) runFleet(ctx context.Context, o fleet.Options, use func(*fleet.Fleet) error) error {
+	o.Binary, o.Dir = b.pelago.Binary, b.fresh()
+	o.Env = append(o.Env, "PELAGO_ADMIN_PROFILES=true", "PELAGO_LOG_LEVEL=warn")
+	f, err := fleet.Start(ctx, o)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(use(f), f.Close(), b.keepLogs(dir))
-	return errors.Join(err, os.RemoveAll(dir))
+	err = errors.Join(use(f), f.Close(), b.keepLogs(o.Dir))
+	return errors.Join(err, os.RemoveAll(o.Dir))
 }
 
 // keepLogs copies the nodes' logs to where profiles are kept.

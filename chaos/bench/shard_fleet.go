@@ -61,7 +61,8 @@ func (s shardStatus) done(since uint64) bool {
 // striping runs a network of so many sites that stripe their packs over all of them.
 func (b *bench) striping(ctx context.Context, link world.Link, n int, use func(f *fleet.Fleet, code shard.Code, survives int) error) error {
 	code, survives := shard.Default(n)
-	return b.fleet(ctx, link, func(f *fleet.Fleet) error {
+	o := fleet.Options{Sites: sites(n), World: world.Options{Link: link}, Env: []string{pledged}}
+	return b.runFleet(ctx, o, func(f *fleet.Fleet) error {
 		if err := voters(ctx, f, min(n, 2*survives+1)); err != nil {
 			return err
 		}
@@ -74,8 +75,12 @@ func (b *bench) striping(ctx context.Context, link world.Link, n int, use func(f
 		}
 		b.say("  %d sites stripe by %v", n, code)
 		return use(f, code, survives)
-	}, sites(n)...)
+	})
 }
+
+// pledged is what nodes have pledged to hold: they share this machine's disk, and by what
+// is free of it each would follow what all others store, and shards with it.
+const pledged = "PELAGO_STORE_PLEDGE=16GiB"
 
 // all reports whether something is so at every node that runs.
 func all(ctx context.Context, f *fleet.Fleet, so func(shardStatus) bool) (bool, error) {
@@ -114,6 +119,13 @@ func bulkBytes(n *fleet.Node) (int64, error) { return peer.DiskUsage(filepath.Jo
 
 // spreadTime is how long all that was stored may take to be spread.
 const spreadTime = 15 * time.Minute
+
+// heldBytes are those of the shards that a node holds, tables and what is dead in them
+// aside.
+func heldBytes(ctx context.Context, n *fleet.Node) (int64, error) {
+	bytes, err := counter(ctx, n, "pelago_held_bytes")
+	return int64(bytes), err
+}
 
 // protect waits until a node says of studies that they survive the loss of so many
 // sites.

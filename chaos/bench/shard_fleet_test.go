@@ -51,6 +51,9 @@ func TestSpreadingIsHeldAgainstItsCode(t *testing.T) {
 
 func TestRebuildingIsHeldAgainstTheLinks(t *testing.T) {
 	// 75 MB over six links of 10 Mb/s take 10 s.
+	if got := travels(90, 7); got != 75 {
+		t.Errorf("%d of 90 travel", got)
+	}
 	if got := rebuildRatio(12*time.Second, 75_000_000, 6, 10*world.Mbps); math.Abs(got-1.2) > 1e-9 {
 		t.Errorf("%v", got)
 	}

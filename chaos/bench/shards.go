@@ -19,7 +19,7 @@ type shardSize struct {
 	// Of rows with nodes:
 	spread         int           // images that each site stores a round, in one series
 	commits, study int           // studies that are committed to, in each half of a round; their images
-	rebuild        int           // images that each site stores before one is lost
+	rebuild, noisy int           // images that each site stores before one is lost, and pixels a side
 	narrow         world.Rate    // by which sites are connected while one is rebuilt
 	short          int           // series of which a frame is read from elsewhere
 	reading        time.Duration // how long readers read at least
@@ -27,9 +27,9 @@ type shardSize struct {
 
 var (
 	shardsFull = shardSize{pack: 64 << 20, turns: 5, images: 300, edge: 512, reads: 300, most: 64,
-		spread: 200, commits: 12, study: 100, rebuild: 800, narrow: 4 * world.Mbps, short: 400, reading: 20 * time.Second}
+		spread: 200, commits: 12, study: 100, rebuild: 500, noisy: 640, narrow: 10 * world.Mbps, short: 400, reading: 20 * time.Second}
 	shardsQuick = shardSize{pack: 2 << 20, turns: 1, images: 12, edge: 256, reads: 12, most: 13,
-		spread: 4, commits: 2, study: 3, rebuild: 4, narrow: 5 * world.Mbps, short: 8, reading: time.Second}
+		spread: 4, commits: 2, study: 3, rebuild: 4, noisy: 640, narrow: 5 * world.Mbps, short: 8, reading: time.Second}
 )
 
 // readCode is that of the stripes that are read: of a network of six to eight sites.

@@ -82,6 +82,30 @@ func TestPixelsCompressAsRealOnesDo(t *testing.T) {
 	}
 }
 
+func TestNoiseHardlyShrinks(t *testing.T) {
+	i := image(64, 64, 0)
+	i.Noise = true
+	var file bytes.Buffer
+	if err := i.Write(&file); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.HasSuffix(file.Bytes(), i.Frame(0)) {
+		t.Error("Frame gives other pixels than Write")
+	}
+	encoder, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(encoder.EncodeAll(i.Frame(0), nil)); float64(n) < 0.72*float64(i.Bytes()) {
+		t.Errorf("%d bytes of %d", n, i.Bytes())
+	}
+	for at := 1; at < int(i.Bytes()); at += 2 {
+		if i.Frame(0)[at] > 0x0F {
+			t.Fatal("more than 12 bits")
+		}
+	}
+}
+
 func TestSameInstanceHasTheSameBytes(t *testing.T) {
 	var a, b bytes.Buffer
 	if err := errors.Join(image(32, 32, 0).Write(&a), image(32, 32, 0).Write(&b)); err != nil {

@@ -24,7 +24,8 @@ type Instance struct {
 	Class          string // "": the study's
 	Series, Number int    // from 1
 	Rows, Columns  int
-	Frames         int // 0: a single frame without the attribute
+	Frames         int  // 0: a single frame without the attribute
+	Noise          bool // pixels of nothing but noise, which hardly shrink
 }
 
 // UID is the SOP Instance UID.
@@ -98,7 +99,7 @@ func (i Instance) Write(w io.Writer) error {
 	}
 	var frame []byte
 	for f := range max(i.Frames, 1) {
-		frame = Pixels(frame[:0], i.Rows, i.Columns, seed(i.UID(), f))
+		frame = i.appendFrame(frame[:0], f)
 		if _, err := w.Write(frame); err != nil {
 			return err
 		}
@@ -122,4 +123,11 @@ func (i Instance) WriteFile(dir string) (int64, error) {
 }
 
 // Frame returns the bytes of a frame, from 0.
-func (i Instance) Frame(n int) []byte { return Pixels(nil, i.Rows, i.Columns, seed(i.UID(), n)) }
+func (i Instance) Frame(n int) []byte { return i.appendFrame(nil, n) }
+
+func (i Instance) appendFrame(b []byte, n int) []byte {
+	if i.Noise {
+		return Noise(b, i.Rows, i.Columns, seed(i.UID(), n))
+	}
+	return Pixels(b, i.Rows, i.Columns, seed(i.UID(), n))
+}
