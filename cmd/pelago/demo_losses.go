@@ -41,7 +41,7 @@ func (d *demo) losses() []demoStep {
 		demoStep{"kill as many sites as may be lost, for good", d.burn},
 		demoStep{"open every study at a survivor, WADO-RS", d.survive},
 		demoStep{"say that they are lost; an empty site joins", d.replace},
-		demoStep{"all studies are protected again", func(ctx context.Context) (string, error) { return d.protected(ctx) }},
+		demoStep{"all studies are protected again", d.rebuilt},
 		demoStep{"kill sites until nobody has a majority", d.unlead},
 		demoStep{"read and store without one", d.unled},
 		demoStep{"recover the network at a survivor", d.recover},
@@ -92,6 +92,34 @@ func (d *demo) protected(ctx context.Context) (string, error) {
 			return "", fault.New(fault.Unavailable, "%d studies are not protected after %v: the next one is %s", len(left), safeWait, state)
 		}
 	}
+}
+
+// rebuilt waits until the sites that are there hold all that the network's layout of
+// them gives them, and have its keys.
+func (d *demo) rebuilt(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, safeWait)
+	defer cancel()
+	there := d.there()
+	told := time.Now()
+	for _, s := range there {
+		for {
+			st, err := s.status(ctx)
+			if err != nil {
+				return "", err
+			}
+			if st.Layout.Code.Sites == len(there) && st.Layout.From == 0 && st.Repair.Queued+st.Repair.Running == 0 && st.EpochsHeld > 0 && st.EpochsLacking == 0 {
+				break
+			}
+			if time.Since(told) > tellEvery {
+				told = time.Now()
+				d.say(fmt.Sprintf("%s: %d shards to be brought, %d are on their way", s.name, st.Repair.Queued, st.Repair.Running))
+			}
+			if !pause.For(ctx, look) {
+				return "", fault.New(fault.Unavailable, "%s does not have its part after %v", s.name, safeWait)
+			}
+		}
+	}
+	return d.protected(ctx)
 }
 
 // commit asks for storage commitment of the last study, as the modality would that
