@@ -81,7 +81,9 @@ func (s *Spread) Tell(f *catalog.SealFact) error {
 			return &record{seal: *f}, tell, nil
 		case r.seal.Root != f.Root || r.seal.Code != f.Code:
 			return nil, leave, fault.New(fault.Conflict, "spread: %v is another stripe here", f.Stripe)
-		case same(&r.seal, f):
+		case same(&r.seal, f) && f.Revision <= r.seal.Revision:
+			// What is said again of a later revision is not known: another node has told
+			// otherwise in between.
 			return r, leave, nil
 		case f.Revision <= r.seal.Revision:
 			return nil, leave, fault.New(fault.Conflict, "spread: revision %d of %v is told, %d is known", f.Revision, f.Stripe, r.seal.Revision)
@@ -244,19 +246,20 @@ func (s *Spread) settle(state *placement.State, r *record, seals []catalog.Seal,
 		if r.seal.Revision >= c.Revision && c.By == s.o.Self {
 			return r, leave, nil
 		}
-		r.seal.Revision, r.seal.Base, r.told = max(r.seal.Revision, c.Revision), c.Revision, max(r.told, c.Revision)
+		// By the committed revision, whatever was told here: whoever goes on from it
+		// (Tell) would else be taken for late, for ever.
+		r.seal.Revision, r.seal.Base, r.told = c.Revision, c.Revision, c.Revision
 		return r, note, nil
-	case c.By == s.o.Self && c.Revision < r.seal.Revision:
-		return r, retold(r, again), nil
+	case c.Revision < r.seal.Revision && (c.By == s.o.Self || r.seal.Base == c.Revision):
+		return r, retold(r, again), nil // it goes on from what is committed
 	}
 	// Another node has told since, or this one in a life that store/ has forgotten: it
 	// goes on from what is committed. Whose receipts are not there is asked again.
 	r.at = holdersOf(state, c, r.at)
 	withdrawn, survives := r.seal.Withdrawn, r.seal.Survives
-	revision := max(r.seal.Revision, c.Revision)
 	r.seal.Layout, r.seal.Receipts, r.seal.Virtual, r.seal.Elsewhere = c.Layout, c.Receipts, c.Virtual, c.Elsewhere
-	r.seal.Revision, r.seal.Base, r.seal.Withdrawn, r.seal.Survives = revision, c.Revision, withdrawn, survives
-	r.told = revision
+	r.seal.Revision, r.seal.Base, r.seal.Withdrawn, r.seal.Survives = c.Revision, c.Revision, withdrawn, survives
+	r.told = c.Revision // a higher one that was told here is refused: its base is another
 	return r, note, nil
 }
 

@@ -288,3 +288,67 @@ func TestWhatIsPurgedIsNotToldAgain(t *testing.T) {
 		w.consistent()
 	})
 }
+
+// A node that says of another's stripe what it said before another node told otherwise
+// says something new.
+func TestWhatIsSaidAgainOfALaterRevisionIsTold(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		w.start()
+		key, f := w.foreign(1, shard.Code{K: 1, M: 2})
+		key.Origin, f.Origin = "n02", "n02"
+		w.do(key, f)
+		for revision, by := range []string{1: self, 2: "n01", 3: self} {
+			if revision == 0 {
+				continue
+			}
+			next := *f
+			next.By, next.Base, next.Revision, next.Receipts = by, uint64(revision-1), uint64(revision), 0b110
+			if by != self {
+				next.Receipts = 0b111
+				w.do(&next)
+				continue
+			}
+			if err := w.Tell(&next); err != nil {
+				t.Fatal(err)
+			}
+			w.until("told", func() bool { return w.seals(idOf(1))[0].Revision == uint64(revision) })
+			if got := w.seals(idOf(1))[0].Receipts; got != 0b110 {
+				t.Errorf("revision %d has receipts %b", revision, got)
+			}
+		}
+		w.consistent()
+	})
+}
+
+// What was refused, for another node told first, is in nobody's way: the next news
+// goes on from what is committed.
+func TestARefusedRevisionIsNotWaitedFor(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		w.start()
+		w.pack(1, large)
+		f := w.settled(idOf(1), shard.Code{K: 1, M: 2}).SealFact
+		if f.Virtual == catalog.NoShard {
+			t.Fatal("no shard is cut from the copy")
+		}
+		w.mute(true)
+		mine, other := f, f
+		mine.Base, mine.Revision, mine.Receipts = f.Revision, f.Revision+2, f.Receipts&^(1<<f.Virtual)
+		if err := w.Tell(&mine); err != nil {
+			t.Fatal(err)
+		}
+		other.By, other.Base, other.Revision, other.Virtual = "n02", f.Revision, f.Revision+1, catalog.NoShard
+		w.do(&other)
+		w.mute(false)
+		w.until("refused, and settled", func() bool {
+			r, err := w.ledger.stripe(f.Stripe)
+			return err == nil && r.seal.Base == other.Revision && r.seal.Virtual == catalog.NoShard
+		})
+		next := other
+		next.By, next.Base, next.Revision, next.Virtual = self, other.Revision, other.Revision+1, f.Virtual
+		if err := w.Tell(&next); err != nil {
+			t.Fatal(err)
+		}
+		w.until("told", func() bool { return w.seals(idOf(1))[0].By == self })
+		w.consistent()
+	})
+}
