@@ -410,25 +410,25 @@ func TestTheShardGoesToItsOwnerAtAnotherNodeOfTheSite(t *testing.T) {
 
 func TestNothingGoesThatMightNotSurvive(t *testing.T) {
 	for name, change := range map[string]func(w *world, m *made){
-		"a receipt is missing":            func(_ *world, m *made) { m.seal.Receipts &^= 1 },
-		"a shard is not at its holder":    func(w *world, m *made) { clear(w.shards["n2"]) },
-		"a shard is rotten":               func(w *world, m *made) { clear(w.shards["n3"]); w.shards["n3"] = rotten(w, m, "n3") },
-		"a holder is lost":                func(w *world, _ *made) { w.lost["n1"] = true },
-		"a holder is no member any more":  func(w *world, _ *made) { delete(w.sites, "n1") },
-		"two shards are at one site":      func(w *world, _ *made) { w.sites["n1"] = "s2" },
-		"one stands in at the same site":  func(w *world, m *made) { m.seal.Elsewhere = []catalog.Elsewhere{{Shard: other(m), Node: self}} },
-		"the layout is changing":          func(w *world, _ *made) { w.state.View.Old = w.state.View.New },
-		"the shards are placed by an old": func(_ *world, m *made) { m.seal.Layout-- },
-		"the network wants another code":  func(w *world, _ *made) { w.state.Code = shard.Code{K: 3, M: 3} },
-		"the network survives more":       func(w *world, _ *made) { w.state.Survives = 3 },
-		"it is striped anew":              func(w *world, _ *made) { w.more = 1 },
-		"it was never striped":            func(w *world, _ *made) { w.more = -1 },
-		"it is deleted":                   func(_ *world, m *made) { m.deleted = true },
-		"it is another node's":            func(_ *world, m *made) { m.seal.Origin = "n1" },
-		"the head is of another stripe":   func(_ *world, m *made) { m.seal.Root[0] ^= 1 },
-		"commitment would not be given":   func(w *world, _ *made) { w.survives = fault.New(fault.Unavailable, "too few keys") },
-		"there is no room for its shard":  func(w *world, _ *made) { w.refused = fault.New(fault.Full, "no room") },
-		"the copy is rotten":              func(_ *world, m *made) { m.ciphertext[1000] ^= 1 },
+		"a receipt is missing":           func(_ *world, m *made) { m.seal.Receipts &^= 1 },
+		"a shard is not at its holder":   func(w *world, m *made) { clear(w.shards["n2"]) },
+		"a shard is rotten":              func(w *world, m *made) { clear(w.shards["n3"]); w.shards["n3"] = rotten(w, m, "n3") },
+		"a holder is lost":               func(w *world, _ *made) { w.lost["n1"] = true },
+		"a holder is no member any more": func(w *world, _ *made) { delete(w.sites, "n1") },
+		"two shards are at one site":     func(w *world, _ *made) { w.sites["n1"] = "s2" },
+		"one stands in at the same site": func(w *world, m *made) { m.seal.Elsewhere = []catalog.Elsewhere{{Shard: other(m), Node: self}} },
+		"the layout is changing":         func(w *world, _ *made) { w.state.View.Old = w.state.View.New },
+		"they are placed by a later row": func(_ *world, m *made) { m.seal.Layout++ },
+		"the network wants another code": func(w *world, _ *made) { w.state.Code = shard.Code{K: 3, M: 3} },
+		"the network survives more":      func(w *world, _ *made) { w.state.Survives = 3 },
+		"it is striped anew":             func(w *world, _ *made) { w.more = 1 },
+		"it was never striped":           func(w *world, _ *made) { w.more = -1 },
+		"it is deleted":                  func(_ *world, m *made) { m.deleted = true },
+		"it is another node's":           func(_ *world, m *made) { m.seal.Origin = "n1" },
+		"the head is of another stripe":  func(_ *world, m *made) { m.seal.Root[0] ^= 1 },
+		"commitment would not be given":  func(w *world, _ *made) { w.survives = fault.New(fault.Unavailable, "too few keys") },
+		"there is no room for its shard": func(w *world, _ *made) { w.refused = fault.New(fault.Full, "no room") },
+		"the copy is rotten":             func(_ *world, m *made) { m.ciphertext[1000] ^= 1 },
 	} {
 		w := four(t)
 		m := w.add(7)
@@ -446,6 +446,24 @@ func TestNothingGoesThatMightNotSurvive(t *testing.T) {
 		if missing := name == "a shard is not at its holder" || name == "a shard is rotten"; missing != (len(w.doubted) > 0) {
 			t.Errorf("%s: doubted %v", name, w.doubted)
 		}
+	}
+}
+
+// Seals are not told anew when a change of the layout is complete: copies of packs that
+// were sealed before one go all the same, by where their shards are now.
+func TestACopyGoesThatWasSealedBeforeTheLayoutChanged(t *testing.T) {
+	w := four(t)
+	m := w.add(7)
+	m.seal.Layout--
+	if _, err := w.evict().Pack(t.Context(), m.id); err != nil {
+		t.Fatal(err)
+	}
+	w.commit()
+	if m.seal.Layout != w.state.View.New.Version || m.seal.Virtual != catalog.NoShard {
+		t.Errorf("told %+v", m.seal)
+	}
+	if _, err := w.evict().Pack(t.Context(), m.id); err != nil || !m.evicted {
+		t.Errorf("evicted %v, %v", m.evicted, err)
 	}
 }
 

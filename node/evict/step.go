@@ -78,7 +78,9 @@ func (e *Evict) check(id pack.ID) (*asked, error) {
 	switch {
 	case seals[0].Deleted:
 		return nil, fault.New(fault.Unavailable, "evict: the pack is deleted: it is about to go altogether")
-	case !st.Striped() || st.View.Old != nil || s.Layout != st.View.New.Version:
+	case !st.Striped() || st.View.Old != nil || s.Layout > st.View.New.Version:
+		// A seal of an earlier layout stands for those after it: no stripe is told anew
+		// because of a change that is complete. Where its shards are by now, is proved.
 		return nil, fault.New(fault.Unavailable, "evict: the shards are not placed by the present layout, or it is changing")
 	case s.Origin != e.o.Self:
 		return nil, fault.New(fault.Invalid, "evict: the pack is of another node")
@@ -226,5 +228,6 @@ func (e *Evict) land(ctx context.Context, claim held.Claim, cut *stripe.Shard) (
 func (e *Evict) tell(a *asked) error {
 	f := a.seal
 	f.By, f.Base, f.Revision, f.Virtual = e.o.Self, a.seal.Revision, a.seal.Revision+1, catalog.NoShard
+	f.Layout = a.state.View.New.Version // by which they were proved to be there
 	return e.o.Spread.Tell(&f)
 }

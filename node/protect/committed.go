@@ -174,7 +174,7 @@ func (p *Protect) survives(st *placement.State, id pack.ID, rotten bool) error {
 		if len(p.packs) >= maxWaiting {
 			return fault.New(fault.Unavailable, "%d packs are waited for already", len(p.packs))
 		}
-		w = &waiting{asked: now, why: fault.New(fault.Unavailable, "it is being asked whether the pack survives")}
+		w = &waiting{asked: now, why: errLooking}
 		p.packs[id] = w
 		poke(p.wake)
 	}
@@ -185,6 +185,9 @@ func (p *Protect) survives(st *placement.State, id pack.ID, rotten bool) error {
 		}
 		w.why = fault.New(fault.Unavailable, "it is being asked again whether the pack survives")
 		poke(p.wake)
+	}
+	if w.why == nil { // it was found just now: that is judged as any other is, when asked again
+		return errLooking
 	}
 	return w.why
 }

@@ -65,6 +65,10 @@ func (p *Protect) runLooking(ctx context.Context, progress *work.Progress) error
 	return nil
 }
 
+// errLooking is why a pack that is being looked at is not committed, whatever was found
+// before.
+var errLooking = fault.New(fault.Unavailable, "it is being asked whether the pack survives")
+
 // duePacks takes the packs that are to be looked at now, and those that are to be
 // spread first; else it says how long there is nothing to do.
 func (p *Protect) duePacks(now time.Time) (due []*candidate, hurry []pack.ID, wait time.Duration, err error) {
@@ -103,7 +107,7 @@ func (p *Protect) duePacks(now time.Time) (due []*candidate, hurry []pack.ID, wa
 			if c.mark != w.seen {
 				w.tries = 0
 			}
-			w.busy, w.seen, w.found = true, c.mark, found{}
+			w.busy, w.seen, w.found, w.why = true, c.mark, found{}, errLooking
 			c.head, c.copied = w.heads[c.seal.Stripe], w.copied
 			due = append(due, c)
 		}

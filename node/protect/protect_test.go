@@ -289,3 +289,31 @@ func TestTheManifestIsOnEnoughSites(t *testing.T) {
 		t.Error("nothing else keeps it from being safe")
 	}
 }
+
+func TestWhatIsLookedAtAgainIsNotTakenForSafeMeanwhile(t *testing.T) {
+	inWorld(t, 5, twoAndTwo, 1, func(t *testing.T, w *world) {
+		m, origin := w.spreadPack(twoAndTwo, nil)
+		w.startAll(0)
+		if err := origin.asks(m.sop(), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		// Later two sites are gone. What has changed since has the pack looked at again,
+		// which takes as long as those who are there take to answer.
+		time.Sleep(4 * freshFor)
+		w.mu.Lock()
+		w.delay = lookTime / 2
+		w.mu.Unlock()
+		for _, i := range []int{1, 2} {
+			w.set(w.down, w.owner(m, i).id, true)
+		}
+		next := *w.state
+		w.become(&next)
+		time.Sleep(time.Second)
+		for range 2 * lookTime / time.Second {
+			if err := origin.Committed(t.Context(), "1.2", m.sop(), "MODALITY"); !fault.Is(err, fault.Unavailable) {
+				t.Fatalf("two of four holders are gone: %v", err)
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
