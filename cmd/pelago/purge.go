@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"time"
 
+	"pelago/node/archive"
 	"pelago/node/purge"
+	"pelago/node/spread"
 	"pelago/node/work"
 	"pelago/replication/catalog"
+	"pelago/shard/pack"
 )
 
 // awayGraces is after how many graces a network of one would count a member as away for
@@ -29,10 +33,24 @@ func (n *node) openPurge() error {
 	grace := time.Duration(n.config.Store.Grace)
 	n.purger = purge.New(purge.Options{
 		Node: n.id, Catalog: n.catalog, Decide: n.network.group, Leader: n.network.group.Leader, Generation: agreed{n.catalog}.Generation,
-		Archive: n.archive, Held: n.purgesHeld(), Copies: n.distance.copies, Ring: n.keys, Rows: n.archive.Rows("purged"),
+		Archive: spreadPacks{n.archive, n.spread}, Held: n.purgesHeld(), Copies: n.distance.copies, Ring: n.keys, Rows: n.archive.Rows("purged"),
 		Terms: catalog.Terms{Grace: grace, Away: awayGraces * grace}, Alone: n.network.alone, Log: n.log,
 	})
 	return nil
+}
+
+// spreadPacks are this node's packs, and what is told of them.
+type spreadPacks struct {
+	*archive.Archive
+	spread *spread.Spread
+}
+
+// DropPurged implements [purge.Archive].
+func (s spreadPacks) DropPurged(ctx context.Context, ids ...pack.ID) error {
+	if err := s.Archive.DropPurged(ctx, ids...); err != nil {
+		return err
+	}
+	return s.spread.Purged(ids...)
 }
 
 // purgesHeld is what this node holds of other nodes' packs; nil: nothing.

@@ -196,6 +196,11 @@ func (s *Spread) compare(id [16]byte, again bool) error {
 	if err != nil {
 		return err
 	}
+	if len(seals) == 0 { // what was purged is refused for ever
+		if index, err := s.o.Catalog.Purged(id); err != nil || index > 0 {
+			return errors.Join(err, s.Purged(id))
+		}
+	}
 	rows, err := s.ledger.stripes(id)
 	if err != nil || len(rows) == 0 {
 		return err

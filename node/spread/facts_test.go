@@ -5,10 +5,12 @@ import (
 	"io"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pelago/cluster/fault"
 	"pelago/replication/catalog"
+	"pelago/replication/catalog/alone"
 	"pelago/shard"
 	"pelago/shard/held"
 	"pelago/shard/stripe"
@@ -351,4 +353,41 @@ func TestARefusedRevisionIsNotWaitedFor(t *testing.T) {
 		w.until("told", func() bool { return w.seals(idOf(1))[0].By == self })
 		w.consistent()
 	})
+}
+
+// News of a pack that is purged before they are told are refused once, and not told again.
+func TestWhatIsPurgedMeanwhileIsToldNoMore(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.pack(1, large)
+		f := w.settled(idOf(1), shard.Code{K: 1, M: 1})
+		w.mute(true)
+		news := f.SealFact
+		news.Base, news.Revision, news.Receipts, news.By = f.Revision, f.Revision+1, f.Receipts&^1, self
+		if err := w.Tell(&news); err != nil {
+			t.Fatal(err)
+		}
+		w.purge(f.Study, idOf(1))
+		w.packs.mu.Lock()
+		delete(w.packs.all, idOf(1))
+		w.packs.mu.Unlock()
+		w.mute(false)
+		w.until("forgotten", func() bool { return len(w.rows.keys(rowStripe)) == 0 })
+		before := w.catalog.Applied()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if now := w.catalog.Applied(); now != before {
+			t.Errorf("%d entries about a pack that was purged", now-before)
+		}
+		w.consistent()
+	})
+}
+
+// purge has the network give up a pack of a study that it deletes.
+func (w *world) purge(study string, id [16]byte) {
+	w.t.Helper()
+	w.do(alone.Member(self, "s00"), &catalog.RegistryFact{Kind: catalog.KindPurge, Name: catalog.NameTerms, Value: catalog.Terms{Grace: time.Hour, Away: time.Hour}.Encode()})
+	w.do(&catalog.TickFact{To: 1}, &catalog.TombstoneFact{Study: study, Tick: 1}, &catalog.TickFact{From: 1, To: 7201})
+	w.do(&catalog.RegistryFact{Kind: catalog.KindRevoked, Name: self, Value: []byte("x")})
+	w.do(&catalog.PurgeFact{Pack: id, Study: true})
 }

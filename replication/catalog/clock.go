@@ -91,10 +91,13 @@ const KindHold = "hold"
 // StudyHold is the name of a hold of a study.
 func StudyHold(study string) string { return "study/" + study }
 
+// patientHolds begins the names of holds of patients.
+const patientHolds = "patient/"
+
 // PatientHold is the name of a hold of a patient's studies, those that come later too.
 func PatientHold(p PatientKey) string {
 	h := longHash(p.Issuer, p.ID)
-	return fmt.Sprintf("patient/%x", h[:16])
+	return fmt.Sprintf("%s%x", patientHolds, h[:16])
 }
 
 const clockVersion = 1

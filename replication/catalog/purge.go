@@ -102,7 +102,7 @@ func (t *txn) purgeFact(f *PurgeFact, node string, index uint64) (result, err er
 			return result, err
 		}
 	}
-	if held, err := t.held(p.study); held || err != nil {
+	if held, err := t.heldOf(p.study, p.series); held || err != nil {
 		return fault.New(fault.Conflict, "catalog: a hold keeps what is to be purged"), err
 	}
 	return nil, t.purge(f, p, index)
@@ -240,6 +240,43 @@ func (t *txn) held(study string) (bool, error) {
 			if err != nil || hold != nil {
 				return hold != nil, err
 			}
+		}
+	}
+	return false, nil
+}
+
+// heldOf is held of a series, or with an empty one of a study. Of a series of which all
+// instances were deleted one by one its nodes say that they have none, and no more.
+// Nobody knows then whose it was, so that a hold of any patient keeps it.
+func (t *txn) heldOf(study, series string) (bool, error) {
+	held, err := t.held(study)
+	if err != nil || held {
+		return held, err
+	}
+	named, err := t.named(study, series)
+	if err != nil || named {
+		return false, err
+	}
+	err = t.each(registryKey(KindHold, patientHolds), func(string, []byte) error {
+		held = true
+		return nil
+	})
+	return held, err
+}
+
+// named reports whether any node says of a series, or of a study, whose it is.
+func (t *txn) named(study, series string) (bool, error) {
+	st, err := t.study(study, false)
+	if err != nil || st == nil {
+		return false, err
+	}
+	if err := st.loadAll(); err != nil {
+		return false, err
+	}
+	for uid, x := range st.loaded {
+		if x.cur != nil && (series == "" || series == uid) &&
+			slices.ContainsFunc(x.cur.origins, func(o origin) bool { return o.said != nil && o.said.instances > 0 }) {
+			return true, nil
 		}
 	}
 	return false, nil

@@ -226,6 +226,16 @@ func TestWhatMayBePurged(t *testing.T) {
 			d.must("a", hold(catalog.PatientHold(catalog.PatientKey{Issuer: fact("a", "1.1", "1.1.1", 1, 1, nil).Issuer, ID: "P1"})))
 		}, "a", study(1), "conflict"},
 		"a hold of another patient": {func(d *deletion) { d.due(); d.must("a", hold(catalog.PatientHold(catalog.PatientKey{ID: "P2"}))) }, "a", study(1), "taken"},
+		"a hold of a patient, nobody saying any more whose the series was": {func(d *deletion) {
+			d.due()
+			d.say("a", catalog.Batch{Facts: []*catalog.SeriesFact{fact("a", "1.1", "1.1.1", 3, 0, nil)}}) // all of it was deleted by itself
+			d.must("a", hold(catalog.PatientHold(catalog.PatientKey{ID: "P1"})))
+		}, "a", study(1), "conflict"},
+		"a hold of a study, nobody saying any more whose the series was": {func(d *deletion) {
+			d.due()
+			d.say("a", catalog.Batch{Facts: []*catalog.SeriesFact{fact("a", "1.1", "1.1.1", 3, 0, nil)}})
+			d.must("a", hold(catalog.StudyHold("1.2")))
+		}, "a", study(1), "taken"},
 		"restored": {func(d *deletion) {
 			d.pass(3600)
 			d.must("a", &catalog.TombstoneFact{Study: "1.1", Tick: 1}, &catalog.RestoreFact{Study: "1.1", Tick: 2})

@@ -130,7 +130,7 @@ func (c *Catalog) Over(stone *Tombstone) (bool, error) {
 	if refusal, err := t.over(tombstoneKey(stone.Study, stone.Series, stone.Instance), stone.Study); refusal != nil || err != nil {
 		return false, err
 	}
-	held, err := t.held(stone.Study)
+	held, err := t.heldOf(stone.Study, stone.Series)
 	return !held && err == nil, err
 }
 
