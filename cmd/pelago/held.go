@@ -173,6 +173,9 @@ func (n *node) packsLost(packs []pack.ID, _ error) {
 	}
 	for _, id := range packs {
 		n.shards.source.Forget(id)
+		if p := n.protecting.Load(); p != nil {
+			p.CopyLost(id)
+		}
 		if r := n.repairing.Load(); r != nil {
 			r.CopyLost(id)
 		}

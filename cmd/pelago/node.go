@@ -44,26 +44,27 @@ type node struct {
 	id      string
 	began   time.Time
 
-	dir       *datadir.Dir
-	announced chan struct{} // closed once commands find the node by its data directory
-	self      *identity.Node
-	keys      *keys.Ring
-	trail     *trail
-	catalog   *catalog.Catalog
-	network   *network
-	placement *placement.Placement
-	patients  *patients.Patients
-	archive   *archive.Archive
-	recalled  *recalled.Client
-	distance  distance
-	shards    shards
-	evict     *evict.Evict   // nil without a rule, and at a witness
-	spread    *spread.Spread // nil at a witness, which has no packs
-	protect   *protect.Protect
-	purger    *purge.Purger                 // nil at a witness
-	repair    *repair.Repair                // nil at a witness
-	repairing atomic.Pointer[repair.Repair] // the same, for what may be called before
-	used      activity
+	dir        *datadir.Dir
+	announced  chan struct{} // closed once commands find the node by its data directory
+	self       *identity.Node
+	keys       *keys.Ring
+	trail      *trail
+	catalog    *catalog.Catalog
+	network    *network
+	placement  *placement.Placement
+	patients   *patients.Patients
+	archive    *archive.Archive
+	recalled   *recalled.Client
+	distance   distance
+	shards     shards
+	evict      *evict.Evict   // nil without a rule, and at a witness
+	spread     *spread.Spread // nil at a witness, which has no packs
+	protect    *protect.Protect
+	protecting atomic.Pointer[protect.Protect] // the same, for what may be called before
+	purger     *purge.Purger                   // nil at a witness
+	repair     *repair.Repair                  // nil at a witness
+	repairing  atomic.Pointer[repair.Repair]   // the same, for what may be called before
+	used       activity
 
 	face  *ae.Face
 	tasks *work.Group

@@ -21,6 +21,7 @@ func (n *node) openProtect() {
 		o.Spread, o.Held, o.Copy = n.spread, n.shards.held, n.shards.source
 	}
 	n.protect = protect.New(o)
+	n.protecting.Store(n.protect)
 	w.peers.Handle("/protect/", w.readers(n.protect.Handler()))
 }
 

@@ -36,6 +36,7 @@ type waiting struct {
 	hurried time.Time
 	heads   map[shard.Stripe]*stripe.Head // checked by their seals
 	copied  time.Time                     // when this node's copy was read whole
+	rotten  time.Time                     // when rot was met in it last
 
 	found found
 	why   error // of the last look
@@ -190,6 +191,22 @@ func (p *Protect) survives(st *placement.State, id pack.ID, rotten bool) error {
 		return errLooking
 	}
 	return w.why
+}
+
+// CopyLost says that this node's copy of a pack turned out rotten or missing: it stands
+// for no shard until it was read whole again.
+func (p *Protect) CopyLost(id pack.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := p.packs[id]
+	if w == nil {
+		return
+	}
+	w.rotten, w.copied, w.found, w.why = time.Now(), time.Time{}, found{}, errLooking
+	if !w.busy { // else who looks at it sees to that
+		w.seen, w.next = mark{}, time.Time{}
+		poke(p.wake)
+	}
 }
 
 // stillGood reports whether what was found may still be said: for some seconds, and

@@ -127,8 +127,10 @@ func inWorld(t *testing.T, nodes int, code shard.Code, survives int, run func(t 
 			w.place(code, survives)
 		}
 		defer func() {
-			for _, n := range w.nodes {
+			for _, n := range w.nodes { // all, before any of what they ask each other about closes
 				n.end()
+			}
+			for _, n := range w.nodes {
 				if err := errors.Join(n.bulk.Close(), n.catalog.Close()); err != nil {
 					t.Error(err)
 				}

@@ -173,10 +173,17 @@ func (p *Protect) look(ctx context.Context, all []*candidate) {
 	for _, c := range all {
 		w := p.packs[c.id]
 		w.busy, w.copied = false, c.copied
+		rot := !w.rotten.Before(began) // met while it was looked at
+		if rot {
+			w.copied = time.Time{}
+		}
 		if c.head != nil {
 			w.heads = map[shard.Stripe]*stripe.Head{c.seal.Stripe: c.head}
 		}
-		if w.why = firstOf(err, c.why); w.why == nil {
+		if w.why = firstOf(err, c.why); w.why == nil && rot {
+			w.why = errLooking
+		}
+		if w.why == nil {
 			good++
 			w.tries, w.next = 0, time.Time{}
 			w.found = found{began, c.mark, c.nodes()}

@@ -317,3 +317,28 @@ func TestWhatIsLookedAtAgainIsNotTakenForSafeMeanwhile(t *testing.T) {
 		}
 	})
 }
+
+func TestACopyInWhichRotWasMetIsReadAgain(t *testing.T) {
+	inWorld(t, 5, twoAndTwo, 1, func(t *testing.T, w *world) {
+		m, origin := w.spreadPack(twoAndTwo, nil)
+		for w.ids[0] == w.owner(m, 3).id { // who leads must be there
+			m, origin = w.spreadPack(twoAndTwo, nil)
+		}
+		w.set(w.down, w.owner(m, 3).id, true)
+		w.startAll(0)
+		if err := origin.asks(m.sop(), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		origin.mu.Lock()
+		origin.rotten[m.head.Stripe] = true
+		origin.mu.Unlock()
+		origin.CopyLost(m.head.Stripe.Pack)
+		began := time.Now()
+		if err := origin.asks(m.sop(), time.Minute); !fault.Is(err, fault.Unavailable) || time.Since(began) > 2*time.Minute {
+			t.Errorf("the copy is rotten, and its shard is needed: %v", err)
+		}
+		if origin.read < 2 || origin.read > 20 {
+			t.Errorf("the copy was read %d times", origin.read)
+		}
+	})
+}
