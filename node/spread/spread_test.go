@@ -280,6 +280,7 @@ func TestWhatIsNewDoesNotWaitBehindWhatIsOld(t *testing.T) {
 		}
 		w.packs.setBusy(true)
 		w.start()
+		time.Sleep(5 * time.Second) // the old ones are in line
 		began := time.Now()
 		id := w.pack(10, large)
 		w.until("complete", func() bool { return w.complete(id, shard.Code{K: 1, M: 2}) })
