@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/layout"
 	"pelago/node/placement"
 	"pelago/node/work"
 	"pelago/replication/catalog"
@@ -152,8 +153,8 @@ type Repair struct {
 	hopeless int64
 	fullFrom int64 // shards of so many bytes find no room,
 	fullTill time.Time
-	dirty    bool   // something came since the last walk began
-	complete uint64 // version that Complete was called for
+	dirty    bool           // something came since the last walk began
+	complete *layout.Layout // that Complete was called for: a version may come again, after a recovery
 }
 
 // Stats count since the start.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/layout"
 	"pelago/replication/catalog"
 	"pelago/shard"
 	"pelago/shard/held"
@@ -577,4 +578,26 @@ func (w *network) stripe(s shard.Stripe) *made {
 		}
 	}
 	panic(fmt.Sprint("no stripe ", s))
+}
+
+// A network that was recovered has no memory of its last layouts, and makes others of
+// their versions: who has said of the former that it has all of it says so again.
+func TestAVersionThatComesAgainIsCompletedAgain(t *testing.T) {
+	onNetwork(t, 4, 2, 1, func(w *network) {
+		w.sealed(small, 60_000, nil)
+		w.startAll()
+		passes(time.Hour)
+		w.mu.Lock()
+		if len(w.complete) != len(w.names) {
+			t.Errorf("%v", w.complete)
+		}
+		clear(w.complete)
+		again := *w.state.View.New
+		w.becomeLocked(layout.View{New: &again})
+		w.mu.Unlock()
+		passes(time.Hour)
+		if len(w.complete) != len(w.names) {
+			t.Errorf("%v", w.complete)
+		}
+	})
 }

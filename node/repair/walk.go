@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/layout"
 	"pelago/node/work"
 	"pelago/replication/catalog"
 	"pelago/shard"
@@ -117,7 +118,7 @@ func (r *Repair) drained(now time.Time) bool {
 
 // found is what a walk met.
 type found struct {
-	version   uint64 // of the layout
+	layout    *layout.Layout // nil: there is none
 	lacking   int64
 	bytes     int64
 	hopeless  int64
@@ -135,7 +136,7 @@ func (r *Repair) walk(ctx context.Context, fresh map[held.Name]time.Time) (found
 	if err := r.lostHere(p); err != nil || p.view.New == nil {
 		return f, err
 	}
-	f.version = p.view.New.Version
+	f.layout = p.view.New
 	w := walker{r: r, p: p, found: &f, before: fresh}
 	l := p.view.New
 	from := rand.IntN(l.Groups) // what found no room is another thing each time
@@ -328,23 +329,23 @@ func (r *Repair) sealOf(of shard.Stripe) (*catalog.SealFact, bool, error) {
 // declared lost, does not keep the network from its next layout.
 func (r *Repair) completed(ctx context.Context, f found, progress *work.Progress) {
 	r.mu.Lock()
-	done := r.complete == f.version || f.version == 0 || f.lacking > 0 || f.unsettled
+	done := f.layout == nil || r.complete == f.layout || f.lacking > 0 || f.unsettled
 	r.mu.Unlock()
 	if done {
 		return
 	}
-	if err := r.o.Places.Complete(ctx, f.version); err != nil {
+	if err := r.o.Places.Complete(ctx, f.layout.Version); err != nil {
 		if ctx.Err() == nil {
 			progress.Note(err)
-			r.o.Log.Warn("that this node has what the layout gives it could not be told; it will be", "version", f.version, "error", err)
+			r.o.Log.Warn("that this node has what the layout gives it could not be told; it will be", "version", f.layout.Version, "error", err)
 			time.AfterFunc(lastPause, func() { poke(r.again) })
 		}
 		return
 	}
 	r.mu.Lock()
-	r.complete = f.version
+	r.complete = f.layout
 	r.mu.Unlock()
-	r.o.Log.Info("this node has all shards that the layout gives it", "version", f.version)
+	r.o.Log.Info("this node has all shards that the layout gives it", "version", f.layout.Version)
 }
 
 // lastPause is between attempts to tell.

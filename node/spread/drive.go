@@ -164,12 +164,22 @@ func (d *driver) choose(now time.Time, busy bool) (items []*item, wait time.Time
 	if len(line) == 0 {
 		return nil, wait
 	}
-	if first := line[0]; busy && !first.hurried.Load() {
-		if first.fresh && now.Sub(first.since) < busyPatience || !first.fresh && now.Sub(d.trickle) < busyPatience {
+	if busy && !line[0].hurried.Load() {
+		// Each kind by its own pause: packs from before, of which there may be very many,
+		// do not keep new ones waiting.
+		i := slices.IndexFunc(line, func(it *item) bool {
+			if it.fresh {
+				return now.Sub(it.since) >= busyPatience
+			}
+			return now.Sub(d.trickle) >= busyPatience
+		})
+		if i < 0 {
 			return nil, earliest(wait, now.Add(busyLook))
 		}
-		d.trickle = now
-		line = line[:1]
+		if !line[i].fresh {
+			d.trickle = now
+		}
+		line = line[i : i+1]
 	}
 	items = round(line)
 	for _, it := range items {

@@ -180,12 +180,40 @@ func (s *Spread) answerRefusal(f *catalog.SealFact, why error) error {
 		})
 		return err
 	}
-	if fault.Is(why, fault.NotFound) && !f.IsNews() { // its key is not known
+	again, err := s.mayTellAgain(of)
+	if err != nil {
+		return err
+	}
+	if again && fault.Is(why, fault.NotFound) && !f.IsNews() { // its key is not known
 		err := s.ledger.againKey(r.seal.Key, []shard.Stripe{of})
 		s.o.Offer()
 		return err
 	}
-	return s.compare(of.Pack, true)
+	return s.compare(of.Pack, again)
+}
+
+// againAfter is how long what the catalogue lacks and was refused is not told again
+// although it was refused once more: it may be so for ever, as of a pack that was
+// purged. The survey tells it after that.
+const againAfter = 10 * time.Minute
+
+// mayTellAgain reports whether a stripe that was refused may be told once more at
+// once, and notes that it is. One whose pack was purged may not.
+func (s *Spread) mayTellAgain(of shard.Stripe) (bool, error) {
+	if index, err := s.o.Catalog.Purged(of.Pack); err != nil || index > 0 {
+		return false, err
+	}
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at, known := s.retold[of]; known && now.Sub(at) < againAfter {
+		return false, nil
+	}
+	if len(s.retold) >= maxRefused {
+		clear(s.retold)
+	}
+	s.retold[of] = now
+	return true, nil
 }
 
 // compare brings what is known of a pack's stripes in line with what is committed of

@@ -391,3 +391,20 @@ func (w *world) purge(study string, id [16]byte) {
 	w.do(&catalog.RegistryFact{Kind: catalog.KindRevoked, Name: self, Value: []byte("x")})
 	w.do(&catalog.PurgeFact{Pack: id, Study: true})
 }
+
+// What the network refuses for ever is not told without end.
+func TestWhatIsRefusedForEverIsToldSeldom(t *testing.T) {
+	inWorld(t, 2, func(t *testing.T, w *world) {
+		w.start()
+		key, _ := w.foreign(1, shard.Code{K: 1, M: 1})
+		key.Origin = "n01" // the key's name is another node's
+		w.do(key)
+		w.pack(1, large)
+		time.Sleep(time.Hour)
+		w.ledger.telling.Lock()
+		defer w.ledger.telling.Unlock()
+		if w.ledger.last < 2 || w.ledger.last > 20 {
+			t.Errorf("%d numbers were given in an hour", w.ledger.last)
+		}
+	})
+}

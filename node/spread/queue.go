@@ -82,6 +82,7 @@ func (q *queue) add(n *item) bool {
 	if n.hurried.Load() {
 		it.hurried.Store(true)
 	}
+	it.fresh = it.fresh || n.fresh && it.survives < 0 // the survey may have met it first
 	it.bytes = max(it.bytes, n.bytes)
 	it.survives = min(it.survives, n.survives)
 	soon := it.tried.Add(hurriedRetry) // who waits may ask again and again

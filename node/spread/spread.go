@@ -90,6 +90,7 @@ type Spread struct {
 	queue   queue
 	refused []refusal
 	untold  map[shard.Stripe]time.Time // since when news waits to be told with more
+	retold  map[shard.Stripe]time.Time // when what was refused was told again last
 	changed chan struct{}
 }
 
@@ -115,7 +116,7 @@ func Open(o Options) (*Spread, error) {
 	}
 	s := &Spread{
 		o: o, ledger: l, coder: stripe.NewCoder(), wake: make(chan struct{}, 1), look: make(chan struct{}, 1),
-		began: time.Now(), queue: newQueue(), untold: map[shard.Stripe]time.Time{}, changed: make(chan struct{}),
+		began: time.Now(), queue: newQueue(), untold: map[shard.Stripe]time.Time{}, retold: map[shard.Stripe]time.Time{}, changed: make(chan struct{}),
 	}
 	s.peers = newPeers(o.Alive)
 	return s, nil

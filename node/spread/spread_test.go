@@ -272,6 +272,30 @@ func TestWhoSendsIsNotDisturbedForAMinute(t *testing.T) {
 	})
 }
 
+// Packs from before, one a minute while somebody sends, keep no new one waiting.
+func TestWhatIsNewDoesNotWaitBehindWhatIsOld(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		for n := range 10 {
+			w.pack(n, large)
+		}
+		w.packs.setBusy(true)
+		w.start()
+		time.Sleep(5 * time.Second) // the old ones are in line
+		began := time.Now()
+		id := w.pack(10, large)
+		w.until("complete", func() bool { return w.complete(id, shard.Code{K: 1, M: 2}) })
+		if took := time.Since(began); took < busyPatience || took > busyPatience+30*time.Second {
+			t.Errorf("the new one took %v", took)
+		}
+		for n := range 10 {
+			w.settled(idOf(n), shard.Code{K: 1, M: 2})
+		}
+		if took := time.Since(began); took < 8*busyPatience {
+			t.Errorf("all of the old ones took %v", took)
+		}
+	})
+}
+
 func TestASlowHolderHoldsUpNeitherTheSealNorOthers(t *testing.T) {
 	inWorld(t, 3, func(t *testing.T, w *world) {
 		w.start()
