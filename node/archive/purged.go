@@ -40,11 +40,19 @@ func (a *Archive) Parting(id pack.ID, over func(*catalog.Tombstone) (bool, error
 	if err != nil {
 		return nil, err
 	}
-	instances, now := map[string]bool{}, time.Now()
+	now := time.Now()
+	sure, err := a.plausible(now)
+	if err != nil {
+		return nil, err
+	}
+	instances := map[string]bool{}
 	err = a.pages(prefixMember(id), func(key, _ []byte) error {
 		r, _, err := a.held(numberOf(key))
 		if err != nil || r == nil {
 			return err
+		}
+		if r.State == archivepb.State_DISCARDED && !sure {
+			return errStop // its grace is the wall clock's
 		}
 		goes, err := a.goes(r, wide, over, now)
 		if err != nil {
