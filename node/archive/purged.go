@@ -128,6 +128,21 @@ func (a *Archive) HasPack(id pack.ID) (bool, error) {
 	return err == nil, err
 }
 
+// KeepsStudy reports whether anything of a study is here that its keys open, or will
+// open: canonical, quarantined or discarded, packed or not.
+func (a *Archive) KeepsStudy(study string) (keeps bool, err error) {
+	for _, prefix := range [][]byte{keySeries(study, "", ""), appendUID([]byte{rowQueue}, study)} {
+		if none, err := a.none(prefix); err != nil || !none {
+			return err == nil, err
+		}
+	}
+	err = a.EachPack(context.Background(), pack.ID{}, func(p *archivepb.Pack) (bool, error) {
+		keeps = p.Study == study
+		return !keeps, nil
+	})
+	return keeps, err
+}
+
 // DropPurged drops packs that were purged, with what was in them. It is durable when it
 // returns; packs that are not here are no error. fault.Invalid for one that was not purged:
 // nothing of it is dropped.
