@@ -83,6 +83,16 @@ func (a *Archive) trustClock(now time.Time, doubted *time.Time) (bool, error) {
 	return true, fmtStore(a.store.Set([]byte{rowClock}, value, pebble.NoSync))
 }
 
+// plausible reports whether the wall clock is where it would have gone on to since the
+// last look at which it was trusted, or was never looked at.
+func (a *Archive) plausible(now time.Time) (bool, error) {
+	value, known, err := a.get([]byte{rowClock})
+	if err != nil || !known || len(value) != 8 {
+		return err == nil, err
+	}
+	return now.Sub(time.UnixMicro(int64(binary.BigEndian.Uint64(value)))) <= clockStride, nil
+}
+
 // purge frees the bytes of what was deleted, or discarded by an operator, more
 // than the grace before now. Tombstones stay for ever. Nothing goes for any
 // other reason.

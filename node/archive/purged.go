@@ -40,11 +40,19 @@ func (a *Archive) Parting(id pack.ID, over func(*catalog.Tombstone) (bool, error
 	if err != nil {
 		return nil, err
 	}
-	instances, now := map[string]bool{}, time.Now()
+	now := time.Now()
+	sure, err := a.plausible(now)
+	if err != nil {
+		return nil, err
+	}
+	instances := map[string]bool{}
 	err = a.pages(prefixMember(id), func(key, _ []byte) error {
 		r, _, err := a.held(numberOf(key))
 		if err != nil || r == nil {
 			return err
+		}
+		if r.State == archivepb.State_DISCARDED && !sure {
+			return errStop // its grace is the wall clock's
 		}
 		goes, err := a.goes(r, wide, over, now)
 		if err != nil {
@@ -118,6 +126,21 @@ func (a *Archive) HasPack(id pack.ID) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// KeepsStudy reports whether anything of a study is here that its keys open, or will
+// open: canonical, quarantined or discarded, packed or not.
+func (a *Archive) KeepsStudy(study string) (keeps bool, err error) {
+	for _, prefix := range [][]byte{keySeries(study, "", ""), appendUID([]byte{rowQueue}, study)} {
+		if none, err := a.none(prefix); err != nil || !none {
+			return err == nil, err
+		}
+	}
+	err = a.EachPack(context.Background(), pack.ID{}, func(p *archivepb.Pack) (bool, error) {
+		keeps = p.Study == study
+		return !keeps, nil
+	})
+	return keeps, err
 }
 
 // DropPurged drops packs that were purged, with what was in them. It is durable when it

@@ -3,13 +3,16 @@ package archive
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"pelago/cluster/fault"
+	"pelago/node/archive/archivepb"
 	"pelago/replication/catalog"
 	"pelago/replication/catalog/alone"
 	"pelago/shard"
@@ -236,5 +239,35 @@ func TestAPackWithAConflictWaitsForAnOperator(t *testing.T) {
 	always := func(*catalog.Tombstone) (bool, error) { return true, nil }
 	if p, err := b.Parting(pack.ID(at.Pack), always); p != nil || err != nil {
 		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+// What an operator discarded has its grace by the wall clock: a pack that holds some is
+// not given up while that clock is in doubt.
+func TestAClockThatJumpedEndsNoGraceInAPack(t *testing.T) {
+	b, images, id := sealedBench(t, vfs.NewMem())
+	b.pass(time.Hour)
+	now := time.Now()
+	if err := b.Delete(t.Context(), images[0].study, images[0].series, images[0].sop, "test"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := b.record(firstOf(t, b, images[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.State, r.Decided = archivepb.State_DISCARDED, now.Add(-b.o.Grace-time.Hour).UnixMicro()
+	if err := b.Archive.store.Set(keyNumber(rowInstance, r.Number), marshal(r.Instance), pebble.Sync); err != nil {
+		t.Fatal(err)
+	}
+	b.pass(30 * 24 * time.Hour)
+	for looked, want := range map[time.Duration]bool{time.Hour: true, clockStride + time.Hour: false} {
+		value := binary.BigEndian.AppendUint64(nil, uint64(now.Add(-looked).UnixMicro()))
+		if err := b.Archive.store.Set([]byte{rowClock}, value, pebble.Sync); err != nil {
+			t.Fatal(err)
+		}
+		p, err := b.Parting(id, func(stone *catalog.Tombstone) (bool, error) { return b.catalog.Over(stone) })
+		if (p != nil) != want || err != nil {
+			t.Errorf("looked at %s before: %+v, %v", looked, p, err)
+		}
 	}
 }

@@ -145,9 +145,10 @@ func (p *Purger) dropTo(ctx context.Context, batch []catalog.Gone, index uint64)
 func (p *Purger) drop(ctx context.Context, all []catalog.Gone) error {
 	var packs []pack.ID
 	var keys [][16]byte
+	studies := map[[16]byte]string{} // of keys
 	for _, gone := range all {
 		if gone.IsKey {
-			keys = append(keys, gone.ID)
+			keys, studies[gone.ID] = append(keys, gone.ID), gone.Study
 			continue
 		}
 		packs = append(packs, pack.ID(gone.ID))
@@ -166,8 +167,9 @@ func (p *Purger) drop(ctx context.Context, all []catalog.Gone) error {
 		}
 		p.o.Log.Info("what was purged is dropped", "packs", len(packs))
 	}
-	if len(keys) == 0 {
-		return nil
+	keys, err := p.unneeded(keys, studies)
+	if err != nil || len(keys) == 0 {
+		return err
 	}
 	if err := p.o.Ring.ForgetKeys(keys...); err != nil {
 		return err
@@ -180,6 +182,27 @@ func (p *Purger) drop(ctx context.Context, all []catalog.Gone) error {
 		p.again = append(p.again, forgotten{id, until})
 	}
 	return nil
+}
+
+// unneeded are the keys but those of this node of studies of which it still has anything.
+// Others gave them up while it was away, and knew nothing of what came here meanwhile or
+// waits for an operator; the archive forgets them when that is gone.
+func (p *Purger) unneeded(keys [][16]byte, studies map[[16]byte]string) (left [][16]byte, err error) {
+	for _, id := range keys {
+		k, err := p.o.Ring.Wrapped(id)
+		if err == nil && k.Origin == "" {
+			keeps, err := p.o.Archive.KeepsStudy(studies[id])
+			if err != nil {
+				return nil, err
+			}
+			if keeps {
+				p.o.Log.Warn("a study key that was given up stays: this node has something under it")
+				continue
+			}
+		}
+		left = append(left, id) // what cannot be read is for the ring to judge
+	}
+	return left, nil
 }
 
 // dropShards drops what this node holds of a pack.
@@ -281,22 +304,28 @@ func (p *Purger) sweep(ctx context.Context, name held.Name) error {
 
 func (p *Purger) sweepKeys(ctx context.Context) error {
 	var ids [][16]byte
+	studies := map[[16]byte]string{}
+	flush := func() error {
+		left, err := p.unneeded(ids, studies)
+		ids = ids[:0]
+		clear(studies)
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		return p.o.Ring.ForgetKeys(left...)
+	}
 	for gone, err := range p.o.Catalog.Gone(ctx, 0) {
 		if err != nil {
 			return err
 		}
 		if gone.IsKey {
-			ids = append(ids, gone.ID)
+			ids, studies[gone.ID] = append(ids, gone.ID), gone.Study
 		}
 		if len(ids) == maxDropped {
-			if err := p.o.Ring.ForgetKeys(ids...); err != nil {
+			if err := flush(); err != nil {
 				return err
 			}
-			ids = ids[:0]
 		}
 	}
-	if len(ids) == 0 {
-		return nil
-	}
-	return p.o.Ring.ForgetKeys(ids...)
+	return flush()
 }

@@ -225,6 +225,18 @@ func (s *site) DropPurged(_ context.Context, ids ...pack.ID) error {
 	})
 }
 
+// KeepsStudy implements [Archive].
+func (s *site) KeepsStudy(study string) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, part := range s.packs {
+		if part.Study == study {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // purgedOnly holds what every drop must: the pack was purged, by an entry of the log,
 // and its grace was over by time that has really passed.
 func (s *site) purgedOnly(id pack.ID) {

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pelago/node/archive"
 	"pelago/replication/catalog"
 	"pelago/shard"
 	"pelago/shard/held"
@@ -98,6 +99,36 @@ func TestAMemberThatIsBehindBlocksUntilItIsAwayForTooLong(t *testing.T) {
 		n.pass(30 * time.Minute)
 		n.want(1, nothing, "after its return")
 		n.want(2, allOfTwo, "what was not deleted")
+	})
+	if what != "" {
+		t.Error(what)
+	}
+}
+
+// A node that was away for too long still has what came to it meanwhile, and waits for an
+// operator: the key that opens it is not for others to give up there.
+func TestWhatCameToANodeThatWasAwayCanBeOpened(t *testing.T) {
+	what := caught(func() {
+		n := whole(t)
+		n.delete("1.1")
+		a, late := n.nodes[0], pack.ID{0x1F, 15: 2}
+		a.down = true
+		a.packs[late] = &archive.Parting{Study: "1.1", Series: "1.1.1", BySeries: true}
+		n.pass(7 * grace)
+		key := keyOf(late)
+		if gone, err := n.nodes[1].c.Forgotten(key); !gone || err != nil {
+			t.Fatalf("the others have not given the key up: %v", err)
+		}
+		a.down = false
+		a.start()
+		n.pass(time.Hour)
+		if _, ok := a.ring[key]; !ok || a.packs[late] == nil {
+			t.Error("nothing opens any more what is left")
+		}
+		delete(a.packs, late)
+		a.start()
+		n.pass(10 * time.Minute)
+		n.want(1, nothing, "once that has gone")
 	})
 	if what != "" {
 		t.Error(what)

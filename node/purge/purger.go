@@ -24,6 +24,8 @@ type Decider interface {
 type Archive interface {
 	Parting(id pack.ID, over func(*catalog.Tombstone) (bool, error)) (*archive.Parting, error)
 	DropPurged(ctx context.Context, ids ...pack.ID) error
+	// KeepsStudy reports whether anything of a study is here, in whatever state.
+	KeepsStudy(study string) (bool, error)
 }
 
 // Held is what this node holds of others. *held.Store is one.
