@@ -366,6 +366,11 @@ func TestTheTasksOfANetworkOfOne(t *testing.T) {
 		s.p.o.Monotonic = func() time.Duration { return time.Since(began) }
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 3)
+		left := func() string { // tasks go on
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return n.left(1)
+		}
 		for _, task := range s.p.Tasks() {
 			go func() { ended <- task.Run(ctx, nil) }()
 		}
@@ -379,12 +384,12 @@ func TestTheTasksOfANetworkOfOne(t *testing.T) {
 		n.mu.Unlock()
 		time.Sleep(2*grace - 2*time.Minute)
 		synctest.Wait()
-		if got := n.left(1); got != "0 shards, 1 packs, 0 copies, 1 keys" {
+		if got := left(); got != "0 shards, 1 packs, 0 copies, 1 keys" {
 			t.Errorf("within the grace: %s", got)
 		}
 		time.Sleep(20 * time.Minute)
 		synctest.Wait()
-		if got := n.left(1); got != nothing {
+		if got := left(); got != nothing {
 			t.Errorf("after the grace: %s", got)
 		}
 		cancel()
