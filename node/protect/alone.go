@@ -32,8 +32,12 @@ const (
 // §7: one site): there is nobody else to keep anything. fault.Unavailable while others
 // are there but nothing is placed with them yet, and while this node does not know. A
 // node that has heard of others does not go by its own catalogue, which may be behind
-// since before they held anything: it asks the leader for the end of the log first.
+// since before they held anything: it asks the leader for the end of the log first. A
+// catalogue that has stopped may have done so before the first of them joined.
 func (p *Protect) alone(ctx context.Context) error {
+	if err := p.o.Fenced(); err != nil {
+		return fault.New(fault.Unavailable, "this node's catalogue is not to be relied on: %w", err)
+	}
 	l, err := p.readLone()
 	if err != nil || !l.others {
 		return firstOf(err, l.why)

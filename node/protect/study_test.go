@@ -149,6 +149,15 @@ func TestOnlyASiteAloneIsCommittedByItsOwnWord(t *testing.T) {
 		if err := n.Committed(t.Context(), "1.2", "2", "M"); !fault.Is(err, fault.Corrupt) {
 			t.Errorf("alone, and rotten: %v", err)
 		}
+		n.mu.Lock()
+		n.fenced = fault.New(fault.Corrupt, "halted") // before it heard of others, perhaps
+		n.mu.Unlock()
+		if err := n.Committed(t.Context(), "1.2", "1", "M"); !fault.Is(err, fault.Unavailable) {
+			t.Errorf("by a catalogue that has stopped: %v", err)
+		}
+		n.mu.Lock()
+		n.fenced = nil
+		n.mu.Unlock()
 		w.join("elsewhere") // and holds nothing yet
 		for range 3 {
 			if err := n.Committed(t.Context(), "1.2", "1", "M"); !fault.Is(err, fault.Unavailable) {
