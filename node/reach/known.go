@@ -24,6 +24,9 @@ type known struct {
 	open bool      // some of it was in staging: it will be packed
 	by   string    // who told it, if that was not its node: far.Shards for those of its packs
 	came time.Time // when bytes were asked for that came with it; zero: none did
+	// partial says that its node has told of more, which the shards that are left do not
+	// have; set before others see it.
+	partial bool
 
 	mu      sync.Mutex // guards what follows; making readers is no I/O
 	bytes   Bytes
@@ -183,6 +186,12 @@ func (v version) instance() *far.Instance { return &v.Instances[v.index] }
 
 func (v version) ref() archive.Ref { return archive.RefOf(v.Node, v.instance().Record) }
 
+// lacks reports whether an instance may be in what could not be read of a manifest.
+func (k *known) lacks(sop string) bool {
+	_, ok := k.index(sop)
+	return !ok && k.partial
+}
+
 // find returns an instance by its reference: fault.NotFound if its node has
 // another one, or none, in its place by now.
 func (r *Reader) find(ctx context.Context, ref archive.Ref) (version, error) {
@@ -191,19 +200,22 @@ func (r *Reader) find(ctx context.Context, ref archive.Ref) (version, error) {
 	if first, ok := r.firsts.Get(instanceAt{name, ref.SOP}); ok && (k == nil || !first.Asked.Before(k.Asked)) {
 		k = first // its bytes are here; the rest of its manifest may still be coming
 	}
-	if k == nil {
-		var err error
+	var failed error // why the manifest is not whole
+	if k == nil || k.lacks(ref.SOP) {
 		w := wanted{sop: ref.SOP, Hint: archive.HintOf(ctx)}
 		if h := r.holder(name); h != nil {
-			k, err = r.tell(ctx, h, w, nil)
+			k, failed = r.tell(ctx, h, w, nil)
 		} else {
-			k, err = r.fetch(ctx, name, ref.Origin, w, catalog.Holder{}, nil)
+			k, failed = r.fetch(ctx, name, ref.Origin, w, catalog.Holder{}, nil)
 		}
 		if k == nil {
-			return version{}, err
+			return version{}, failed
 		}
 	}
 	i, ok := k.index(ref.SOP)
+	if !ok && failed != nil {
+		return version{}, failed // it may be in what could not be read
+	}
 	if !ok || k.Instances[i].Record.Number != ref.Number {
 		return version{}, errNothing()
 	}

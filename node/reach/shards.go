@@ -158,6 +158,7 @@ func (r *Reader) gather(ctx context.Context, h catalog.Holder) (*known, error) {
 	k := newKnown(cached.Told{Manifest: m, UIDHash: h.UIDHash, Asked: asked})
 	k.by = far.Shards
 	if err != nil {
+		k.partial = true
 		if more(k, r.recall(name)) == k {
 			r.known.Put(name, k, k.size()) // better than nothing
 		}

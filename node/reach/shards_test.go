@@ -406,6 +406,15 @@ func TestWhatShardsSayIsMissingIsCounted(t *testing.T) {
 	if err := onlyError(b, study, series, all[10].SOPInstanceUID); !fault.Is(err, fault.Unavailable) || !errors.As(err, &missing) {
 		t.Errorf("one that is not sealed: %v", err)
 	}
+	for ref, err := range a.archive.Select(t.Context(), study, series, all[10].SOPInstanceUID) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref.Origin = a.node // as b listed it before
+		if _, err := b.open(ref); !fault.Is(err, fault.Unavailable) {
+			t.Errorf("it is listed, and is not among what is left: %v", err)
+		}
+	}
 }
 
 // onlyError is why an instance cannot be read.
