@@ -492,7 +492,14 @@ func TestCrashAtEveryOperationKeepsPositionAndRecordsTogether(t *testing.T) {
 		t.Fatalf("%d crashes prove little", len(crashes))
 	}
 	seen := map[uint64]bool{}
-	for _, crash := range crashes {
+	every := 1
+	if testing.Short() {
+		every = 10
+	}
+	for i, crash := range crashes {
+		if i%every > 0 {
+			continue
+		}
 		c := openMem(t, crash.fs)
 		hash, index := c.StateHash()
 		seen[index] = true
