@@ -192,6 +192,13 @@ func (s *site) restart() {
 	s.start()
 }
 
+// forget has a site's node start on an empty disk.
+func (s *site) forget() {
+	s.stop()
+	s.fs = vfs.NewMem()
+	s.start()
+}
+
 // loseTables takes away the tables that a site's packs rest in.
 func (s *site) loseTables() {
 	t := s.net.t
