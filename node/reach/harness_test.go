@@ -258,7 +258,8 @@ func (s *site) pack() {
 // announce tells the other sites' catalogues what a site holds of a series.
 func (s *site) announce(study, series string, to ...string) {
 	s.net.t.Helper()
-	fact := &catalog.SeriesFact{Origin: s.node, Site: "site " + s.node, Study: study, Series: series, Classes: []string{dimsetest.CTImageStorage}}
+	fact := &catalog.SeriesFact{Origin: s.node, Site: "site " + s.node, Study: study, Series: series, Classes: []string{dimsetest.CTImageStorage},
+		Reserved: study == archive.ReservedStudy}
 	for ref, err := range s.archive.Select(context.Background(), study, series, "") {
 		if err != nil {
 			s.net.t.Fatal(err)

@@ -59,6 +59,9 @@ func (r *Reader) placed(ctx context.Context, study, series, sop string) (v versi
 	case r.o.Shards != nil && (study != "" || series != ""):
 		return version{}, nil, false // its series can be looked through
 	case p.silent != nil:
+		if v, ok := r.reserved(ctx, sop); ok {
+			return v, nil, true
+		}
 		return version{}, errSought(study, series, sop, p.silent), true
 	}
 	return version{}, errNothing(), true

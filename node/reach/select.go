@@ -434,8 +434,9 @@ func (r *Reader) seek(ctx context.Context, nodes []string, study, series, sop st
 
 // seekSilent looks for an instance that no node which answers has, where the others
 // may have it, or where one has lost it: in the manifests of their series, as far as these
-// are known and can be had. Of nothing but the instance's own name no series is known: all that a node ever
-// stored would have to be looked through.
+// are known and can be had. Of nothing but the instance's own name no series is known but
+// those of Non-Patient Objects, which have no other: all that a node ever stored would
+// have to be looked through.
 func (r *Reader) seekSilent(ctx context.Context, nodes []string, failed []error, study, series, sop string) (version, error) {
 	var holders []catalog.Holder
 	if study != "" || series != "" {
@@ -462,10 +463,15 @@ func (r *Reader) seekSilent(ctx context.Context, nodes []string, failed []error,
 		}
 		silent = err
 	}
-	if silent != nil {
-		return version{}, errSought(study, series, sop, silent)
+	if silent == nil {
+		return version{}, errNothing()
 	}
-	return version{}, errNothing()
+	if study == "" && series == "" {
+		if v, ok := r.reserved(ctx, sop); ok {
+			return v, nil
+		}
+	}
+	return version{}, errSought(study, series, sop, silent)
 }
 
 // findAt asks one node for the series of an instance.

@@ -261,3 +261,29 @@ func (r *Reader) among(ctx context.Context, holders []catalog.Holder, node, sop 
 	}
 	return version{}, silent
 }
+
+// reserved looks for a Non-Patient Object, which is asked for by its own name alone
+// (DESIGN §9), in the series that nodes which do not answer hold of such.
+func (r *Reader) reserved(ctx context.Context, sop string) (version, bool) {
+	if r.o.Shards == nil || r.gone(archive.ReservedStudy, "", sop) {
+		return version{}, false
+	}
+	holders, err := r.holders(archive.ReservedStudy, "")
+	if err != nil {
+		r.log.Warn("who holds Non-Patient Objects was not looked up", "error", err)
+		return version{}, false
+	}
+	looked := map[string]bool{r.o.Node: true}
+	for i := range holders {
+		node := holders[i].Node
+		if looked[node] || !r.away(node) {
+			continue
+		}
+		looked[node] = true
+		if v, _ := r.among(ctx, holders, node, sop, false); v.known != nil {
+			r.sought.note(v.name())
+			return v, true
+		}
+	}
+	return version{}, false
+}

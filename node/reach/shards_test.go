@@ -644,6 +644,41 @@ func TestAnInstanceOfANodeThatIsGoneIsFoundInItsStudy(t *testing.T) {
 	}
 }
 
+// A Non-Patient Object has no name but its own.
+func TestANonPatientObjectOfANodeThatIsGoneIsFoundByItsName(t *testing.T) {
+	n := newNetwork(t, "a", "b", "c", "d", "e", "f")
+	a, b := n.sites["a"], n.sites["b"]
+	all := images(1, 0, 4)
+	for i := range all {
+		all[i].SOPClassUID, all[i].StudyInstanceUID, all[i].SeriesInstanceUID = "1.2.840.10008.5.1.4.38.1", "", ""
+	}
+	a.store(all...)
+	a.pack()
+	refs := refsOf(t, a, archive.ReservedStudy)
+	if len(refs) != len(all) {
+		t.Fatalf("%d rest in reserved series", len(refs))
+	}
+	a.announce(refs[0].Study, refs[0].Series, "b")
+	n.stripe(shard.Code{K: 2, M: 2}, a, refs[0].Study, refs[0].Series, "b")
+	b.delete(refs[3].Study, refs[3].Series, refs[3].SOP)
+	n.cut("a", true)
+	b.same("", "", all[1].SOPInstanceUID, all[1])
+	named := archive.WithHint(t.Context(), archive.Hint{Named: []string{all[0].SOPInstanceUID, "1.2.3", all[2].SOPInstanceUID}})
+	for ref, err := range b.reader.Select(named, "", "", all[0].SOPInstanceUID) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := b.open(ref); err != nil || !bytes.Equal(got, all[0].Dataset()) {
+			t.Errorf("of several that are named: %d bytes, %v", len(got), err)
+		}
+	}
+	for _, sop := range []string{"1.2.3", refs[3].SOP} {
+		if err := onlyError(b, "", "", sop); !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.NotFound) {
+			t.Errorf("%s: %v", sop, err)
+		}
+	}
+}
+
 func TestAFrameOfANodeThatIsGoneIsAFewRequests(t *testing.T) {
 	all := images(1, 0, 12)
 	n, _ := gone(t, shard.Code{K: 2, M: 2}, all)
