@@ -25,6 +25,40 @@ func (p *Port) Dial(ctx context.Context, node, address string, s Service) (*tls.
 	if err != nil {
 		return nil, dialError(s, err)
 	}
+	return p.over(ctx, raw, node, s)
+}
+
+// DialOver is [Port.Dial] over a connection that leads to the node, which another node
+// passes on (cluster/relay). It is closed if the handshake fails, and with what is
+// returned.
+func (p *Port) DialOver(ctx context.Context, raw net.Conn, node string, s Service) (*tls.Conn, error) {
+	if p.Revoked(node) {
+		raw.Close()
+		return nil, errRevoked()
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.Limits.Handshake)
+	defer cancel()
+	return p.over(ctx, raw, node, s)
+}
+
+// Connect opens a connection to an address on which nobody is authenticated: what goes
+// over it is for others to authenticate. The port closes it at its end.
+// fault.Unavailable if nobody answers.
+func (p *Port) Connect(ctx context.Context, address string) (net.Conn, error) {
+	raw, err := p.Config.Dial(ctx, "tcp", address)
+	if err != nil {
+		return nil, dialError(Relay, err)
+	}
+	k, err := p.attach(raw)
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return k, nil
+}
+
+// over authenticates a connection that was dialled, and who answers there.
+func (p *Port) over(ctx context.Context, raw net.Conn, node string, s Service) (*tls.Conn, error) {
 	k, err := p.attach(raw)
 	if err != nil {
 		raw.Close()

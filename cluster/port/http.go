@@ -58,17 +58,25 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 // shared by its calls; bulk and short calls do not wait for each other if they
 // have a transport each. The context of a call bounds its dial too.
 func (p *Port) Transport(locate func(ctx context.Context, node string) (address string, err error)) *http.Transport {
+	return TransportOver(func(ctx context.Context, node string) (net.Conn, error) {
+		address, err := locate(ctx, node)
+		if err != nil {
+			return nil, err
+		}
+		return p.Dial(ctx, node, address, Peer)
+	})
+}
+
+// TransportOver is [Port.Transport] over connections that dial opens: to the service
+// [Peer] of a node, whose other side is authenticated.
+func TransportOver(dial func(ctx context.Context, node string) (net.Conn, error)) *http.Transport {
 	return &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, host string) (net.Conn, error) {
 			node, _, err := net.SplitHostPort(host)
 			if err != nil {
 				return nil, err
 			}
-			address, err := locate(ctx, node)
-			if err != nil {
-				return nil, err
-			}
-			return p.Dial(ctx, node, address, Peer)
+			return dial(ctx, node)
 		},
 		Protocols: onlyHTTP2(), HTTP2: http2Config(),
 		DisableCompression: true, IdleConnTimeout: idleTimeout, MaxResponseHeaderBytes: maxHeaderBytes,

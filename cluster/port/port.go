@@ -24,6 +24,7 @@ const (
 	Gossip Service = "pelago-gossip/1"
 	Peer   Service = "h2" // peer calls, over HTTP/2
 	Join   Service = "pelago-join/1"
+	Relay  Service = "pelago-relay/1" // passes a connection on (cluster/relay)
 )
 
 // Limits bounds what strangers and members may take of the port. Zero fields are

@@ -124,6 +124,11 @@ func TestAStudyIsReadFromItsShardsOnceItsCopyIsEvicted(t *testing.T) {
 		}
 	}
 	read()
+	for _, sop := range sops {
+		until(t, "the commitment of what is evicted", func() bool {
+			return n.protect.Committed(t.Context(), dimsetest.CTImageStorage, sop, "") == nil
+		})
+	}
 	data := n.config.Data
 	n.end(t)
 	n = started(t, func(c *config.Config) { ruled(c); c.Data, c.Site = data, "A" })

@@ -21,6 +21,7 @@ import (
 	"pelago/cluster/gossip"
 	"pelago/cluster/identity"
 	"pelago/cluster/port"
+	"pelago/cluster/relay"
 	"pelago/node/config"
 	"pelago/node/keyring"
 	"pelago/node/member"
@@ -45,6 +46,8 @@ type network struct {
 	port     *port.Port
 	short    *http.Transport // of calls that are answered at once
 	bulk     *http.Transport // of calls that move bytes, on connections of their own
+	ways     *relay.Ways     // of those that clients wait for: bulk's, and by relays where a link is cut
+	relay    *relay.Server   // passes on what other nodes read
 	group    *group.Group
 	fresh    bool // the log had no past when it was opened
 	office   *member.Office
@@ -106,9 +109,10 @@ func (w *network) open(c config.Config, ring *keys.Ring) (err error) {
 		w.log.Warn("this node did not join as a witness, and is none: a witness is a fresh data directory")
 	}
 	w.port = port.New(port.Config{Credentials: w.membership.Credentials, Revoked: w.registry.Revoked, Log: w.log})
-	w.short, w.bulk = w.port.Transport(w.registry.Locate), w.port.Transport(w.registry.Locate)
+	w.short = w.port.Transport(w.registry.Locate)
+	w.openRelay()
 	calls := w.watch.client(w.short)
-	if err := w.offer(port.Peer, port.Join, port.Gossip); err != nil {
+	if err := w.offer(port.Peer, port.Join, port.Gossip, port.Relay); err != nil {
 		return err
 	}
 	address := w.place.Address
@@ -247,10 +251,11 @@ func (w *network) close() error {
 	if w.group != nil {
 		errs = append(errs, w.group.Close())
 	}
-	for _, t := range []*http.Transport{w.short, w.bulk} {
-		if t != nil {
-			t.CloseIdleConnections()
-		}
+	if w.short != nil {
+		w.short.CloseIdleConnections()
+	}
+	if w.ways != nil {
+		w.ways.CloseIdleConnections()
 	}
 	if w.listener != nil {
 		if err := w.listener.Close(); !errors.Is(err, net.ErrClosed) {

@@ -41,8 +41,9 @@ func (w *network) tasks() []work.Task {
 	// What ends replication ends nothing else: a node that is cut off serves on.
 	all = append(all, again("raft", w.group.Run))
 	if w.listener != nil {
-		all = append(all, again("peer_calls", w.serveCalls), again("join", w.serveJoin), again("gossip", w.talk))
+		all = append(all, again("peer_calls", w.serveCalls), again("join", w.serveJoin), again("gossip", w.talk), again("relay", w.serveRelay))
 	}
+	all = append(all, again("ways", w.ways.Run))
 	all = append(all, w.watch.task(w.catalog.Applied), again("epochs", w.keeper.Follow), again("envelopes", w.keeper.Give))
 	if w.studies != nil {
 		all = append(all, again("study_keys", w.studies.Run))

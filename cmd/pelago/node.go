@@ -292,6 +292,7 @@ func (n *node) startWork() {
 	n.gauges()
 	n.layoutGauges()
 	n.recalledGauges()
+	n.relayGauges()
 	n.repairGauges()
 	n.spreadGauges()
 	ctx, quit := context.WithCancel(context.Background())

@@ -41,12 +41,12 @@ func (n *node) openDistance() error {
 	// Manifests are short, and bytes many; they share a transport, for the first
 	// frame comes with its manifest.
 	n.distance.far = far.NewClient(far.Options{
-		Calls: n.network.watch.client(n.network.bulk), Self: n.self, Keep: n.distance.copies, Log: n.log,
+		Calls: n.network.reads(), Self: n.self, Keep: n.distance.copies, Log: n.log,
 		Packs: n.recalled, Alive: holders{n.network}.Alive,
 	})
 	n.distance.find = federate.NewClient(federate.Options{
 		// Questions are short; answers may be long, as what moves bytes.
-		Call: n.network.watch.client(n.network.bulk), Nodes: holders{n.network}.nodes, Reach: holders{n.network}.reach,
+		Call: n.network.reads(), Nodes: holders{n.network}.nodes, Reach: holders{n.network}.reach,
 	})
 	n.distance.reach = reach.New(reach.Options{
 		Node: n.id, Archive: n.archive, Copies: n.distance.copies,

@@ -13,7 +13,7 @@ func (n *node) openRecalled() error {
 	n.recalled = recalled.New(recalled.Options{
 		Node: n.id, Catalog: n.catalog, Keys: n.keys, State: n.placement.State,
 		Local:   n.shards.near(),
-		Holders: held.Holders{Client: n.shards.client},
+		Holders: held.Holders{Client: held.NewClient(n.network.reads(), holders{n.network})},
 		Hints:   &hints{network: n.network}, Doubt: n.doubted, Log: n.log,
 	})
 	return nil

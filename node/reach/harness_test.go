@@ -192,6 +192,13 @@ func (s *site) restart() {
 	s.start()
 }
 
+// forget has a site's node start on an empty disk.
+func (s *site) forget() {
+	s.stop()
+	s.fs = vfs.NewMem()
+	s.start()
+}
+
 // loseTables takes away the tables that a site's packs rest in.
 func (s *site) loseTables() {
 	t := s.net.t
@@ -251,7 +258,8 @@ func (s *site) pack() {
 // announce tells the other sites' catalogues what a site holds of a series.
 func (s *site) announce(study, series string, to ...string) {
 	s.net.t.Helper()
-	fact := &catalog.SeriesFact{Origin: s.node, Site: "site " + s.node, Study: study, Series: series, Classes: []string{dimsetest.CTImageStorage}}
+	fact := &catalog.SeriesFact{Origin: s.node, Site: "site " + s.node, Study: study, Series: series, Classes: []string{dimsetest.CTImageStorage},
+		Reserved: study == archive.ReservedStudy}
 	for ref, err := range s.archive.Select(context.Background(), study, series, "") {
 		if err != nil {
 			s.net.t.Fatal(err)

@@ -115,10 +115,30 @@ func (r *Reader) recall(name seriesAt) *known {
 	return k
 }
 
+// short reports whether a manifest has fewer instances than its node announced. It may
+// have lost the others.
+func (k *known) short(h *catalog.Holder) bool {
+	return k != nil && k.set != h.UIDHash && uint64(len(k.Instances)) < h.Instances
+}
+
 // ask returns the manifest of what a node holds: what is at hand if that is still
 // true, else what the node tells, which may be of a wanted instance alone. If it
-// does not answer, an older one will do, and the error says why it is older.
+// does not answer, an older one will do, and the error says why it is older. Where it
+// tells of less of a series than it announced, the shards of its packs are asked: they
+// have what it lost.
 func (r *Reader) ask(ctx context.Context, h *catalog.Holder, w wanted) (*known, error) {
+	k, err := r.askNode(ctx, h, w)
+	if w.sop != "" || err == nil && !k.short(h) || err != nil && !fault.Is(err, fault.NotFound) {
+		return k, err
+	}
+	if all, failed := r.fromShards(ctx, h, w); failed == nil && more(k, all) == all {
+		return all, nil
+	}
+	return k, err
+}
+
+// askNode is ask without a doubt of what a node that answers tells.
+func (r *Reader) askNode(ctx context.Context, h *catalog.Holder, w wanted) (*known, error) {
 	name := seriesAt{h.Study, h.Series, h.Node}
 	old := r.recall(name)
 	if old != nil && old.fits(h) && (old.fresh() || !r.o.Nodes.Alive(h.Node)) {
@@ -208,11 +228,21 @@ func (r *Reader) find(ctx context.Context, ref archive.Ref) (version, error) {
 		} else {
 			k, failed = r.fetch(ctx, name, ref.Origin, w, catalog.Holder{}, nil)
 		}
-		if k == nil {
+		if k == nil && !fault.Is(failed, fault.NotFound) {
 			return version{}, failed
 		}
 	}
-	i, ok := k.index(ref.SOP)
+	i, ok := -1, false
+	if k != nil {
+		i, ok = k.index(ref.SOP)
+	}
+	if h := r.holder(name); !ok && h != nil && (failed == nil || fault.Is(failed, fault.NotFound)) {
+		v, _, err := r.doubt(ctx, h, ref.SOP)
+		if err != nil {
+			return version{}, err
+		}
+		k, i, ok, failed = v.known, v.index, true, nil
+	}
 	if !ok && failed != nil {
 		return version{}, failed // it may be in what could not be read
 	}

@@ -56,9 +56,12 @@ func (r *Reader) placed(ctx context.Context, study, series, sop string) (v versi
 	switch {
 	case len(p.at) > 0:
 		return version{}, nil, false // the catalogue here does not know of it yet, or it is gone
-	case p.silent != nil && r.o.Shards != nil && (study != "" || series != ""):
+	case r.o.Shards != nil && (study != "" || series != ""):
 		return version{}, nil, false // its series can be looked through
 	case p.silent != nil:
+		if v, ok := r.reserved(ctx, sop); ok {
+			return v, nil, true
+		}
 		return version{}, errSought(study, series, sop, p.silent), true
 	}
 	return version{}, errNothing(), true

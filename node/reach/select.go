@@ -330,7 +330,7 @@ func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (ver
 		return version{}, errNothing()
 	}
 	var silent error
-	done := map[[16]byte]bool{}
+	done, denied := map[[16]byte]bool{}, map[[16]byte]bool{}
 	for i := range holders {
 		h := &holders[i]
 		if h.Node == r.o.Node || done[h.UIDHash] {
@@ -338,6 +338,7 @@ func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (ver
 		}
 		done[h.UIDHash] = true
 		k, err := r.askAny(ctx, holders[i:], h.UIDHash, wanted{sop: sop, Hint: archive.HintOf(ctx)})
+		denied[h.UIDHash] = err == nil
 		if k != nil {
 			if i, ok := k.index(sop); ok && !r.deleted(study, series, k.Instances[i].Record) {
 				return version{k, i}, nil
@@ -346,6 +347,13 @@ func (r *Reader) selectAway(ctx context.Context, study, series, sop string) (ver
 		if err != nil {
 			silent = errors.Join(silent, err)
 		}
+	}
+	if r.o.Shards != nil && ctx.Err() == nil {
+		v, unknown := r.doubtAll(ctx, holders, denied, sop)
+		if v.known != nil {
+			return v, nil
+		}
+		silent = errors.Join(silent, unknown)
 	}
 	if silent != nil {
 		missing := &archive.Missing{Study: study, Series: series, SOP: sop, Instances: 1}
@@ -425,9 +433,10 @@ func (r *Reader) seek(ctx context.Context, nodes []string, study, series, sop st
 }
 
 // seekSilent looks for an instance that no node which answers has, where the others
-// may have it: in the manifests of their series, as far as these are known and can be
-// had. Of nothing but the instance's own name no series is known: all that a node ever
-// stored would have to be looked through.
+// may have it, or where one has lost it: in the manifests of their series, as far as these
+// are known and can be had. Of nothing but the instance's own name no series is known but
+// those of Non-Patient Objects, which have no other: all that a node ever stored would
+// have to be looked through.
 func (r *Reader) seekSilent(ctx context.Context, nodes []string, failed []error, study, series, sop string) (version, error) {
 	var holders []catalog.Holder
 	if study != "" || series != "" {
@@ -438,11 +447,12 @@ func (r *Reader) seekSilent(ctx context.Context, nodes []string, failed []error,
 	}
 	var silent error
 	for i, err := range failed {
-		if err == nil || fault.Is(err, fault.NotFound) {
+		denied := fault.Is(err, fault.NotFound)
+		if err == nil || denied && (len(holders) == 0 || r.o.Shards == nil) {
 			continue
 		}
 		if len(holders) > 0 && r.o.Shards != nil {
-			v, unknown := r.among(ctx, holders, nodes[i], sop)
+			v, unknown := r.among(ctx, holders, nodes[i], sop, denied)
 			if v.known != nil {
 				r.sought.note(v.name())
 				return v, nil
@@ -453,10 +463,15 @@ func (r *Reader) seekSilent(ctx context.Context, nodes []string, failed []error,
 		}
 		silent = err
 	}
-	if silent != nil {
-		return version{}, errSought(study, series, sop, silent)
+	if silent == nil {
+		return version{}, errNothing()
 	}
-	return version{}, errNothing()
+	if study == "" && series == "" {
+		if v, ok := r.reserved(ctx, sop); ok {
+			return v, nil
+		}
+	}
+	return version{}, errSought(study, series, sop, silent)
 }
 
 // findAt asks one node for the series of an instance.

@@ -49,7 +49,8 @@ type manifestOr struct {
 // tell gets a manifest from its node and, if that is silent, from the shards of its
 // packs: from these first if it is known to be; old is what was at hand. A node that
 // answers is believed, but for one that has nothing of a series that it announced: it
-// may have lost it. With an error, it may be part of what is wanted.
+// may have lost it. Of one that has not a single instance see [Reader.doubt]. With an
+// error, it may be part of what is wanted.
 func (r *Reader) tell(ctx context.Context, h *catalog.Holder, w wanted, old *known) (*known, error) {
 	name := seriesAt{h.Study, h.Series, h.Node}
 	if r.o.Shards == nil {
@@ -106,6 +107,51 @@ func (r *Reader) tell(ctx context.Context, h *catalog.Holder, w wanted, old *kno
 		}
 	}
 	return some, errors.Join(failed[0], failed[1])
+}
+
+// doubt looks for an instance that a node which answers says it has not, in all that
+// the node announced of the series: it may have lost its rows, or have been put back
+// from an earlier copy, and the shards of its packs have what it knew. It costs the
+// manifest of the series, once. whole: what is known now is all that the catalogue says
+// that the node has. fault.NotFound if it is not there; any other error says that it may
+// be in what nobody tells of.
+func (r *Reader) doubt(ctx context.Context, h *catalog.Holder, sop string) (_ version, whole bool, _ error) {
+	k, err := r.ask(ctx, h, wanted{})
+	if k != nil {
+		whole = k.set == h.UIDHash
+		if at, ok := k.index(sop); ok && !r.deleted(h.Study, h.Series, k.Instances[at].Record) {
+			return version{k, at}, whole, nil
+		}
+	}
+	switch {
+	case err == nil:
+		err = errNothing()
+	case fault.Is(err, fault.NotFound): // it says that it has nothing, and announced that it has
+		err = fault.New(fault.Unavailable, "reach: node %s has not what it announced: %w", h.Node, err)
+	}
+	return version{}, whole, err
+}
+
+// doubtAll is [Reader.doubt] of all holders that say they have not an instance: denied
+// has the sets of instances that these hold.
+func (r *Reader) doubtAll(ctx context.Context, holders []catalog.Holder, denied map[[16]byte]bool, sop string) (v version, unknown error) {
+	for i := range holders {
+		h := &holders[i]
+		if h.Node == r.o.Node || !denied[h.UIDHash] {
+			continue
+		}
+		v, whole, err := r.doubt(ctx, h, sop)
+		if err == nil {
+			return v, nil
+		}
+		if whole {
+			denied[h.UIDHash] = false // who else holds that set has it neither
+		}
+		if !fault.Is(err, fault.NotFound) {
+			unknown = errors.Join(unknown, err)
+		}
+	}
+	return version{}, unknown
 }
 
 // more returns that of two manifests which has more instances; nil has none. Of equals
@@ -191,9 +237,10 @@ func (r *Reader) onShards(h *catalog.Holder) bool {
 // which not all names are known.
 const maxUnnamed = 64
 
-// among looks for an instance among the series that a node which does not answer holds
-// of a study. silent: it may yet be in one that nobody tells of.
-func (r *Reader) among(ctx context.Context, holders []catalog.Holder, node, sop string) (v version, silent bool) {
+// among looks for an instance among the series that a node holds of a study which does
+// not answer, or, denied, says that it has it not. silent: it may yet be in one that
+// nobody tells of.
+func (r *Reader) among(ctx context.Context, holders []catalog.Holder, node, sop string, denied bool) (v version, silent bool) {
 	looked := 0
 	for i := range holders {
 		h := &holders[i]
@@ -201,7 +248,7 @@ func (r *Reader) among(ctx context.Context, holders []catalog.Holder, node, sop 
 			continue
 		}
 		if looked++; looked > maxUnnamed || ctx.Err() != nil {
-			return version{}, true
+			return version{}, silent || !denied || ctx.Err() != nil
 		}
 		k, err := r.ask(ctx, h, wanted{})
 		silent = silent || err != nil
@@ -213,4 +260,30 @@ func (r *Reader) among(ctx context.Context, holders []catalog.Holder, node, sop 
 		}
 	}
 	return version{}, silent
+}
+
+// reserved looks for a Non-Patient Object, which is asked for by its own name alone
+// (DESIGN §9), in the series that nodes which do not answer hold of such.
+func (r *Reader) reserved(ctx context.Context, sop string) (version, bool) {
+	if r.o.Shards == nil || r.gone(archive.ReservedStudy, "", sop) {
+		return version{}, false
+	}
+	holders, err := r.holders(archive.ReservedStudy, "")
+	if err != nil {
+		r.log.Warn("who holds Non-Patient Objects was not looked up", "error", err)
+		return version{}, false
+	}
+	looked := map[string]bool{r.o.Node: true}
+	for i := range holders {
+		node := holders[i].Node
+		if looked[node] || !r.away(node) {
+			continue
+		}
+		looked[node] = true
+		if v, _ := r.among(ctx, holders, node, sop, false); v.known != nil {
+			r.sought.note(v.name())
+			return v, true
+		}
+	}
+	return version{}, false
 }

@@ -36,13 +36,14 @@ type striped struct {
 	at     map[string]map[held.Name][]byte
 	rot    int
 	doubts chan string // nodes
+	keys   map[[16]byte]seal.Key
 }
 
 // stripe makes shards of what a site has packed of a series, gives them to the nodes of
 // their rows, and tells the catalogues of others of them.
 func (n *network) stripe(code shard.Code, from *site, study, series string, to ...string) *striped {
 	n.t.Helper()
-	s := &striped{n: n, at: map[string]map[held.Name][]byte{}, doubts: make(chan string, 1000)}
+	s := &striped{n: n, at: map[string]map[held.Name][]byte{}, doubts: make(chan string, 1000), keys: map[[16]byte]seal.Key{}}
 	var nodes []layout.Holder
 	for node := range n.sites {
 		nodes = append(nodes, layout.Holder{Node: layout.Node{ID: node, Site: "site " + node, Pledge: 1 << 40}})
@@ -96,6 +97,9 @@ func (s *striped) seal(from *site, study, series string, to ...string) {
 		}
 		key, err := from.keys.Wrapped(head.Key)
 		if err != nil {
+			t.Fatal(err)
+		}
+		if s.keys[head.Key], err = from.keys.Key(head.Key); err != nil {
 			t.Fatal(err)
 		}
 		fact := &catalog.SealFact{
@@ -153,12 +157,11 @@ func (s *site) recallFrom(shards *striped) {
 
 // Key implements [recalled.Ring]: all sites can open what any has stored.
 func (s *striped) Key(id [16]byte) (key seal.Key, err error) {
-	for _, site := range s.n.sites {
-		if key, err = site.keys.Key(id); err == nil {
-			return key, nil
-		}
+	key, ok := s.keys[id]
+	if !ok {
+		return key, fault.New(fault.NotFound, "no such key")
 	}
-	return key, err
+	return key, nil
 }
 
 // Open implements [recalled.Ring].
@@ -529,6 +532,100 @@ func TestWhatAnotherNodeHasLostIsReadFromShards(t *testing.T) {
 	b.same(study, series, "", all...)
 }
 
+// A node that answers and has lost its rows, all or those of what it stored since the
+// copy that it was put back from, is not believed that it never had what it announced.
+func TestWhatANodeThatAnswersHasForgottenIsReadFromShards(t *testing.T) {
+	all := images(1, 0, 9)
+	study, series := uids(all)
+	for _, test := range []struct {
+		name string
+		kept int // instances
+		read func(t *testing.T, b *site, listed map[string]archive.Ref)
+	}{
+		{"one by its names, of a node that has nothing", 0, func(_ *testing.T, b *site, _ map[string]archive.Ref) {
+			b.same(study, series, all[5].SOPInstanceUID, all[5])
+		}},
+		{"one by its names, of a node that has others", 3, func(_ *testing.T, b *site, _ map[string]archive.Ref) {
+			b.same(study, series, all[1].SOPInstanceUID, all[1])
+			b.same(study, series, all[5].SOPInstanceUID, all[5])
+		}},
+		{"the series, of a node that has a part", 3, func(_ *testing.T, b *site, _ map[string]archive.Ref) {
+			b.same(study, series, "", all...)
+			b.same(study, "", "", all...)
+		}},
+		{"one of a study, of a node that has a part", 3, func(_ *testing.T, b *site, _ map[string]archive.Ref) {
+			b.same(study, "", all[5].SOPInstanceUID, all[5])
+		}},
+		{"one that was listed, of a node that has nothing", 0, func(t *testing.T, b *site, listed map[string]archive.Ref) {
+			if got, err := b.open(listed[all[5].SOPInstanceUID]); err != nil || !bytes.Equal(got, all[5].Dataset()) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		}},
+		{"one that was listed, of a node that has others", 3, func(t *testing.T, b *site, listed map[string]archive.Ref) {
+			b.same(study, series, all[1].SOPInstanceUID, all[1])
+			if got, err := b.open(listed[all[5].SOPInstanceUID]); err != nil || !bytes.Equal(got, all[5].Dataset()) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		}},
+		{"nothing that never was, of a node that has nothing", 0, func(t *testing.T, b *site, _ map[string]archive.Ref) {
+			if err := onlyError(b, study, series, "1.2.3"); !fault.Is(err, fault.NotFound) {
+				t.Errorf("what never was: %v", err)
+			}
+		}},
+		{"nothing that is deleted", 0, func(t *testing.T, b *site, listed map[string]archive.Ref) {
+			b.delete(study, series, all[5].SOPInstanceUID)
+			if err := onlyError(b, study, series, all[5].SOPInstanceUID); !fault.Is(err, fault.NotFound) {
+				t.Errorf("what is deleted: %v", err)
+			}
+			if got, err := b.open(listed[all[5].SOPInstanceUID]); !fault.Is(err, fault.NotFound) {
+				t.Errorf("what is deleted since it was listed: %d bytes, %v", len(got), err)
+			}
+			b.same(study, series, all[4].SOPInstanceUID, all[4])
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			n := newNetwork(t, "a", "b", "c", "d", "e", "f")
+			a, b := n.sites["a"], n.sites["b"]
+			a.store(all...)
+			a.pack()
+			a.announce(study, series, "b")
+			n.stripe(shard.Code{K: 2, M: 2}, a, study, series, "b")
+			listed := map[string]archive.Ref{}
+			for _, ref := range refsOf(t, a, study) {
+				ref.Origin = a.node // as others list it
+				listed[ref.SOP] = ref
+			}
+			a.forget()
+			a.store(all[:test.kept]...)
+			a.pack()
+			test.read(t, b, listed)
+		})
+	}
+}
+
+// What is not in shards, or cannot be read from them, is not said never to have been.
+func TestWhatANodeHasForgottenThatNobodyHasIsMissing(t *testing.T) {
+	for _, sealed := range []bool{false, true} {
+		n := newNetwork(t, "a", "b", "c", "d", "e", "f")
+		all := images(1, 0, 6)
+		study, series := uids(all)
+		a, b := n.sites["a"], n.sites["b"]
+		a.store(all...)
+		a.pack()
+		a.announce(study, series, "b")
+		if sealed {
+			n.stripe(shard.Code{K: 2, M: 2}, a, study, series, "b").losing(0, "")
+		} else {
+			b.recallFrom(&striped{n: n, at: map[string]map[held.Name][]byte{}, state: &placement.State{}})
+		}
+		a.forget()
+		var missing *archive.Missing
+		if err := onlyError(b, study, series, all[2].SOPInstanceUID); !fault.Is(err, fault.Unavailable) || !errors.As(err, &missing) {
+			t.Errorf("sealed %t: %v", sealed, err)
+		}
+	}
+}
+
 // Of an instance of which the study is known, the series of a node that is gone are
 // looked through; of one of which nothing is, nobody knows.
 func TestAnInstanceOfANodeThatIsGoneIsFoundInItsStudy(t *testing.T) {
@@ -544,6 +641,41 @@ func TestAnInstanceOfANodeThatIsGoneIsFoundInItsStudy(t *testing.T) {
 	var missing *archive.Missing
 	if err := onlyError(b, "", "", "1.2.3"); !fault.Is(err, fault.Unavailable) || !errors.As(err, &missing) {
 		t.Errorf("what may be anywhere: %v", err)
+	}
+}
+
+// A Non-Patient Object has no name but its own.
+func TestANonPatientObjectOfANodeThatIsGoneIsFoundByItsName(t *testing.T) {
+	n := newNetwork(t, "a", "b", "c", "d", "e", "f")
+	a, b := n.sites["a"], n.sites["b"]
+	all := images(1, 0, 4)
+	for i := range all {
+		all[i].SOPClassUID, all[i].StudyInstanceUID, all[i].SeriesInstanceUID = "1.2.840.10008.5.1.4.38.1", "", ""
+	}
+	a.store(all...)
+	a.pack()
+	refs := refsOf(t, a, archive.ReservedStudy)
+	if len(refs) != len(all) {
+		t.Fatalf("%d rest in reserved series", len(refs))
+	}
+	a.announce(refs[0].Study, refs[0].Series, "b")
+	n.stripe(shard.Code{K: 2, M: 2}, a, refs[0].Study, refs[0].Series, "b")
+	b.delete(refs[3].Study, refs[3].Series, refs[3].SOP)
+	n.cut("a", true)
+	b.same("", "", all[1].SOPInstanceUID, all[1])
+	named := archive.WithHint(t.Context(), archive.Hint{Named: []string{all[0].SOPInstanceUID, "1.2.3", all[2].SOPInstanceUID}})
+	for ref, err := range b.reader.Select(named, "", "", all[0].SOPInstanceUID) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := b.open(ref); err != nil || !bytes.Equal(got, all[0].Dataset()) {
+			t.Errorf("of several that are named: %d bytes, %v", len(got), err)
+		}
+	}
+	for _, sop := range []string{"1.2.3", refs[3].SOP} {
+		if err := onlyError(b, "", "", sop); !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.NotFound) {
+			t.Errorf("%s: %v", sop, err)
+		}
 	}
 }
 

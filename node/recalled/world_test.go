@@ -41,9 +41,10 @@ const (
 	origin        = "origin"
 )
 
-// world is a catalogue, nodes that hold shards, and a client at the node n00.
+// world is a catalogue, nodes that hold shards, and a client at the first of them.
 type world struct {
 	t       *testing.T
+	here    string // the node that reads
 	solo    *alone.Solo
 	catalog *catalog.Catalog
 	state   *placement.State
@@ -62,12 +63,22 @@ type world struct {
 
 func newWorld(t *testing.T, nodes, n int) *world {
 	t.Helper()
+	ids := make([]string, nodes)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("n%02d", i)
+	}
+	return newWorldOf(t, n, ids...)
+}
+
+// newWorldOf is newWorld of nodes by their ids.
+func newWorldOf(t *testing.T, n int, nodes ...string) *world {
+	t.Helper()
 	c, err := catalogtest.Open(catalog.Options{FS: vfs.NewMem(), Dir: "catalog", CacheBytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &world{
-		t: t, solo: catalogtest.Alone(c), catalog: c, study: seal.NewKey(), codec: pack.NewCodec(1 << 20),
+		t: t, here: nodes[0], solo: catalogtest.Alone(c), catalog: c, study: seal.NewKey(), codec: pack.NewCodec(1 << 20),
 		shards: map[string]map[held.Name][]byte{}, down: map[string]bool{origin: true}, asked: map[string]int{},
 	}
 	t.Cleanup(func() {
@@ -77,8 +88,7 @@ func newWorld(t *testing.T, nodes, n int) *world {
 		}
 	})
 	var holders []layout.Holder
-	for i := range nodes {
-		id := fmt.Sprintf("n%02d", i)
+	for _, id := range nodes {
 		holders = append(holders, layout.Holder{Node: layout.Node{ID: id, Site: "s" + id, Pledge: 1 << 40}})
 		w.shards[id] = map[held.Name][]byte{}
 	}
@@ -89,7 +99,7 @@ func newWorld(t *testing.T, nodes, n int) *world {
 	w.state = &placement.State{View: layout.View{New: table}}
 	w.do(&catalog.KeyFact{Origin: origin, Study: study, ID: [16]byte{7}, Epoch: 1})
 	w.client = New(Options{
-		Node: "n00", Catalog: c, Keys: w, State: func() *placement.State { return w.state }, Holders: w, Local: w, Hints: w,
+		Node: w.here, Catalog: c, Keys: w, State: func() *placement.State { return w.state }, Holders: w, Local: w, Hints: w,
 		Doubt: func(name held.Name, _ string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -127,8 +137,8 @@ func (w *world) Open(k keys.StudyKey) (seal.Key, error) {
 // Hint implements [recall.Hints].
 func (w *world) Hint(node string) (bool, time.Duration) { return !w.down[node], time.Millisecond }
 
-// Shard implements [held.Source], of n00.
-func (w *world) Shard(name held.Name) (held.Shard, error) { return w.at("n00", name) }
+// Shard implements [held.Source], of the node that reads.
+func (w *world) Shard(name held.Name) (held.Shard, error) { return w.at(w.here, name) }
 
 func (w *world) at(node string, name held.Name) (held.Shard, error) {
 	b, ok := w.shards[node][name]
@@ -163,7 +173,7 @@ func (w *world) Opening(_ context.Context, at recall.Place, of shard.Stripe) (re
 }
 
 func (w *world) ask(at recall.Place, of shard.Stripe) (held.Shard, error) {
-	if at.Node == "n00" {
+	if at.Node == w.here {
 		panic("a node asks itself over the network")
 	}
 	w.mu.Lock()
