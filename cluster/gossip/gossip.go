@@ -46,6 +46,10 @@ const (
 	// They get as long, and must have told of it before the probe is over: else who
 	// probes thinks that it is itself to blame, and probes more slowly.
 	probeTime = 700 * time.Millisecond
+	// compareEvery is how often a node compares all that it has heard with one other
+	// (in networks of over 32 less often): news is repeated a few times to some, and now
+	// and then passes somebody by. memberlist's figure for wide-area networks is 60 s.
+	compareEvery = 30 * time.Second
 )
 
 // Seed is where a member is said to be.
@@ -103,6 +107,7 @@ func New(c Config) (*Gossip, error) {
 	m.EnableCompression = false // what is told is small, and inflating is one more thing to bound
 	m.DeadNodeReclaimTime = reclaimAfter
 	m.ProbeInterval, m.ProbeTimeout = probeEvery, probeTime
+	m.PushPullInterval = compareEvery
 	m.SuspicionMult, m.SuspicionMaxTimeoutMult = suspectFor, suspectLongest
 	m.Delegate, m.Ping, m.Alive, m.Events = delegate{g}, delegate{g}, delegate{g}, delegate{g}
 	m.Logger = log.New(lines{c.Log}, "", 0)

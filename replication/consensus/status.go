@@ -1,6 +1,9 @@
 package consensus
 
 import (
+	"context"
+	"time"
+
 	"github.com/hashicorp/raft"
 )
 
@@ -100,4 +103,26 @@ func (n *Node) Heard() map[string]Heard {
 		return nil
 	}
 	return n.trans.evidence.all(r.CurrentTerm())
+}
+
+// Silent waits until each of the members has answered something that is sent from now
+// on, and returns those that have not when ctx ends: all of them when this node does not
+// lead. Heartbeats go to everybody, so that there is nothing to send.
+func (n *Node) Silent(ctx context.Context, ids []string) []string {
+	r, err := n.running()
+	if err != nil || r.State() != raft.Leader {
+		return ids
+	}
+	term, since := r.CurrentTerm(), time.Now()
+	for {
+		silent, changed := n.trans.evidence.silent(ids, term, since)
+		if len(silent) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return silent
+		case <-changed:
+		}
+	}
 }

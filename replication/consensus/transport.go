@@ -306,6 +306,20 @@ func (e *evidence) confirmed(self string, all []replication.Member, term uint64,
 	return yes > voters/2, e.changed
 }
 
+// silent returns those of whom nothing was heard in a term that answers what was sent
+// at a time or later, and the channel that is closed when more is heard.
+func (e *evidence) silent(ids []string, term uint64, since time.Time) ([]string, <-chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var all []string
+	for _, id := range ids {
+		if h, ok := e.heard[id]; !ok || e.term != term || h.Sent.Before(since) {
+			all = append(all, id)
+		}
+	}
+	return all, e.changed
+}
+
 // all returns what was heard in a term.
 func (e *evidence) all(term uint64) map[string]Heard {
 	e.mu.Lock()

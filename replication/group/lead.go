@@ -80,10 +80,41 @@ func (g *Group) leadStep(ctx context.Context, h *health, status consensus.Status
 	if !ok {
 		return false, nil
 	}
-	g.log.Info("membership", "step", s.do.String(), "member", s.id)
+	steps := []step{s}
+	if votes := newVotes(g.o.ID, list, members, h.healthy, h.barred); len(votes) > 0 {
+		if !g.respond(ctx, h, votes) {
+			return true, ctx.Err() // who is left is another matter
+		}
+		steps = votes
+	}
+	for _, s := range steps {
+		g.log.Info("membership", "step", s.do.String(), "member", s.id)
+		if err := g.takeWithin(ctx, s); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// respond reports whether all answer now that are to be given a vote; who does not is not
+// healthy any more. What is known of them is up to some seconds old, and a vote that goes
+// to the dead can cost the network its majority, which nobody can mend without it.
+func (g *Group) respond(ctx context.Context, h *health, votes []step) bool {
+	ids := make([]string, len(votes))
+	for i, s := range votes {
+		ids[i] = s.id
+	}
+	ctx, cancel := context.WithTimeout(ctx, g.settings.Raft.Election)
+	defer cancel()
+	silent := g.node.Silent(ctx, ids)
+	h.doubted(silent)
+	return len(silent) == 0
+}
+
+func (g *Group) takeWithin(ctx context.Context, s step) error {
 	ctx, cancel := context.WithTimeout(ctx, g.settings.Propose)
 	defer cancel()
-	return true, g.take(ctx, s)
+	return g.take(ctx, s)
 }
 
 // examine looks at who was heard of, and how far they are.

@@ -211,6 +211,34 @@ func TestAVoteMovesFromASiteThatStaysAwayAndNotBefore(t *testing.T) {
 	})
 }
 
+// Who has just died is heard of until lately: a vote is given only to who answers now,
+// or the leader, alone in voting, makes itself one of three of whom two are dead.
+func TestNoVoteIsGivenToTheDead(t *testing.T) {
+	for _, dead := range []int{1, 2} {
+		network(t, group.Settings{}, func(w *world) {
+			w.grow(2, 1)
+			time.Sleep(time.Minute) // the second is long known to be well
+			third := w.add("Site 3")
+			third.start()
+			w.record(third, nil)
+			w.until("its admission", time.Minute, func() bool { _, n := w.members[0].membership(); return n == 3 })
+			time.Sleep(8 * time.Second) // it is given a vote at 10
+			for _, m := range w.members[3-dead:] {
+				m.stop()
+			}
+			time.Sleep(time.Minute)
+			if v, _ := w.members[0].membership(); v != 1 {
+				t.Errorf("%d of three have died, and %d have votes", dead, v)
+			}
+			w.members[0].mustPropose("alone")
+			for _, m := range w.members[3-dead:] {
+				m.start()
+			}
+			w.settle(3, 3)
+		})
+	}
+}
+
 func TestWhoIsRevokedLosesItsVoteAtOnce(t *testing.T) {
 	for _, leads := range []bool{false, true} {
 		network(t, group.Settings{}, func(w *world) {

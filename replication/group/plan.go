@@ -91,6 +91,22 @@ func plan(self string, records []Record, members []replication.Member, healthy, 
 	return step{}, false
 }
 
+// newVotes returns the votes that are to be given now, one after the other, if giving
+// one is what is due: from one voter to three leads over two, of which none may be lost.
+func newVotes(self string, records []Record, members []replication.Member, healthy, barred func(id string) bool) (all []step) {
+	members = slices.Clone(members)
+	for len(all) < len(members) {
+		s, ok := plan(self, records, members, healthy, barred)
+		i := slices.IndexFunc(members, func(m replication.Member) bool { return m.ID == s.id })
+		if !ok || s.do != promote || i < 0 || members[i].Suffrage != replication.Nonvoter {
+			break
+		}
+		members[i].Suffrage = replication.Voter
+		all = append(all, s)
+	}
+	return all
+}
+
 func planLeaving(self string, known map[string]Record, members []replication.Member, others int) (step, bool) {
 	if len(known) == 0 {
 		return step{}, false // the founding is not committed yet
