@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"pelago/chaos/proc"
 	"pelago/dimse/dimsetest"
@@ -192,7 +191,7 @@ func TestImportThatIsInterrupted(t *testing.T) {
 		defer close(ended)
 		_, _ = n.Command(t.Context(), "import", "--data", n.Data(), "--parallel", "1", dir)
 	}()
-	eventually(t, 20*time.Second, "some of it is stored", func() bool { return n.status().Instances > 3 })
+	eventually(t, soon, "some of it is stored", func() bool { return n.status().Instances > 3 })
 	n.kill()
 	<-ended
 	n.restart()

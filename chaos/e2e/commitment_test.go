@@ -16,7 +16,7 @@ import (
 // association.
 func (n *node) commit(calling, transaction string, all ...instance) *dimse.CommitmentResult {
 	n.t.Helper()
-	result := n.tryCommit(calling, transaction, 15*time.Second, all...)
+	result := n.tryCommit(calling, transaction, soon, all...)
 	if result == nil {
 		n.t.Fatal("no storage commitment result")
 	}
@@ -117,7 +117,7 @@ func TestStorageCommitmentResultFollowsLater(t *testing.T) {
 		if r.Transaction != "1.2.3.4" || len(r.Committed) != len(all) || len(r.Failed) != 0 {
 			t.Errorf("result %+v", r)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(soon):
 		t.Error("no result after the restart")
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"pelago/chaos/proc"
 	"pelago/dimse"
@@ -322,7 +321,7 @@ func TestRottenStagingSegment(t *testing.T) {
 	}
 	n.healthy()
 	// Packing leaves the broken ones where they are.
-	eventually(t, 10*time.Second, "the rest is packed", func() bool {
+	eventually(t, soon, "the rest is packed", func() bool {
 		answer := n.do(http.MethodPost, "/api/pack", nil, nil)
 		readAll(t, answer)
 		return n.status().BulkBytes > 0

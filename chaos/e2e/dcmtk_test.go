@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"pelago/chaos/proc"
 	"pelago/dimse/dimsetest"
@@ -317,7 +316,7 @@ AETable END
 		t.Fatal(err)
 	}
 	process(t, "dcmqrscp", "-c", file)
-	eventually(t, 20*time.Second, "dcmqrscp answers", func() bool {
+	eventually(t, soon, "dcmqrscp answers", func() bool {
 		_, err := dimsetest.TryRun(t, "echoscu", "-aec", "QRSCP", host, own)
 		return err == nil
 	})

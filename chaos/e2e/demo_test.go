@@ -17,7 +17,7 @@ func TestDemonstrations(t *testing.T) {
 	}
 	for name, steps := range map[string]int{"1": 8, "3": 21} {
 		t.Run(name+" sites", func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, pelagoBinary, "demo", "--exit", "--json", "--sites", name, "--samples", filepath.Join(t.TempDir(), "none"))
 			out, err := cmd.CombinedOutput()

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"pelago/dimse"
 	"pelago/dimse/assoc"
@@ -98,7 +97,7 @@ func process(t testing.TB, name string, args ...string) {
 // listening waits until something answers on a port.
 func listening(t testing.TB, port string) {
 	t.Helper()
-	eventually(t, 20*time.Second, "port "+port+" is listened on", func() bool {
+	eventually(t, soon, "port "+port+" is listened on", func() bool {
 		conn, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err != nil {
 			return false

@@ -89,7 +89,7 @@ func TestFullDisk(t *testing.T) {
 	// Room again: the same association stores on.
 	free(t, filler)
 	in := next()
-	eventually(t, 20*time.Second, "storing works again", func() bool {
+	eventually(t, soon, "storing works again", func() bool {
 		_, err := client.Send(t.Context(), in.outgoing(), scu.Originator{})
 		return err == nil
 	})
@@ -154,7 +154,7 @@ func TestDiskFilledByAnother(t *testing.T) {
 	s := &sender{n: n, ledger: all, seed: 6201}
 	done := make(chan struct{})
 	go func() { defer close(done); s.run(t.Context()) }()
-	eventually(t, 20*time.Second, "some instances are acknowledged", func() bool {
+	eventually(t, soon, "some instances are acknowledged", func() bool {
 		all.mu.Lock()
 		defer all.mu.Unlock()
 		return len(all.acknowledged) > 20

@@ -264,6 +264,10 @@ func storeBytes(in instance) []byte {
 	}
 }
 
+// atOnce is what it may take at most that a connection is closed and not waited for:
+// less than the node waits for a first PDU (ARTIM, 30 s).
+const atOnce = 20 * time.Second
+
 // ends waits until the node has closed a connection.
 func ends(t *testing.T, conn net.Conn, within time.Duration) {
 	t.Helper()
@@ -305,7 +309,7 @@ func TestGarbageOnBothPorts(t *testing.T) {
 			if name == "a TLS hello" || name == "1 MB A-ASSOCIATE-RQ" {
 				return // it may wait for the rest, up to ARTIM
 			}
-			ends(t, conn, 5*time.Second)
+			ends(t, conn, atOnce)
 		})
 	}
 	for name, bytes := range map[string][]byte{
@@ -317,7 +321,7 @@ func TestGarbageOnBothPorts(t *testing.T) {
 		t.Run("association, "+name, func(t *testing.T) {
 			conn := rawAssociation(t, n)
 			_, _ = conn.Write(bytes)
-			ends(t, conn, 5*time.Second)
+			ends(t, conn, atOnce)
 		})
 	}
 	address := strings.TrimPrefix(n.HTTP(), "http://")
@@ -338,7 +342,7 @@ func TestGarbageOnBothPorts(t *testing.T) {
 			if err := conn.(*net.TCPConn).CloseWrite(); err != nil && !strings.Contains(err.Error(), "not connected") {
 				t.Fatal(err)
 			}
-			ends(t, conn, 10*time.Second)
+			ends(t, conn, soon)
 		})
 	}
 	n.healthy()

@@ -175,7 +175,7 @@ func TestOpenByAccidentIsRefused(t *testing.T) {
 
 // A clean end does not wait for associations that do nothing, takes no half
 // instance, and leaves nothing to replay.
-func TestTermEndsANodeWithIdleAssociationsWithinSeconds(t *testing.T) {
+func TestTermDoesNotWaitForIdleAssociations(t *testing.T) {
 	n := start(t)
 	all := world(dimsetest.World{Seed: 54, Patients: 3})
 	n.cstore(all)
@@ -199,19 +199,11 @@ func TestTermEndsANodeWithIdleAssociationsWithinSeconds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer keepAlive.Close()
-	began := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if err := n.Stop(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("it took %v", took)
-	}
+	n.stop() // which cuts nobody off
 	for _, c := range idle {
 		select {
 		case <-c.Done():
-		case <-time.After(5 * time.Second):
+		case <-time.After(soon):
 			t.Fatal("an association outlives its node")
 		}
 		_ = c.Abort()
@@ -246,7 +238,7 @@ func TestTermWhileStoring(t *testing.T) {
 			for _, s := range []*sender{{n: n, ledger: all, seed: 5501, pause: 20 * time.Millisecond}, {n: n, ledger: all, seed: 5502, stow: true, pause: 20 * time.Millisecond}} {
 				group.Go(func() { s.run(sending) })
 			}
-			eventually(t, 20*time.Second, "some instances are acknowledged", func() bool {
+			eventually(t, soon, "some instances are acknowledged", func() bool {
 				all.mu.Lock()
 				defer all.mu.Unlock()
 				return len(all.acknowledged) > 10
@@ -255,14 +247,13 @@ func TestTermWhileStoring(t *testing.T) {
 				timer := time.AfterFunc(time.Second, stop)
 				defer timer.Stop()
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), 45*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 			defer cancel()
-			began := time.Now()
 			if err := n.Stop(ctx); err != nil {
 				t.Error(err)
 			}
-			if took := time.Since(began); !endless && took > 10*time.Second {
-				t.Errorf("it took %v", took)
+			if forced := strings.Contains(n.Log(), cutOff); forced != endless {
+				t.Errorf("senders were cut off: %v", forced)
 			}
 			stop()
 			group.Wait()

@@ -20,9 +20,13 @@ import (
 	"pelago/node/archive"
 )
 
-// stopTime is how long a node may take to end cleanly: well below its own
-// limits, since nothing is under way when tests stop one.
-const stopTime = 15 * time.Second
+// stopTime bounds how long a node may take to end cleanly. It is for machines that are
+// slow; that a node does not wait in vain for who is connected, its log says ([cutOff]).
+const stopTime = 2 * time.Minute
+
+// cutOff is what a node logs if it ended clients by force, at the end of the time that
+// they get. Nothing is under way when most tests stop one.
+const cutOff = "clients that did not end were cut off"
 
 // node is a node of a test.
 type node struct {
@@ -69,8 +73,12 @@ func (n *node) stop() {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
+	before := strings.Count(n.Log(), cutOff)
 	if err := n.Stop(ctx); err != nil {
 		n.t.Fatal(err)
+	}
+	if strings.Count(n.Log(), cutOff) > before {
+		n.t.Error("the node waited for clients until it cut them off")
 	}
 }
 
@@ -183,7 +191,7 @@ func (n *node) status() admin.Status {
 // store within a second or so.
 func (n *node) counts(instances int) {
 	n.t.Helper()
-	eventually(n.t, 10*time.Second, fmt.Sprintf("%d instances are counted", instances), func() bool {
+	eventually(n.t, soon, fmt.Sprintf("%d instances are counted", instances), func() bool {
 		return n.status().Instances == uint64(instances)
 	})
 	if s := n.status(); s.Quarantined != 0 {
@@ -195,7 +203,7 @@ func (n *node) counts(instances int) {
 // exit code than wanted fails the test.
 func (n *node) cli(want int, args ...string) proc.Result {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(n.t.Context(), soon)
 	defer cancel()
 	r, err := n.Command(ctx, args...)
 	if err != nil {

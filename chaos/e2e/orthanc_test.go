@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
-	"time"
 
 	"pelago/dimse"
 	"pelago/dimse/dict"
@@ -55,7 +54,7 @@ func startOrthanc(t testing.TB, n *node) orthanc {
 		t.Fatal(err)
 	}
 	process(t, "Orthanc", file)
-	eventually(t, 30*time.Second, "Orthanc answers", func() bool {
+	eventually(t, soon, "Orthanc answers", func() bool {
 		answer, err := http.Get(o.url + "/system")
 		if err != nil {
 			return false
@@ -145,7 +144,7 @@ func TestOrthanc(t *testing.T) {
 	o.call("/modalities/pelago/storage-commitment", map[string]any{"DicomInstances": []map[string]string{
 		{"SOPClassUID": theirs[0].class, "SOPInstanceUID": theirs[0].sop}, {"SOPClassUID": theirs[5].class, "SOPInstanceUID": theirs[5].sop},
 	}}, &commitment)
-	eventually(t, 30*time.Second, "Orthanc has its storage commitment result", func() bool {
+	eventually(t, soon, "Orthanc has its storage commitment result", func() bool {
 		var result struct{ Status string }
 		o.call(commitment.Path, nil, &result)
 		return result.Status == "Success"

@@ -22,7 +22,7 @@ import (
 
 // pageTime is how long a page may take to show what it should: several of the
 // two seconds between its questions, on a busy machine.
-const pageTime = 30 * time.Second
+const pageTime = time.Minute
 
 // openPage opens a page in a browser of its own.
 func openPage(t *testing.T, url string) (context.Context, *browser.Page) {

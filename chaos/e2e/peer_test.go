@@ -228,7 +228,7 @@ func (s *spy) removed(t *testing.T, a, b *node) {
 // reaches reports whether a node takes a connection and keeps it.
 func (s *spy) reaches(t *testing.T, address, node string, service port.Service) bool {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	conn, err := s.port.Dial(ctx, node, address, service)
 	if err != nil {
@@ -241,7 +241,7 @@ func (s *spy) reaches(t *testing.T, address, node string, service port.Service) 
 // client hears of its refusal only then.
 func kept(conn *tls.Conn) bool {
 	defer conn.Close()
-	_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(soon)) // who is refused hears of it, on a slow machine later
 	_, err := conn.Read(make([]byte, 1))
 	timeout, ok := err.(interface{ Timeout() bool }) //nolint:errorlint // of the connection itself
 	return err == nil || ok && timeout.Timeout()

@@ -282,12 +282,12 @@ func TestCommitmentNeedsTheOthers(t *testing.T) {
 	all := sites(t, 5)
 	first, second, third := world(dimsetest.World{Seed: 551, Patients: 1, PerSeries: 4}), world(dimsetest.World{Seed: 552, Patients: 1, PerSeries: 4}), world(dimsetest.World{Seed: 553, Patients: 1, PerSeries: 4})
 	all[0].cstore(first)
-	if r := all[0].tryCommit("E2E", "2.25.5510", 10*time.Second, first...); r == nil || len(r.Failed) > 0 || len(r.Committed) != len(first) {
+	if r := all[0].tryCommit("E2E", "2.25.5510", soon, first...); r == nil || len(r.Failed) > 0 || len(r.Committed) != len(first) {
 		t.Errorf("with all sites up: %+v", r)
 	}
 	all[4].kill()
 	all[0].cstore(second)
-	if r := all[0].tryCommit("E2E", "2.25.5520", 10*time.Second, second...); r == nil || len(r.Failed) > 0 || len(r.Committed) != len(second) {
+	if r := all[0].tryCommit("E2E", "2.25.5520", soon, second...); r == nil || len(r.Failed) > 0 || len(r.Committed) != len(second) {
 		t.Errorf("with one site down: %+v", r)
 	}
 	for _, n := range all[1:4] {

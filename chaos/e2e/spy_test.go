@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -165,7 +164,7 @@ func (s *spy) propose(entry []byte) error {
 // ask makes a peer call and returns how it failed; nil: it was answered.
 func (s *spy) ask(node, method, path string, body io.Reader) error {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), soon)
 	defer cancel()
 	answer, err := s.peers.Do(ctx, node, method, path, body)
 	if err != nil {

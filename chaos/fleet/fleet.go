@@ -30,7 +30,7 @@ type Options struct {
 	// Env is added to every node's environment.
 	Env []string
 	// Ready is how long a node may take to be ready, the way of its catalogue
-	// included; 0: a minute.
+	// included; 0: two minutes.
 	Ready time.Duration
 }
 
@@ -55,7 +55,7 @@ type Node struct {
 // Start founds a network and has the others join it, one after the other.
 func Start(ctx context.Context, o Options) (*Fleet, error) {
 	if o.Ready == 0 {
-		o.Ready = time.Minute
+		o.Ready = 2 * time.Minute
 	}
 	w, err := world.New(o.World)
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 
 // Time limits of a node unless its options say otherwise.
 const (
-	defaultReady = 30 * time.Second // for replay of what a killed node left
+	defaultReady = 2 * time.Minute // for replay of what a killed node left, on a slow machine
 	poll         = 10 * time.Millisecond
 	maxLog       = 1 << 20 // of the log's end that Log returns
 )
@@ -39,7 +39,7 @@ type Options struct {
 	Args []string
 	// Env is added to an environment without PELAGO_ variables.
 	Env   []string
-	Ready time.Duration // how long it may take to be ready; 0: 30 s
+	Ready time.Duration // how long it may take to be ready; 0: 2 min
 }
 
 // Node is a `pelago serve` process, and what is known of it.

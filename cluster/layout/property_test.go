@@ -79,7 +79,7 @@ func (h *history) sites() int {
 // Whatever becomes of a network, its layouts are proper, as even as whole slots allow,
 // the same wherever they are made, and what moves is what has to.
 func TestLayoutsOfAnyHistory(t *testing.T) {
-	changes, chained, worstSubstitutes, worstOlder := 0, 0, 0, 0.0
+	changes, chained, worstSubstitutes, worstGivenUp := 0, 0, 0, 0.0
 	rapid.Check(t, func(rt *rapid.T) {
 		h := &history{T: rt, unequal: rapid.Bool().Draw(rt, "unequal")}
 		for range rapid.IntRange(1, rapid.SampledFrom([]int{6, 12, 12, 12, 24, 60}).Draw(rt, "size")).Draw(rt, "sites") {
@@ -104,25 +104,109 @@ func TestLayoutsOfAnyHistory(t *testing.T) {
 			}
 			if l != nil {
 				changes++
-				s := checkStep(rt, l, next)
-				if s.kept == n && s.moved > s.least && wasteful(l, next, n) {
-					rt.Fatalf("%d cells moved, of which some need not (nodes gained %d)", s.moved, s.least)
+				m := checkMovement(rt, l, next, h.holders)
+				if m.moved > m.least {
+					chained++
 				}
-				if off := misplaced(next, s.kept); s.kept < n {
-					// What the whole needs comes before what is best for the older stripes.
-					worstOlder = max(worstOlder, off)
-					if off > 0.05 || s.moved-s.least > next.Groups*s.kept/20 {
-						rt.Fatalf("of the older stripes' cells %.4f are at nodes that have too many; %d moved, and nodes gained %d", off, s.moved, s.least)
-					}
-				}
+				worstGivenUp = max(worstGivenUp, float64(m.givenUp)/float64(m.kept*next.Groups))
 			}
 			worstSubstitutes = max(worstSubstitutes, uneven(next, n, next.width))
 			l = next
 			h.happen()
 		}
 	})
-	t.Logf("%d changes, of which %d needed more moves than nodes gained; substitutes off at a position %d; of older stripes at most %.4f at the wrong nodes",
-		changes, chained, worstSubstitutes, worstOlder)
+	t.Logf("%d changes, of which %d needed more moves than nodes gained; substitutes off at a position %d; of older stripes' cells at most %.4f given up for the whole",
+		changes, chained, worstSubstitutes, worstGivenUp)
+}
+
+// movement is what a change moves, and what of it is for the stripes of another n.
+type movement struct {
+	step
+	givenUp int // cells of the positions kept that are not as the older stripes alone would have them
+}
+
+// checkMovement checks that no more moves than has to. Where the shards are as many as
+// before, or fewer, that is one statement: there is no table with these numbers of
+// slots that moves less.
+//
+// Where they are more, the positions that are kept serve two kinds of stripes, and there
+// is no telling how much has to move for both: what each row gives to each kind is no
+// flow of one good, and a bound on it in numbers would be one of those networks that
+// somebody looked at. (It may be much: if sites are so few that one of them has to be in
+// every row now, it comes to all rows that were without it, by chains that no node's gain
+// shows.) What holds of every history are the two steps of which the change is made,
+// each the best there is:
+//
+//   - the older stripes alone get the table of the least moves with their shares. It is
+//     what Compute makes for their n, of the same nodes and version;
+//   - of all tables with the shares of the whole, none has more of that one's cells, and
+//     what is left of it is at the positions that the older stripes have.
+//
+// So if the whole can have its shares with nothing of the first step given up, then
+// nothing is.
+func checkMovement(t fataler, from, to *Layout, holders []Holder) movement {
+	t.Helper()
+	m := movement{step: checkStep(t, from, to)}
+	if m.kept == to.Shards {
+		checkThrift(t, from, to, m.step)
+		return m
+	}
+	older, err := Compute(from, holders, m.kept)
+	if err != nil {
+		t.Fatalf("older stripes: %v", err)
+	}
+	checkShares(t, older, m.kept)
+	checkThrift(t, from, older, checkStep(t, from, older))
+	for g := range to.Groups {
+		now := to.Row(g)
+		for _, node := range older.Row(g)[:m.kept] {
+			at := slices.Index(now, node)
+			if at < 0 || at >= to.Shards {
+				m.givenUp++
+			} else if at >= m.kept {
+				t.Fatalf("group %d: %s has a shard of the older stripes, and is at position %d of the new ones", g, node.ID, at)
+			}
+		}
+	}
+	if m.givenUp > 0 && wasteful(older, m.kept, to, to.Shards) {
+		t.Fatalf("%d cells of the older stripes are given up, of which some need not be", m.givenUp)
+	}
+	if m.givenUp == 0 && misplaced(to, m.kept) > 0 {
+		t.Fatalf("older stripes have all their cells, and other shares")
+	}
+	return m
+}
+
+// checkThrift checks that no table with the slots of to, for stripes of to.Shards, moves
+// less.
+func checkThrift(t fataler, from, to *Layout, s step) {
+	t.Helper()
+	if s.moved > s.least && wasteful(from, to.Shards, to, to.Shards) {
+		t.Fatalf("%d cells moved, of which some need not (nodes gained %d)", s.moved, s.least)
+	}
+}
+
+// Three sites of one, three and four nodes lose two of these, and their stripes get
+// shorter and longer again. By the shares of two sites a row the third must be in each,
+// which it was not: 396 cells of 2,048 move, and nodes gain 293. A test held that for too
+// much, and it is the least there is.
+func TestASiteThatHasToBeInEveryRowComesToAll(t *testing.T) {
+	var holders []Holder
+	for i, site := range []string{"a", "b", "b", "b", "c", "c", "c", "c"} {
+		holders = append(holders, Holder{Node: Node{ID: fmt.Sprintf("node%03d", i), Site: "site00" + site, Pledge: 4 * terabyte}})
+	}
+	first := compute(t, nil, holders, 3)
+	holders[4].Lost = true
+	second := compute(t, first, holders, 2)
+	checkTable(t, second)
+	checkMovement(t, first, second, holders)
+	holders[2].Lost = true
+	third := compute(t, second, holders, 3)
+	checkTable(t, third)
+	m := checkMovement(t, second, third, holders)
+	if m.givenUp != 0 || m.moved <= m.least || wasteful(second, 2, third, 2) {
+		t.Errorf("%+v", m)
+	}
 }
 
 // misplaced is the part of the first n positions whose nodes have more cells there than

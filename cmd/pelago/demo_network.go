@@ -19,7 +19,7 @@ const (
 	siteSlices, meanwhileSlices = 20, 10
 	// spreads is how long what was stored at one site may take to be found at
 	// all others; it takes about a second on machines that do nothing else.
-	spreads = 60 * time.Second
+	spreads = 2 * time.Minute
 	look    = 50 * time.Millisecond
 )
 

@@ -27,7 +27,7 @@ import (
 )
 
 // demoWait is how long a node may take to start, to join or to end.
-const demoWait = 60 * time.Second
+const demoWait = 2 * time.Minute
 
 // demoSite is a site of a demonstration: a node that is a process of its own.
 type demoSite struct {

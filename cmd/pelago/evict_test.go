@@ -28,9 +28,9 @@ func joined(t *testing.T, to *node, site string) *node {
 // until waits for something that a running network comes to.
 func until(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(90 * time.Second); !is(); {
+	for end := time.Now().Add(3 * time.Minute); !is(); {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within 90 s", what)
+			t.Fatalf("%s: not within three minutes", what)
 		}
 		select {
 		case <-t.Context().Done():

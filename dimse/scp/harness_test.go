@@ -78,7 +78,7 @@ func dial(t *testing.T, l *dimsetest.Listener, p scu.Proposal) *scu.Client {
 // release ends a client in order.
 func release(t *testing.T, c *scu.Client) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 	defer cancel()
 	if err := c.Release(ctx); err != nil {
 		t.Errorf("Release: %v", err)

@@ -105,7 +105,7 @@ func TestALateArrivalIsAcceptedOverItsTombstone(t *testing.T) {
 // there is none.
 func (b *bench) await(study string, want uint64) {
 	b.t.Helper()
-	for limit := time.Now().Add(10 * time.Second); ; {
+	for limit := time.Now().Add(2 * time.Minute); ; {
 		changed := b.Catalog().Changed()
 		s, err := b.Catalog().Study(study)
 		if err == nil && s.Instances == want || fault.Is(err, fault.NotFound) && want == 0 {

@@ -116,7 +116,7 @@ func TestADecisionWithoutAnOutcomeLeavesNothingToTheNextStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.await(one.study, 7)
-	for end := time.Now().Add(20 * time.Second); b.toBeTold() > 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); b.toBeTold() > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("a series waits for the next start to be told")
 		}

@@ -90,7 +90,7 @@ func (r *receiver) next() (int, string) {
 		var n int
 		fmt.Sscanf(x.Objects[0].ID, "1.2.%d", &n)
 		return n, m
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		r.t.Fatal("no message")
 		return 0, ""
 	}

@@ -51,7 +51,7 @@ func (n *network) await(ctx context.Context) {
 	select {
 	case <-held:
 	case <-ctx.Done():
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		n.t.Error("what was asked for did not come with the manifest")
 	}
 }

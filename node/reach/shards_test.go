@@ -492,7 +492,7 @@ func TestASilentNodeIsNotWaitedForLong(t *testing.T) {
 		s.at["a"] = map[held.Name][]byte{}
 		began := time.Now()
 		b.same(study, series, "", all...)
-		if took := time.Since(began); took > 10*time.Second { // of 15 for one answer
+		if took := time.Since(began); took >= 15*time.Second { // which is what one answer gets
 			t.Errorf("told before %t: it took %v", told, took)
 		}
 	}

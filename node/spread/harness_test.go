@@ -316,9 +316,10 @@ func (w *world) pack(n int, plaintext int) pack.ID {
 	return id
 }
 
-// until waits for something, at most an hour.
+// until waits for something, at most two hours.
 func (w *world) until(what string, done func() bool) {
 	w.t.Helper()
+	synctest.Wait() // what is at work now must not go on while its rows are looked at
 	for end := time.Now().Add(2 * time.Hour); !done(); {
 		if time.Now().After(end) {
 			w.t.Fatalf("not %s in two hours", what)
