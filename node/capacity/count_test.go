@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -123,15 +124,47 @@ func TestNobodyOwesWithoutALayout(t *testing.T) {
 
 // fixed are sums and places that a test changes.
 type fixed struct {
-	sealed
+	mu      sync.Mutex
+	sealed  sealed
 	state   *placement.State
 	changed chan struct{}
 }
 
-func (f *fixed) CountSlots(context.Context) error              { return nil }
-func (f *fixed) EachSlot(visit func(catalog.Slot, int64)) bool { return f.each(visit) }
-func (f *fixed) State() *placement.State                       { return f.state }
-func (f *fixed) Changed() <-chan struct{}                      { return f.changed }
+func (f *fixed) CountSlots(context.Context) error { return nil }
+
+func (f *fixed) EachSlot(visit func(catalog.Slot, int64)) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sealed.each(visit)
+}
+
+func (f *fixed) State() *placement.State {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state
+}
+
+func (f *fixed) Changed() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed
+}
+
+// become changes what the network is.
+func (f *fixed) become(state *placement.State) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state = state
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// seal adds a stripe.
+func (f *fixed) seal(one catalog.SealFact) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sealed = append(f.sealed, one)
+}
 
 func TestReportFollowsLayoutAndSeals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -147,15 +180,13 @@ func TestReportFollowsLayoutAndSeals(t *testing.T) {
 		if r := c.Report(); r == nil || r.Layout != 0 {
 			t.Fatalf("%+v", r)
 		}
-		changed := f.changed
-		f.state, f.changed = &placement.State{View: layout.View{New: makeLayout(t, nil, holders(3, 1<<40), 3)}}, make(chan struct{})
-		close(changed)
+		f.become(&placement.State{View: layout.View{New: makeLayout(t, nil, holders(3, 1<<40), 3)}})
 		time.Sleep(leastPause)
 		synctest.Wait()
 		if r := c.Report(); r.Layout != 1 || r.Owed["n1"] != 0 {
 			t.Fatalf("after the layout changed: %+v", r)
 		}
-		f.sealed = sealed{{Stripe: shard.Stripe{Pack: [16]byte{7}, Generation: 1}, Code: shard.Code{K: 1, M: 2}, Size: 1000, Virtual: catalog.NoShard}}
+		f.seal(catalog.SealFact{Stripe: shard.Stripe{Pack: [16]byte{7}, Generation: 1}, Code: shard.Code{K: 1, M: 2}, Size: 1000, Virtual: catalog.NoShard})
 		time.Sleep(every)
 		synctest.Wait()
 		if r := c.Report(); r.Owed["n1"] != 1000 || r.Owed["n2"] != 1000 || r.Owed["n0"]+r.Owed["n0b"] != 1000 {
