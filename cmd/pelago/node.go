@@ -20,6 +20,7 @@ import (
 	"pelago/node/ae"
 	"pelago/node/archive"
 	"pelago/node/audit"
+	"pelago/node/capacity"
 	"pelago/node/config"
 	"pelago/node/datadir"
 	"pelago/node/evict"
@@ -62,8 +63,9 @@ type node struct {
 	protect    *protect.Protect
 	protecting atomic.Pointer[protect.Protect] // the same, for what may be called before
 	purger     *purge.Purger                   // nil at a witness
-	repair     *repair.Repair                  // nil at a witness
-	repairing  atomic.Pointer[repair.Repair]   // the same, for what may be called before
+	capacity   *capacity.Capacity
+	repair     *repair.Repair                // nil at a witness
+	repairing  atomic.Pointer[repair.Repair] // the same, for what may be called before
 	used       activity
 
 	face  *ae.Face
@@ -218,6 +220,7 @@ func (n *node) openStores() (err error) {
 		return err
 	}
 	n.trail.patientOf = n.patientOf
+	n.capacity = capacity.New(n.catalog, n.placement)
 	if err = n.openShards(); err != nil {
 		return err
 	}
@@ -275,6 +278,7 @@ func (n *node) startWork() {
 	tasks := append(n.trail.tasks(), n.network.tasks()...)
 	tasks = append(tasks, n.archive.Tasks()...)
 	tasks = append(tasks, n.placement.Tasks()...)
+	tasks = append(tasks, n.capacity.Task())
 	tasks = append(tasks, n.shards.tasks()...)
 	tasks = append(tasks, n.spreadTasks()...)
 	tasks = append(tasks, n.protect.Tasks()...)
@@ -291,6 +295,7 @@ func (n *node) startWork() {
 	n.metrics.Tasks(n.tasks.Statuses)
 	n.gauges()
 	n.layoutGauges()
+	n.capacityGauges()
 	n.recalledGauges()
 	n.relayGauges()
 	n.repairGauges()

@@ -159,7 +159,9 @@ func (n *node) members(usage archive.Usage, from admin.Vantage) []admin.Member {
 			DICOM: m.Heard.DICOM, Web: m.Heard.Web, AppliedIndex: m.Heard.AppliedIndex,
 			Capacity: int64(m.Heard.Capacity), Used: int64(m.Heard.Capacity - min(m.Heard.Free, m.Heard.Capacity)), RoundTrip: m.RTT,
 		}
+		one.Owed, one.Held, one.Lacking = n.owed(m.Node), m.Heard.Held, m.Heard.Lacking
 		if m.Self {
+			one.Held, one.Lacking = n.heldHere()
 			one.Used = usage.Staging + usage.Bulk
 			one.Capacity, one.AppliedIndex = one.Used+usage.Free, from.AppliedIndex
 			one.DICOM, one.Web = n.dicomAddr, n.baseURL
@@ -190,8 +192,9 @@ func (n *node) meta() gossip.Meta {
 	if at == nil { // no port for clients is open yet
 		at = &reached{}
 	}
+	held, lacking := n.heldHere()
 	return gossip.Meta{
-		Site: n.config.Site, DICOM: at.dicom, Web: at.web,
+		Held: held, Lacking: lacking, Site: n.config.Site, DICOM: at.dicom, Web: at.web,
 		Free: uint64(max(usage.Free, 0)), Capacity: uint64(max(usage.Staging+usage.Bulk+usage.Free, 0)), AppliedIndex: n.catalog.Applied(),
 	}
 }

@@ -37,6 +37,12 @@ func printStatus(w io.Writer, st admin.Status) error {
 	if err := printSites(w, st.Sites); err != nil {
 		return err
 	}
+	if rows := shardRows(st.Sites); st.LayoutVersion > 0 && len(rows) > 0 {
+		fmt.Fprintln(w)
+		if err := table(w, []string{"SHARDS AT", "OWED", "HELD", "LACKING", "PLEDGED"}, rows); err != nil {
+			return err
+		}
+	}
 	if len(st.Transfers) == 0 {
 		return nil
 	}
@@ -166,6 +172,28 @@ func printSites(w io.Writer, sites []admin.Site) error {
 		}
 	}
 	return table(w, []string{"SITE", "NODE", "ADDRESS", "STATE", "ROLE", "LAG", "BEHIND", "DISK"}, rows)
+}
+
+// shardRows are the sites' shards; none of sites that neither owe nor pledge any.
+func shardRows(sites []admin.Site) (rows [][]string) {
+	known := func(n int64) string {
+		if n < 0 {
+			return "not known"
+		}
+		return size(n)
+	}
+	for _, s := range sites {
+		pledged := int64(0)
+		for _, n := range s.Nodes {
+			if n.State != admin.Removed {
+				pledged += n.PledgeBytes
+			}
+		}
+		if pledged > 0 || s.OwedBytes > 0 {
+			rows = append(rows, []string{s.Name, known(s.OwedBytes), known(s.HeldBytes), known(s.LackingBytes), size(pledged)})
+		}
+	}
+	return rows
 }
 
 // rolesOf is what a node does for the others.

@@ -2,10 +2,31 @@ package main
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"pelago/node/admin"
 )
+
+func TestShardsOfSitesForPeople(t *testing.T) {
+	st := admin.Status{Site: "north", LayoutVersion: 3, Sites: []admin.Site{
+		{Name: "north", OwedBytes: 5 << 30, HeldBytes: 4 << 30, LackingBytes: 1 << 30, Nodes: []admin.Node{{PledgeBytes: 1 << 40}, {PledgeBytes: 1 << 40}, {PledgeBytes: 1 << 40, State: admin.Removed}}},
+		{Name: "south", OwedBytes: 5 << 30, HeldBytes: -1, LackingBytes: -1, Nodes: []admin.Node{{PledgeBytes: 1 << 40}}},
+		{Name: "witness", Nodes: []admin.Node{{Witness: true}}},
+	}}
+	const want = `
+SHARDS AT  OWED     HELD       LACKING    PLEDGED
+north      5.0 GiB  4.0 GiB    1.0 GiB    2.0 TiB
+south      5.0 GiB  not known  not known  1.0 TiB
+`
+	var got bytes.Buffer
+	if err := printStatus(&got, st); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(got.String(), want) {
+		t.Errorf("got\n%s\nwant at its end\n%s", &got, want)
+	}
+}
 
 func TestStatusForPeople(t *testing.T) {
 	st := admin.Status{

@@ -32,12 +32,14 @@ type Member struct {
 	Drained, Removed    bool
 	Lost                bool  // declared so
 	Pledge              int64 // bytes of shards that it will hold
+	Owed                int64 // bytes of shards that it is to hold; -1: not known
 	// Barred nodes never vote: they were restored from a backup.
 	Barred bool
 	// What follows is as the node told last; zero when nothing was heard.
 	DICOM, Web     string
 	AppliedIndex   uint64
 	Capacity, Used int64         // bytes
+	Held, Lacking  int64         // bytes of shards, of what it owes those that it has not; -1: not known
 	RoundTrip      time.Duration // 0: not measured
 }
 
@@ -46,6 +48,11 @@ type Site struct {
 	Name  string `json:"name"`
 	State State  `json:"state"`
 	Nodes []Node `json:"nodes"`
+	// OwedBytes, HeldBytes and LackingBytes are those of its nodes together; -1: they
+	// are not known of all.
+	OwedBytes    int64 `json:"owed_bytes"`
+	HeldBytes    int64 `json:"held_bytes"`
+	LackingBytes int64 `json:"lacking_bytes"`
 }
 
 // Node is a node in the status.
@@ -56,6 +63,12 @@ type Node struct {
 	CapacityBytes int64  `json:"capacity_bytes"`
 	UsedBytes     int64  `json:"used_bytes"`
 	PledgeBytes   int64  `json:"pledge_bytes,omitempty"` // of shards that it will hold
+	// OwedBytes of shards belong to it by the layout and what is sealed. HeldBytes of
+	// shards rest there, with their hashes, and with those that belong to others;
+	// LackingBytes of what it owes do not. -1: not known.
+	OwedBytes    int64 `json:"owed_bytes"`
+	HeldBytes    int64 `json:"held_bytes"`
+	LackingBytes int64 `json:"lacking_bytes"`
 
 	Self    bool   `json:"self,omitempty"`
 	Leader  bool   `json:"leader,omitempty"`
@@ -124,6 +137,7 @@ func SitesOf(members []Member, from Vantage) []Site {
 	}
 	for i := range sites {
 		sites[i].State = siteState(sites[i].Nodes)
+		sites[i].sum()
 	}
 	return sites
 }
@@ -133,6 +147,26 @@ func order(last bool) int {
 		return 1
 	}
 	return 0
+}
+
+// sum sums up the shards of a site's nodes. Those that are removed owe nothing, and
+// what they hold counts for nothing.
+func (s *Site) sum() {
+	for _, n := range s.Nodes {
+		if n.State == Removed || n.Witness {
+			continue
+		}
+		for _, one := range []struct {
+			to *int64
+			n  int64
+		}{{&s.OwedBytes, n.OwedBytes}, {&s.HeldBytes, n.HeldBytes}, {&s.LackingBytes, n.LackingBytes}} {
+			if one.n < 0 || *one.to < 0 {
+				*one.to = unknown
+			} else {
+				*one.to += one.n
+			}
+		}
+	}
 }
 
 // siteState sums up the states of a site's nodes.
@@ -159,7 +193,7 @@ func (v Vantage) node(m Member) Node {
 	n := Node{
 		ID: m.Node, Address: m.Address, State: Silent, CapacityBytes: m.Capacity, UsedBytes: m.Used,
 		Self: m.Self, Leader: m.Node == v.Leader, Voter: m.Voter, Witness: m.Witness, Signs: m.Signs, Barred: m.Barred,
-		Lost: m.Lost, PledgeBytes: m.Pledge,
+		Lost: m.Lost, PledgeBytes: m.Pledge, OwedBytes: m.Owed, HeldBytes: unknown, LackingBytes: unknown,
 		DICOM: m.DICOM, Web: m.Web, AppliedIndex: m.AppliedIndex, RoundTripSeconds: m.RoundTrip.Seconds(),
 	}
 	switch {
@@ -170,6 +204,9 @@ func (v Vantage) node(m Member) Node {
 		n.State = Drained
 	default:
 		n.State = Alive
+	}
+	if n.State == Alive || n.State == Drained { // of others there is no word
+		n.HeldBytes, n.LackingBytes = m.Held, m.Lacking
 	}
 	n.LagEntries, n.LagSeconds = v.lag(m)
 	return n

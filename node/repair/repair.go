@@ -144,17 +144,18 @@ type Repair struct {
 
 	bug bug // of tests alone
 
-	mu       sync.Mutex
-	rotten   map[[16]byte]bool // packs whose copy here was read and is rotten
-	queue    *queue
-	holdTill time.Time // workers wait for the walk, which may find what is more urgent
-	lacking  int64     // shards that the last walk found lacking
-	lackingB int64     // their bytes, about
-	hopeless int64
-	fullFrom int64 // shards of so many bytes find no room,
-	fullTill time.Time
-	dirty    bool           // something came since the last walk began
-	complete *layout.Layout // that Complete was called for: a version may come again, after a recovery
+	mu        sync.Mutex
+	rotten    map[[16]byte]bool // packs whose copy here was read and is rotten
+	queue     *queue
+	holdTill  time.Time // workers wait for the walk, which may find what is more urgent
+	lacking   int64     // shards that the last walk found lacking
+	lackingB  int64     // their bytes, about
+	hopeless  int64     // shards, and
+	hopelessB int64     // bytes of them, that nobody has enough for
+	fullFrom  int64     // shards of so many bytes find no room,
+	fullTill  time.Time
+	dirty     bool           // something came since the last walk began
+	complete  *layout.Layout // that Complete was called for: a version may come again, after a recovery
 }
 
 // Stats count since the start.
@@ -226,6 +227,7 @@ type Status struct {
 	Rate    float64       // bytes a second that are rebuilt
 	Left    time.Duration // until the end, at that rate; below 0: not known
 	Full    bool          // there is no room here
+	Lacking int64         // bytes, about, of all that is lacking here; -1: nobody has looked yet
 }
 
 // Status returns it.
@@ -235,7 +237,10 @@ func (r *Repair) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	q := r.queue
-	s := Status{Running: len(q.running), Waiting: len(q.waits.all), Done: int64(r.stats.Bytes.Load()), Rate: rate, Left: -1, Full: now.Before(r.fullTill)}
+	s := Status{Running: len(q.running), Waiting: len(q.waits.all), Done: int64(r.stats.Bytes.Load()), Rate: rate, Left: -1, Full: now.Before(r.fullTill), Lacking: -1}
+	if r.stats.Walks.Load() > 0 {
+		s.Lacking = r.lackingB + r.hopelessB
+	}
 	for _, w := range q.waits.all {
 		if w.hopeless {
 			s.Lost++

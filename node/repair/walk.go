@@ -122,6 +122,7 @@ type found struct {
 	lacking   int64
 	bytes     int64
 	hopeless  int64
+	hopelessB int64
 	fresh     map[held.Name]time.Time
 	unsettled bool // the layout changed meanwhile
 }
@@ -155,7 +156,7 @@ func (r *Repair) walk(ctx context.Context, fresh map[held.Name]time.Time) (found
 	now := r.o.Places.State().View
 	f.unsettled = now.New != p.view.New || now.Old != p.view.Old
 	r.mu.Lock()
-	r.lacking, r.lackingB, r.hopeless = f.lacking, f.bytes, f.hopeless
+	r.lacking, r.lackingB, r.hopeless, r.hopelessB = f.lacking, f.bytes, f.hopeless, f.hopelessB
 	r.mu.Unlock()
 	r.stats.Walks.Add(1)
 	return f, nil
@@ -229,7 +230,7 @@ func (w *walker) look(seal *catalog.SealFact, i int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if before := r.queue.waits.of[name]; before != nil && before.hopeless {
-		w.hopeless++
+		w.hopeless, w.hopelessB = w.hopeless+1, w.hopelessB+it.bytes
 	} else {
 		w.lacking++
 		w.bytes += it.bytes

@@ -91,6 +91,9 @@ func (c *Catalog) commit(t *txn, at replication.Position, done []applied) error 
 	c.ticked.Store(t.ticked)
 	c.totals.Store(&t.totals)
 	c.sealed.Store(&t.sealed)
+	if len(t.slots) > 0 {
+		c.slots.add(t.slots)
+	}
 	c.state.Store(&state{at, t.hash})
 	c.told.notify(done)
 	return nil

@@ -67,6 +67,7 @@ type Catalog struct {
 	next   uint32     // dense number of the next study
 	nameOf map[name]int
 	rows   rows // of the Apply under way; kept for its room
+	slots  slots
 
 	vocabulary remembered // word rows that are written
 	patients   remembered // prefixes of patients that have a posting

@@ -34,6 +34,9 @@ func openMem(t testing.TB, fs vfs.FS) *catalog.Catalog {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := catalog.CountSlotsPage(c, 2); err != nil { // from then on, what is applied counts
+		t.Fatal(err)
+	}
 	return c
 }
 
@@ -79,6 +82,7 @@ func verify(t tester, c *catalog.Catalog) {
 	if err := c.Verify(context.Background(), func(err error) { t.Errorf("verify: %v", err) }); err != nil {
 		t.Fatal(err)
 	}
+	verifySlots(t, c)
 }
 
 type values = map[dict.Tag]string

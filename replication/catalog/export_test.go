@@ -13,6 +13,9 @@ func EncodeDecisionUnder(nonce [16]byte, s Signer, node string, conditions []Con
 	return encodeDecision(s, &catalogpb.Decision{Node: node, Nonce: nonce[:]}, conditions, commands)
 }
 
+// CountSlotsPage counts the slots of so many packs more, and reports whether all are.
+func CountSlotsPage(c *Catalog, packs int) (bool, error) { return c.countSlots(packs) }
+
 // Dump returns all rows but meta and vocabularies, which tell of the past, and
 // decisions, whose names are random, as text.
 func Dump(c *Catalog) []string {

@@ -303,6 +303,7 @@ func (t *txn) purge(f *PurgeFact, p *pack, index uint64) error {
 	}
 	t.small[string(spreadKey(p.id))] = nil
 	t.sealed.count(p.size, p.spare(), -1)
+	t.slot(p, packKey(p.study, p.series, p.id), -1)
 	t.rows.set(goneKey(index, gonePack, p.id), nil)
 	if err := t.agree(packKey(p.study, p.series, p.id), nil); err != nil {
 		return err

@@ -88,6 +88,7 @@ func (c *Catalog) Replace(ctx context.Context, dir string) error {
 		return errors.Join(fmt.Errorf("catalog: replace: %w", err), c.fs.RemoveAll(tables))
 	}
 	c.vocabulary, c.patients = remembered{}, remembered{}
+	c.slots.forget()
 	if err := errors.Join(c.fs.RemoveAll(tables), c.load()); err != nil {
 		return err
 	}

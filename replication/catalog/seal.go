@@ -158,12 +158,14 @@ func (t *txn) sealFact(f *SealFact) (result, err error) {
 		}
 		p = &pack{id: f.Stripe.Pack, study: f.Study, series: f.Series, origin: f.Origin, key: f.Key, size: f.Size, instances: f.Instances}
 	}
-	before := p.spare()
+	before, key, noted := p.spare(), packKey(p.study, p.series, p.id), len(t.slots)
+	t.slot(p, key, -1) // nothing of a new one
 	changed, refusal := p.take(f)
 	if refusal != nil || !changed {
+		t.slots = t.slots[:noted]
 		return refusal, nil
 	}
-	key := packKey(p.study, p.series, p.id)
+	t.slot(p, key, +1)
 	if isNew {
 		t.small[string(spreadKey(p.id))] = placeIn(key)
 		t.small[string(key)] = nil // as its place says: agree needs not look

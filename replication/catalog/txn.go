@@ -25,6 +25,7 @@ type txn struct {
 	next    uint32
 	totals  Totals
 	sealed  Sealed
+	slots   []slotBytes
 	hash    sum
 	founded bool
 	stones  bool // there is, or was, any tombstone: most catalogues are spared the look-ups

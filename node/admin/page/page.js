@@ -86,6 +86,7 @@ function attention(s) {
     const silent = site.nodes.filter(n => n.state === 'silent').length;
     if (site.state === 'silent') list.push(['bad', `Site ${site.name} is not heard.`]);
     else if (silent > 0) list.push(['warn', `${plural(silent, 'node')} of site ${site.name} not heard.`]);
+    if (site.lacking_bytes > 0) list.push(['warn', `Site ${site.name} lacks ${bytes(site.lacking_bytes)} of the shards that it owes.`]);
   }
   if (!s.leader) list.push(['bad', 'No leader is known: what is stored here is found here, but not at other sites; deleting and changing the registry wait.']);
   if (s.staleness_seconds < 0) list.push(['warn', 'Since the start of this node no leader has confirmed that the catalogue is complete.']);
@@ -172,12 +173,19 @@ function disk(n) {
   return [make('meter', {min: 0, max: 1, low: .8, high: .93, optimum: 0, value: used, attributes: {'aria-label': words}}, words), more(words)];
 }
 
+// shards is what a site holds of the network's shards, and what it owes.
+function shards(site) {
+  if (site.state === 'removed' || site.owed_bytes === 0 && site.held_bytes === 0) return null;
+  const known = n => n < 0 ? 'not known' : bytes(n);
+  return more(`shards: ${known(site.held_bytes)} held, ${known(site.owed_bytes)} owed` + (site.lacking_bytes > 0 ? `, ${bytes(site.lacking_bytes)} lacking` : ''));
+}
+
 function showSites(s) {
   text($('sites-count'), count(s.sites.length));
   const rows = [];
   for (const site of s.sites) {
     site.nodes.forEach((n, i) => rows.push(make('tr', {className: i > 0 ? 'same' : ''},
-      make('th', {scope: 'row'}, site.name),
+      make('th', {scope: 'row'}, site.name, i === 0 && s.layout_version > 0 ? shards(site) : null),
       cell('Node', 'id', make('span', {title: n.id}, short(n.id)), n.self ? ' (this one)' : '', more(n.address)),
       cell('State', '', pill(n.state)),
       cell('Role', '', role(n)),
