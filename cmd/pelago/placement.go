@@ -16,7 +16,7 @@ func (n *node) openPlacement() (err error) {
 	w := n.network
 	n.placement, err = placement.Open(placement.Options{
 		Self: n.id, Catalog: n.catalog, Members: w.registry, Decisions: w.office.Decisions(), Leader: w.group.Leader,
-		Alive: w.heardOf, Pledge: n.pledge, Log: n.log,
+		Alive: w.heardOf, Pledge: n.pledge, PledgeSet: int64(n.config.Store.Pledge), Log: n.log,
 	})
 	return err
 }

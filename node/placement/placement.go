@@ -37,7 +37,9 @@ type Options struct {
 	// Pledge is how many bytes of shards this node will hold, now; 0: none, and a
 	// negative number or an error: it is not known now.
 	Pledge func() (int64, error)
-	Log    *slog.Logger
+	// PledgeSet is what an operator has it pledge; 0: nobody said.
+	PledgeSet int64
+	Log       *slog.Logger
 }
 
 // Placement follows where the network's shards belong, and does this node's part in

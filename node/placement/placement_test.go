@@ -442,7 +442,7 @@ func TestSmallChangesOfWhatNodesCanHoldMoveNothing(t *testing.T) {
 			to                int64
 			records, versions uint64
 		}{
-			{tib - tib/25, 0, 0}, {tib - tib/12, 1, 0}, {tib / 2, 1, 1}, {tib/2 + tib/100, 0, 0}, {2 * tib, 1, 1},
+			{tib - tib/25, 0, 0}, {tib - tib/6, 0, 0}, {tib / 2, 1, 1}, {tib/2 + tib/100, 0, 0}, {tib - tib/100, 0, 0}, {2 * tib, 1, 1},
 		} {
 			if records, versions := change(test.to); records != test.records || versions != test.versions {
 				t.Errorf("to %d: %d records, %d versions", test.to, records, versions)
@@ -456,6 +456,66 @@ func TestSmallChangesOfWhatNodesCanHoldMoveNothing(t *testing.T) {
 			t.Error("it is in the layout")
 		}
 	})
+}
+
+// Nodes that share a disk which fills have shards moved seldom, and each back once it
+// has been emptied for a day.
+func TestADiskThatFillsMovesShardsSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for n := range 5 {
+			w.join(fmt.Sprintf("s%d", n))
+		}
+		first := w.nodes[0]
+		version := w.settled(first, 5).View.New.Version
+		have := func(bytes int64) {
+			for _, n := range w.nodes[:3] {
+				n.set(func() { n.bytes = bytes })
+			}
+			time.Sleep(5 * time.Minute)
+			w.settled(first, 5)
+		}
+		for left := int64(99); left >= 75; left-- {
+			have(tib / 100 * left)
+		}
+		for _, n := range w.nodes[:3] {
+			if at := n.Pledged(); at > tib/100*80 || at < tib/100*79 {
+				t.Errorf("%d is pledged", at)
+			}
+		}
+		fallen := first.State().View.New.Version
+		if fallen > version+3 {
+			t.Errorf("%d layouts as the disk filled", fallen-version)
+		}
+		have(tib)
+		if now := first.State().View.New.Version; now != fallen {
+			t.Error("more is pledged at once")
+		}
+		time.Sleep(pledgeRest)
+		w.settled(first, 5)
+		for _, n := range w.nodes[:3] {
+			if n.Pledged() != tib {
+				t.Errorf("%d is pledged after a day", n.Pledged())
+			}
+		}
+	})
+}
+
+func TestWhatIsWorthPledgingAnew(t *testing.T) {
+	for _, test := range []struct {
+		told, now   int64
+		set, rested bool
+		want        bool
+	}{
+		{100, 0, false, false, true}, {0, 1, false, false, true}, {0, 0, false, true, false},
+		{100, 81, false, true, false}, {100, 80, false, false, true},
+		{100, 199, false, false, false}, {100, 200, false, false, true}, {100, 106, false, true, true}, {100, 105, false, true, false},
+		{100, 94, true, false, true}, {100, 106, true, false, true}, {100, 96, true, true, false},
+	} {
+		if got := differs(test.told, test.now, test.set, test.rested); got != test.want {
+			t.Errorf("%+v: %t", test, got)
+		}
+	}
 }
 
 func TestTheSmallestPledgeIsNamedAsTheLimit(t *testing.T) {

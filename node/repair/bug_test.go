@@ -115,6 +115,35 @@ func dropsDuringChange(w *network, with bug) bool {
 	return !before.holds(m, 0)
 }
 
+// A change of the layout that begins while the store waits for its locks keeps what was
+// to go: by the new one it may belong here again.
+func TestNothingGoesIfTheLayoutChangesWhileTheStoreWaits(t *testing.T) {
+	onNetwork(t, 6, 4, 2, func(w *network) {
+		m := w.sealed(large, 300_000, nil)
+		before := w.owner(m, 0)
+		w.change(before.id)
+		w.seal2(m)
+		after := w.owner(m, 0)
+		if after == before {
+			t.Fatal("nothing moves")
+		}
+		after.put(m, 0)
+		w.mu.Lock()
+		w.becomeLocked(layout.View{New: w.state.View.New})
+		w.mu.Unlock()
+		changes := 0
+		before.dropping = func() {
+			if changes++; changes == 1 {
+				w.change() // which does not end: the others are not there
+			}
+		}
+		w.run(0, before)
+		if changes == 0 || !before.holds(m, 0) {
+			t.Errorf("after %d changes it is here: %t", changes, before.holds(m, 0))
+		}
+	})
+}
+
 // seal2 has the seal say that all is at the owners by the new layout.
 func (w *network) seal2(m *made) {
 	s := *w.sealOf(m)

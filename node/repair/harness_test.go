@@ -93,6 +93,8 @@ type node struct {
 	full   func(bytes int64) bool
 	busy   bool
 	offer  int // workers; 0: as usual
+
+	dropping func() // before shards are given up
 }
 
 func (d *node) ID() string           { return d.id }
@@ -427,6 +429,14 @@ func (h *watched) Land(ctx context.Context, claims []held.Claim, from io.Reader)
 		h.d.mu.Unlock()
 	}
 	return l, err
+}
+
+// Drop implements [Holder]: dropping comes before the store has its locks.
+func (h *watched) Drop(ctx context.Context, why held.Reason, names ...held.Name) (int, error) {
+	if h.d.dropping != nil {
+		h.d.dropping()
+	}
+	return h.Store.Drop(ctx, why, names...)
 }
 
 // local is what a node can read: held, or cut from its copies.

@@ -234,15 +234,20 @@ func (s *pass) move(ctx context.Context, node string) error {
 	return s.drop(ctx, held.Moved{Receipt: landed.Receipt, Key: key}, names)
 }
 
-// stands reports whether the layout is still the one that the pass goes by.
+// stands reports whether the layout is still the one that the pass goes by. The store
+// asks it again when its locks are held (held.While).
 func (s *pass) stands() bool {
 	now := s.r.o.Places.State().View
 	return now.New == s.p.view.New && (now.Old == nil || s.r.bug == bugDuringChange)
 }
 
 func (s *pass) drop(ctx context.Context, why held.Reason, names []held.Name) error {
-	n, err := s.r.o.Held.Drop(ctx, why, names...)
+	n, err := s.r.o.Held.Drop(ctx, held.While{Reason: why, Stands: s.stands}, names...)
 	s.r.stats.Dropped.Add(uint64(n))
+	if fault.Is(err, fault.Unavailable) && !s.stands() { // a change began while it waited
+		s.r.stats.Refused.Add(uint64(len(names)))
+		return ctx.Err()
+	}
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("repair: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"pelago/replication/catalog/alone"
 	"pelago/shard"
 	"pelago/shard/held"
+	"pelago/shard/pack"
 	"pelago/shard/stripe"
 )
 
@@ -406,5 +407,90 @@ func TestWhatIsRefusedForEverIsToldSeldom(t *testing.T) {
 		if w.ledger.last < 2 || w.ledger.last > 20 {
 			t.Errorf("%d numbers were given in an hour", w.ledger.last)
 		}
+	})
+}
+
+// A stripe of this node's that another part of it has told of before it was encoded
+// here again, as after store/ came from a backup, has its head, from which its shard is
+// cut.
+func TestAStripeThatWasToldOfBeforeItWasEncodedGetsItsHead(t *testing.T) {
+	for _, when := range []string{"before the news is committed", "after it is"} {
+		inWorld(t, 3, func(t *testing.T, w *world) {
+			w.start()
+			w.pack(1, large)
+			f := w.settled(idOf(1), shard.Code{K: 1, M: 2})
+			w.stop()
+			w.rows.mu.Lock()
+			clear(w.rows.all)
+			w.rows.mu.Unlock()
+			o := w.packs.all[idOf(1)]
+			w.packs.mu.Lock()
+			delete(w.packs.all, idOf(1)) // the survey of the start comes too soon
+			w.packs.mu.Unlock()
+			w.start()
+			w.mute(when != "after it is")
+			news := f.SealFact
+			i := slices.IndexFunc(w.rowOf(idOf(1)), func(n string) bool { return n != self })
+			news.By, news.Base, news.Revision, news.Receipts = self, f.Revision, f.Revision+1, f.Receipts&^(1<<i)
+			if err := w.Tell(&news); err != nil {
+				t.Fatal(err)
+			}
+			if when == "after it is" {
+				w.until("told", func() bool { return w.seals(idOf(1))[0].Revision == news.Revision })
+			}
+			w.packs.put(o)
+			w.Packed([]pack.ID{idOf(1)})
+			w.until("the head is here", func() bool { _, err := w.Head(f.Stripe); return err == nil })
+			w.mute(false)
+			w.until("told on", func() bool { return w.seals(idOf(1))[0].Revision > f.Revision })
+			if got := w.settled(idOf(1), shard.Code{K: 1, M: 2}); got.Stripe != f.Stripe || got.Code != f.Code {
+				t.Errorf("%s: %+v", when, got.SealFact)
+			}
+			w.consistent()
+		})
+	}
+}
+
+// Rows of other nodes' stripes are there until the network has what they say.
+func TestWhatWasToldOfOthersIsForgotten(t *testing.T) {
+	inWorld(t, 3, func(t *testing.T, w *world) {
+		w.start()
+		w.pack(40, 9000)
+		w.settled(idOf(40), shard.Code{K: 1, M: 2})
+		key, f := w.foreign(1, shard.Code{K: 1, M: 2})
+		key.Origin, f.Origin = "n02", "n02"
+		w.do(key)
+		for n := range surveySlice + 44 {
+			f.Stripe.Pack = idOf(n + 1000)
+			w.do(f)
+			news := *f
+			news.By, news.Revision, news.Receipts = self, 1, 0b110
+			if n == 0 { // it was refused, and nobody heard of it
+				w.mute(true)
+			}
+			if err := w.Tell(&news); err != nil {
+				t.Fatal(err)
+			}
+			if n == 0 {
+				w.ledger.telling.Lock()
+				w.skip(w.ledger.last)
+				w.ledger.telling.Unlock()
+				time.Sleep(time.Second)
+				synctest.Wait()
+				w.mute(false)
+			}
+		}
+		w.until("told", func() bool { return w.seals(idOf(surveySlice + 1043))[0].Revision == 1 })
+		w.look <- struct{}{}
+		w.until("forgotten", func() bool { return len(w.rows.keys(rowStripe)) == 2 })
+		time.Sleep(settleWithin)
+		w.look <- struct{}{}
+		w.until("told again", func() bool { return w.seals(idOf(1000))[0].Revision == 1 })
+		w.look <- struct{}{}
+		w.until("forgotten", func() bool { return len(w.rows.keys(rowStripe)) == 1 })
+		if stripes, facts := len(w.rows.keys(rowStripe)), len(w.rows.keys(rowFact)); stripes != 1 || facts != 2 {
+			t.Errorf("%d rows of stripes, %d facts of one pack of this node and its key", stripes, facts)
+		}
+		w.consistent()
 	})
 }

@@ -340,9 +340,17 @@ func (f *flight) commit(last bool) error {
 // decide makes the row of a stripe.
 func (f *flight) decide(w *job, r *record, now time.Time) (*record, verdict, error) {
 	var before *catalog.SealFact
+	quiet := leave
 	if r != nil {
-		if r.head == nil || r.seal.Root != w.head.Root() {
+		if r.seal.Root != w.head.Root() || r.seal.Code != w.head.Code {
 			return r, leave, nil // told by another part of this node, of another root
+		}
+		if r.head == nil {
+			// Another part of this node has told of the stripe before this one had encoded
+			// it (again): its row goes on from there, and what was read in the catalogue
+			// before is older.
+			r.head, r.at = w.head, holdersOf(w.state, &r.seal, w.at)
+			w.read, quiet = nil, note
 		}
 		before = &r.seal
 		w.merge(r)
@@ -351,7 +359,7 @@ func (f *flight) decide(w *job, r *record, now time.Time) (*record, verdict, err
 	if before != nil {
 		switch {
 		case same(&next, before) && r.number > 0 && r.told == before.Revision:
-			return r, leave, nil
+			return r, quiet, nil
 		case !same(&next, before):
 			next.Revision++
 		}

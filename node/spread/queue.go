@@ -14,6 +14,9 @@ const (
 	// maxItems is how many packs are remembered as waiting, 5 MB; the others are only
 	// counted, and found by the next survey.
 	maxItems = 32 << 10
+	// maxHurried is how many more have room that somebody waits for. Who waits asks
+	// again and again.
+	maxHurried = 4 << 10
 	// maxBatch is how many small packs go together, and batchBytes what they take in
 	// memory.
 	maxBatch   = 1000
@@ -66,11 +69,14 @@ type queue struct {
 func newQueue() queue { return queue{items: map[pack.ID]*item{}} }
 
 // add takes an item in, or has one that is there be what the new one asks for. It
-// reports false if there is no room; what somebody waits for has room.
+// reports false if there is no room; for what somebody waits for there is a little more.
 func (q *queue) add(n *item) bool {
 	it := q.items[n.id]
 	if it == nil {
-		if len(q.items) >= maxItems && !n.hurried.Load() {
+		switch hurried := n.hurried.Load(); {
+		case hurried && len(q.items) >= maxItems+maxHurried:
+			return false // it was counted when it was packed, and is asked for again
+		case !hurried && len(q.items) >= maxItems:
 			q.beyond++
 			q.beyondBytes += n.bytes
 			return false

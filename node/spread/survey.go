@@ -55,6 +55,9 @@ func (s *Spread) surveyOnce(ctx context.Context, state *placement.State, progres
 	s.mu.Unlock()
 	var ranks [maxRank + 1]int
 	full := false
+	if err := s.forgetTold(ctx); err != nil {
+		return err
+	}
 	err := s.eachLacking(ctx, state, progress, func(it *item) {
 		ranks[rankOf(it)]++
 		s.mu.Lock()
@@ -185,6 +188,80 @@ func (s *Spread) again(r *record, seals []catalog.Seal) error {
 	}
 	s.o.Offer()
 	return nil
+}
+
+// forgetTold drops the rows of other nodes' stripes, which [Spread.Tell] wrote, once the
+// catalogue has what they say, or what came after it, or the stripe is gone for good:
+// they are there to be told and for nothing else. What it does not have after a while
+// is told once more: it is on its way, or was refused while nobody heard of it, and
+// would be taken for told for ever.
+func (s *Spread) forgetTold(ctx context.Context) error {
+	for after := keyStripe(shard.Stripe{}); ; {
+		var of []shard.Stripe
+		more := false
+		err := s.o.Rows.From(after, func(key string, value []byte) (bool, error) {
+			at, ok := stripeOf(key)
+			if !ok || len(of) == surveySlice {
+				more = ok
+				return false, nil
+			}
+			after = key + "\x00"
+			r, err := decodeRecord(at, value)
+			if err != nil { // the others must not wait for it
+				s.o.Log.Error("the row of a stripe cannot be read", "stripe", at.String(), "error", err)
+			} else if r.head == nil {
+				of = append(of, at)
+			}
+			return true, nil
+		})
+		if err == nil {
+			err = s.forget(of)
+		}
+		if err != nil || !more {
+			return err
+		}
+		rest := surveyPause / 10
+		if s.o.Packs.Busy() {
+			rest = surveyPause
+		}
+		if !pause.For(ctx, rest) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// forget decides of rows of other nodes' stripes.
+func (s *Spread) forget(of []shard.Stripe) error {
+	told, err := s.ledger.change(of, func(_ int, r *record) (*record, verdict, error) {
+		if r == nil || r.head != nil {
+			return r, leave, nil // this node has encoded it since
+		}
+		seals, err := s.sealsOf(r.seal.Stripe.Pack)
+		if err != nil {
+			return nil, leave, err
+		}
+		if len(seals) == 0 {
+			index, err := s.o.Catalog.Purged(r.seal.Stripe.Pack)
+			if err != nil || index > 0 {
+				return r, drop, err
+			}
+		} else if r.seal.Stripe.Generation <= seals[0].Withdrawn {
+			return r, drop, nil
+		}
+		for i := range seals {
+			if c := &seals[i]; c.Stripe == r.seal.Stripe && c.Revision >= r.seal.Revision {
+				return r, drop, nil
+			}
+		}
+		if time.Since(s.began) < settleWithin {
+			return r, leave, nil // the journal tells first what it has
+		}
+		return r, tell, nil
+	})
+	if told {
+		s.o.Offer()
+	}
+	return err
 }
 
 // settleWithin is what the journal gets, after a start, to tell what it has.

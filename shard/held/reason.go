@@ -8,7 +8,8 @@ import (
 	"pelago/cluster/fault"
 )
 
-// Reason is why a shard is given up: one of [Superseded], [Moved] and [Purged].
+// Reason is why a shard is given up: one of [Superseded], [Moved] and [Purged], or of
+// these [While] something stands.
 // That it was not found, not referenced or not wanted is none.
 type Reason interface {
 	fmt.Stringer
@@ -100,6 +101,22 @@ func (Purged) final() bool { return true }
 
 func (p Purged) append(b []byte) []byte {
 	return binary.BigEndian.AppendUint64(append(b, reasonPurged), p.Index)
+}
+
+// While is a reason that holds for as long as Stands says so. It is asked once the
+// store is about to give a shard up, which may have waited: a merge of tables takes
+// long, and what was so before may not be so any more. fault.Unavailable if it is not.
+// Stands must not block, nor call the store. Rows tell the reason itself.
+type While struct {
+	Reason
+	Stands func() bool
+}
+
+func (w While) check(self string, e Entry) error {
+	if !w.Stands() {
+		return fault.New(fault.Unavailable, "held: the reason for which shard %v was to go does not stand any more", e.Name)
+	}
+	return w.Reason.check(self, e)
 }
 
 // parseReason reads what append wrote.
