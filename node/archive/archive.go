@@ -222,8 +222,9 @@ type Archive struct {
 	// taken before changing, and held over I/O: that is its purpose.
 	still sync.Mutex
 	// changing is held by whoever changes the state or the place of an instance
-	// that was committed before, from reading its rows to the synced commit of
-	// the new ones. Arrivals do not take it unless their UID is known.
+	// that was committed before, or the row of a pack, from reading the rows to the
+	// synced commit of the new ones. Nothing of bulk/ is read under it: whoever meets
+	// damage there takes it. Arrivals do not take it unless their UID is known.
 	changing sync.Mutex
 
 	fatalOnce sync.Once
