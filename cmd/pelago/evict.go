@@ -61,9 +61,9 @@ func (n *node) openEvict() {
 			defer v.Close() //nolint:errcheck // only read
 			return v.Pack(id)
 		},
-		Disk: func() (used, size int64, err error) {
+		Disk: func() (evict.Disk, error) {
 			u, err := n.archive.Usage()
-			return u.Size - u.Free, u.Size, err
+			return evict.Disk{Used: u.Size - u.Free, Size: u.Size, Returning: u.Reclaimable, Ballast: u.Ballast}, err
 		},
 		Doubt: n.doubted, Log: n.log,
 	})

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"io"
 
 	"pelago/node/admin"
 	"pelago/node/archive"
+	"pelago/node/archive/archivepb"
 	"pelago/node/spread"
 	"pelago/node/work"
 	"pelago/replication/journal"
@@ -38,13 +40,21 @@ func (t toldPacks) After(ctx context.Context, number uint64, yield func(uint64, 
 // Refused implements [journal.Packs].
 func (t toldPacks) Refused(f journal.PackFact, why error) { t.spread.Refused(f, why) }
 
+// recalledPacks are this node's packs, those that were evicted too.
+type recalledPacks struct{ *archive.Archive }
+
+// Ciphertext implements [spread.Packs].
+func (r recalledPacks) Ciphertext(id pack.ID) (*archivepb.Pack, io.ReaderAt, error) {
+	return r.Recall(id)
+}
+
 // openSpread opens what turns this node's packs into stripes.
 func (n *node) openSpread() (err error) {
 	if n.network.own().Witness {
 		return nil
 	}
 	n.spread, err = spread.Open(spread.Options{
-		Self: n.id, Packs: n.archive, Rows: n.archive.Rows(spreadRows), Holders: n.shards.client, Placement: n.placement,
+		Self: n.id, Packs: recalledPacks{n.archive}, Rows: n.archive.Rows(spreadRows), Holders: n.shards.client, Own: n.shards.held, Placement: n.placement,
 		Keys: n.keys, Catalog: n.catalog, Offer: n.archive.Journal().Offer, Alive: holders{n.network}.Alive, Log: n.log,
 	})
 	return err

@@ -153,37 +153,45 @@ func (a *Archive) dropPack(id pack.ID) error {
 	if err != nil {
 		return err
 	}
-	batch := a.store.NewBatch()
-	defer batch.Close()
-	if err := batch.Delete(keyEmpty(id), nil); err != nil {
+	if !empty {
+		return fmtStore(a.store.Delete(keyEmpty(id), pebble.Sync))
+	}
+	if sealed, err := a.sealed(id); sealed || err != nil {
+		return err // other nodes have shards of it: it goes with those
+	}
+	p, err := a.pack(id)
+	if err != nil && !fault.Is(err, fault.NotFound) {
 		return err
 	}
-	lost := false
-	if empty {
-		if sealed, err := a.sealed(id); sealed || err != nil {
-			return err // other nodes have shards of it: it goes with those
-		}
-		p, err := a.pack(id)
-		if err != nil && !fault.Is(err, fault.NotFound) {
-			return err
-		}
-		if err == nil {
-			if err := a.bulk.Delete(packRef(p)); err != nil && !fault.Is(err, fault.NotFound) {
-				return err
-			}
-			lost = p.Lost
-			if err := batch.Delete(keyLost(p), nil); err != nil {
-				return err
-			}
-		}
-		if err := batch.Delete(keyPack(id), nil); err != nil {
+	if err == nil {
+		if err := a.bulk.Delete(packRef(p)); err != nil && !fault.Is(err, fault.NotFound) {
 			return err
 		}
 	}
-	if err := batch.Commit(pebble.Sync); err != nil || !lost {
-		return fmtStore(err)
+	lost, err := a.dropPackRows(id)
+	if err != nil || !lost {
+		return err
 	}
 	return a.lookForDamage()
+}
+
+// dropPackRows deletes the rows of a pack, and reports whether it was lost.
+func (a *Archive) dropPackRows(id pack.ID) (lost bool, err error) {
+	a.changing.Lock() // nobody writes the pack's row behind us
+	defer a.changing.Unlock()
+	batch := a.store.NewBatch()
+	defer batch.Close()
+	p, err := a.pack(id)
+	switch {
+	case err == nil:
+		lost, err = p.Lost, batch.Delete(keyLost(p), nil)
+	case fault.Is(err, fault.NotFound):
+		err = nil
+	}
+	if err = errors.Join(err, batch.Delete(keyEmpty(id), nil), batch.Delete(keyPack(id), nil)); err != nil {
+		return false, err
+	}
+	return lost, fmtStore(batch.Commit(pebble.Sync))
 }
 
 // Manifest reads a pack's manifest back from bulk/.

@@ -222,8 +222,9 @@ type Archive struct {
 	// taken before changing, and held over I/O: that is its purpose.
 	still sync.Mutex
 	// changing is held by whoever changes the state or the place of an instance
-	// that was committed before, from reading its rows to the synced commit of
-	// the new ones. Arrivals do not take it unless their UID is known.
+	// that was committed before, or the row of a pack, from reading the rows to the
+	// synced commit of the new ones. Nothing of bulk/ is read under it: whoever meets
+	// damage there takes it. Arrivals do not take it unless their UID is known.
 	changing sync.Mutex
 
 	fatalOnce sync.Once
@@ -496,6 +497,7 @@ type Usage struct {
 	Bulk, Hot, Cached, Held           int64 // all that rests; of it what arrived here, copies of others', and their shards
 	Free, Size                        int64 // of the file system
 	Ballast                           int64
+	Reclaimable                       int64 // of Bulk, what is dead and comes back when its tables are rewritten, within minutes
 }
 
 // Usage measures it.
@@ -504,7 +506,7 @@ func (a *Archive) Usage() (Usage, error) {
 	u.Staging, u.StagingLive = a.staging.Bytes()
 	u.StagingMost = a.o.StagingBytes
 	u.Bulk, u.Hot, u.Cached = a.bulk.Bytes(), a.bulk.BytesOf(bulk.Hot), a.bulk.BytesOf(bulk.Cached)
-	u.Held = a.bulk.BytesOf(bulk.Held)
+	u.Held, u.Reclaimable = a.bulk.BytesOf(bulk.Held), a.bulk.Reclaimable()
 	var err error
 	u.Free, u.Size, err = a.space.free()
 	u.Ballast = a.space.ballast(u.Size)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
+	"pelago/cluster/fault"
 	"pelago/node/archive/archivepb"
 	"pelago/query"
 	"pelago/shard/bulk"
@@ -49,27 +50,22 @@ func (a *Archive) lost(refs []bulk.Ref, cause error) {
 
 // lostPacks marks the packs of blobs as lost, and tells of them.
 func (a *Archive) lostPacks(hot map[bulk.Ref]bool, cause error) {
-	batch := a.store.NewBatch()
-	defer batch.Close()
-	var marked []pack.ID
+	var found []pack.ID
 	err := a.each([]byte{rowPack}, func(key, value []byte) error {
 		var p archivepb.Pack
 		if err := unmarshal(value, &p); err != nil {
 			a.log.Error("a pack's record does not parse", "pack", hex.EncodeToString(key[1:]), "error", err)
 			return nil // verify names it; the others are to be marked
 		}
-		if !hot[packRef(&p)] || p.Lost || p.Evicted {
+		if !hot[packRef(&p)] {
 			return nil
 		}
 		id, err := packID(p.Id)
-		if err != nil {
-			return err
-		}
-		p.Lost = true
-		marked = append(marked, id)
-		return errors.Join(batch.Set(key, marshal(&p), nil), batch.Set(keyLost(&p), nil, nil))
+		found = append(found, id)
+		return err
 	})
-	err = errors.Join(err, batch.Commit(pebble.Sync))
+	marked, markErr := a.markLost(found)
+	err = errors.Join(err, markErr)
 	if len(marked) > 0 {
 		a.damage.noted.Store(true)
 	}
@@ -79,6 +75,33 @@ func (a *Archive) lostPacks(hot map[bulk.Ref]bool, cause error) {
 	if err == nil && len(marked) > 0 {
 		a.o.PacksLost(marked, cause)
 	}
+}
+
+// markLost makes it durable that packs are lost, and returns which of them are so by
+// this. Their rows are read anew: since they were found, a pack may have been evicted,
+// for which nothing is lost, or purged, and its row must not come back.
+func (a *Archive) markLost(found []pack.ID) (marked []pack.ID, err error) {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	batch := a.store.NewBatch()
+	defer batch.Close()
+	var errs []error
+	for _, id := range found {
+		p, err := a.pack(id)
+		if fault.Is(err, fault.NotFound) || err == nil && (p.Lost || p.Evicted) {
+			continue
+		}
+		if err == nil {
+			p.Lost = true
+			err = errors.Join(batch.Set(keyPack(id), marshal(p), nil), batch.Set(keyLost(p), nil, nil))
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue // the others are to be marked
+		}
+		marked = append(marked, id)
+	}
+	return marked, errors.Join(fmtStore(batch.Commit(pebble.Sync)), errors.Join(errs...))
 }
 
 // EachLost visits the packs whose bytes are lost here, until visit returns false.

@@ -1,14 +1,20 @@
 package archive
 
 import (
+	"context"
+	"errors"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"pelago/cluster/fault"
 	"pelago/query"
 	"pelago/shard/bulk"
+	"pelago/shard/pack"
 )
 
 // restingImages stores images, packs them, and starts twice, so that only bulk/
@@ -157,5 +163,85 @@ func TestAvailabilityCostsNothingWhileNothingIsLost(t *testing.T) {
 	// A look into store/ allocates.
 	if n := testing.AllocsPerRun(100, func() { k.Availability(t.Context(), "1.2.0", "", 0) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// meanwhile is a log whose reader does something at a line, once.
+type meanwhile struct {
+	slog.Handler
+	line string
+	do   func()
+	once *sync.Once
+}
+
+func (m meanwhile) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == m.line {
+		m.once.Do(m.do)
+	}
+	return nil
+}
+
+func (m meanwhile) Enabled(context.Context, slog.Level) bool { return true }
+
+// What is evicted or purged while damage looks for its pack stays evicted or purged:
+// nothing of it is lost. Damage says, of a row that sorts first and does not parse, that
+// it is on its way.
+func TestDamageDoesNotUndoWhatGoesOnMeanwhile(t *testing.T) {
+	fs, keys, shards := vfs.NewMem(), newRing(), newShards()
+	images := restingImages(t, evicting(fs, keys, shards), 16)
+	var b *bench
+	var evicted, purged, lost pack.ID
+	var going []uint64
+	o := evicting(fs, keys, shards)
+	o.Log = slog.New(meanwhile{slog.DiscardHandler, "a pack's record does not parse", func() {
+		if _, err := b.Evict(evicted); err != nil {
+			t.Error(err)
+		}
+		if gone, err := b.purgeInstances(going); err != nil || gone != len(going) {
+			t.Errorf("%d are purged, %v", gone, err)
+		}
+	}, &sync.Once{}})
+	b = openPurged(t, o)
+	defer b.close()
+	shards.spread(t, b.Archive)
+	var refs []bulk.Ref
+	for i, id := range []*pack.ID{&evicted, &purged, &lost} { // a series each
+		for ref, err := range b.Select(t.Context(), images[4*i].study, images[4*i].series, "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			location, err := b.location(ref.Number)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if *id = pack.ID(location.Pack); id == &purged {
+				going = append(going, ref.Number)
+			}
+		}
+		refs = append(refs, b.refOf(images[4*i]))
+	}
+	if err := b.Delete(t.Context(), images[4].study, images[4].series, "", "a test"); err != nil {
+		t.Fatal(err)
+	}
+	none := keyPack(pack.ID{})
+	if err := b.Archive.store.Set(none, []byte{0xff}, pebble.NoSync); err != nil {
+		t.Fatal(err)
+	}
+	b.lost(refs, errors.New("a test"))
+	if err := b.unset(none); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := b.Archive.pack(evicted); err != nil || !p.Evicted || p.Lost {
+		t.Errorf("the evicted pack: %+v, %v", p, err)
+	}
+	if _, err := b.Archive.pack(purged); !fault.Is(err, fault.NotFound) {
+		t.Errorf("the purged pack: %v", err)
+	}
+	var all []pack.ID
+	if err := b.EachLost(t.Context(), func(id pack.ID) (bool, error) { all = append(all, id); return true, nil }); err != nil || len(all) != 1 || all[0] != lost {
+		t.Errorf("lost are %x, not %x: %v", all, lost, err)
+	}
+	for _, m := range images[:4] {
+		b.same(m)
 	}
 }

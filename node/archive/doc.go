@@ -48,8 +48,8 @@
 //	still       whoever moves or drops bytes: a table, a slice of a purge, the
 //	            moment in which a backup takes hold of all files; held over I/O
 //	changing    whoever changes the state or the place of an instance that was
-//	            committed before, up to the synced batch; arrivals under new UIDs
-//	            never take it
+//	            committed before, or the row of a pack, up to the synced batch;
+//	            arrivals under new UIDs never take it
 //	headers.choosing   arrivals for reading, over the batch that refers to a header
 //	            row, which is not synced; for writing, and for a moment, whoever
 //	            drops an instance

@@ -102,6 +102,22 @@ func (a *Archive) ciphertext(id pack.ID, p *archivepb.Pack) (io.ReaderAt, error)
 	return &hot{a: a, id: id, from: a.bulk.Reader(packRef(p))}, nil
 }
 
+// Recall returns a pack and its ciphertext: of one that was evicted as its shards tell
+// it, which is as slow as they are far. fault.NotFound if there is no such pack,
+// fault.Corrupt for one that is lost; reads of one that is evicted fail as
+// Options.Evicted does.
+func (a *Archive) Recall(id pack.ID) (*archivepb.Pack, io.ReaderAt, error) {
+	p, err := a.pack(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if p.Lost {
+		return nil, nil, fault.New(fault.Corrupt, "the pack is lost to a rotten or missing table")
+	}
+	from, err := a.ciphertext(id, p)
+	return p, from, err
+}
+
 // fromShards reads an evicted pack.
 func (a *Archive) fromShards(p *archivepb.Pack) (io.ReaderAt, error) {
 	if a.o.Evicted == nil {

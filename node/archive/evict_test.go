@@ -97,11 +97,16 @@ func TestAnEvictedPackIsReadFromItsShards(t *testing.T) {
 		if _, _, err := b.Ciphertext(id); !fault.Is(err, fault.NotFound) {
 			t.Errorf("its ciphertext: %v", err)
 		}
+		b.recalls(id, shards.bytes[id])
 		if i == 1 {
 			break // two of four
 		}
 	}
+	b.recalls(ids[3], shards.bytes[ids[3]]) // a whole one
 	if _, err := b.Evict(pack.ID{1}); !fault.Is(err, fault.NotFound) {
+		t.Errorf("a pack that is not here: %v", err)
+	}
+	if _, _, err := b.Recall(pack.ID{1}); !fault.Is(err, fault.NotFound) {
 		t.Errorf("a pack that is not here: %v", err)
 	}
 	for range 2 {
@@ -147,6 +152,20 @@ func TestAnEvictedPackIsReadFromItsShards(t *testing.T) {
 	// What is evicted is purged like any other.
 	if err := b.Delete(t.Context(), images[0].study, "", "", "a test"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// recalls checks that all of a pack's ciphertext can be read.
+func (b *bench) recalls(id pack.ID, want []byte) {
+	b.t.Helper()
+	p, from, err := b.Recall(id)
+	if err != nil {
+		b.t.Error(err)
+		return
+	}
+	got := make([]byte, p.BlobBytes)
+	if n, err := from.ReadAt(got, 0); n != len(got) || !bytes.Equal(got, want) {
+		b.t.Errorf("%d bytes of its ciphertext, %v", n, err)
 	}
 }
 
@@ -205,6 +224,9 @@ func TestALostPackIsNotEvictedAndNoneIsWhereNothingReadsShards(t *testing.T) {
 	ids := shards.spread(t, b.Archive)
 	b.lost([]bulk.Ref{b.refOf(images[0])}, errors.New("a test"))
 	if _, err := b.Evict(ids[0]); !fault.Is(err, fault.Corrupt) {
+		t.Errorf("a lost pack: %v", err)
+	}
+	if _, _, err := b.Recall(ids[0]); !fault.Is(err, fault.Corrupt) {
 		t.Errorf("a lost pack: %v", err)
 	}
 	b.close()

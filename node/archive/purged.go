@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -66,10 +67,9 @@ func (a *Archive) Parting(id pack.ID, over func(*catalog.Tombstone) (bool, error
 		}
 		return nil
 	})
-	if err == errStop { //nolint:errorlint // it is ours
-		return nil, nil
-	}
 	switch {
+	case errors.Is(err, errStop):
+		return nil, nil
 	case err != nil:
 		return nil, err
 	case !wide && len(instances) == 0:

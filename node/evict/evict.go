@@ -85,14 +85,36 @@ type Options struct {
 	Seals func(id [16]byte) ([]catalog.Seal, error)
 	// Survives asks storage commitment's condition of a pack, now: nil if it holds.
 	Survives func(ctx context.Context, id pack.ID) error
-	// Disk is what is in use of the disk, and its size.
-	Disk func() (used, size int64, err error)
+	// Disk is how full the disk is.
+	Disk func() (Disk, error)
 
 	// Fresh is how old a proof may be: 24 h.
 	Fresh time.Duration
 	// Doubt is told of a shard that its holder does not prove. nil: nobody.
 	Doubt func(name held.Name, node string)
 	Log   *slog.Logger // nil is silent
+}
+
+// Disk is how full a disk is, in bytes.
+type Disk struct {
+	Used, Size int64
+	// Returning is what of Used comes back without anything more being given up: what is
+	// dead in tables that are about to be rewritten.
+	Returning int64
+	// Ballast is what stays free, for that rewriting too.
+	Ballast int64
+}
+
+// roomy is how many times the ballast is free on a disk that can wait for tables to be
+// rewritten: they need room, and instances go on coming meanwhile.
+const roomy = 4
+
+// used is what is in use of a disk, and does not come back by itself in time.
+func (d Disk) used() int64 {
+	if d.Size-d.Used < roomy*d.Ballast {
+		return d.Used
+	}
+	return d.Used - d.Returning
 }
 
 // Stats count since the start.
@@ -190,10 +212,11 @@ func (e *Evict) round(ctx context.Context, progress *work.Progress) error {
 	if err := e.note(); err != nil {
 		return err
 	}
-	used, size, err := e.o.Disk()
+	disk, err := e.o.Disk()
 	if err != nil {
 		return err
 	}
+	used, size := disk.used(), disk.Size
 	if size <= 0 || float64(used) <= e.o.Rule.Above/100*float64(size) || !e.o.Placement().Striped() {
 		return nil
 	}

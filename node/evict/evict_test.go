@@ -60,6 +60,9 @@ type world struct {
 	more   int // further stripes that stand
 
 	used, size int64
+	returning  int64 // of used, what is dead in tables that are rewritten in the end
+	ballast    int64
+	slow       bool // what goes is dead, and comes back later
 	survives   error
 	doubted    []held.Name
 	refused    error // what holders answer to uploads
@@ -185,8 +188,12 @@ func (w *world) Evict(id pack.ID) (freed int64, err error) {
 			w.t.Errorf("a copy goes while its shards are at %v", slices.Sorted(maps.Keys(sites)))
 		}
 		if !m.evicted {
-			w.used -= 10
 			freed = 10
+			if w.slow {
+				w.returning += freed
+			} else {
+				w.used -= freed
+			}
 		}
 		m.evicted = true
 		return nil
@@ -326,8 +333,10 @@ func (w *world) evict() *Evict {
 			return all, nil
 		},
 		Survives: func(context.Context, pack.ID) error { return w.step(func() error { return w.survives }) },
-		Disk:     func() (int64, int64, error) { return w.used, w.size, nil },
-		Doubt:    func(n held.Name, _ string) { w.doubted = append(w.doubted, n) },
+		Disk: func() (Disk, error) {
+			return Disk{Used: w.used, Size: w.size, Returning: w.returning, Ballast: w.ballast}, nil
+		},
+		Doubt: func(n held.Name, _ string) { w.doubted = append(w.doubted, n) },
 	})
 }
 
@@ -579,6 +588,47 @@ func TestCopiesGoFromTheHighMarkToTheLowOneTheLongestUntouchedFirst(t *testing.T
 			t.Errorf("%v went", gone)
 		}
 	})
+}
+
+// Room comes back when tables are rewritten, long after the copies in them went: no more
+// go meanwhile, unless there is hardly any room for that.
+func TestNoMoreGoesThanIsNeededWhileTheRoomIsYetToComeBack(t *testing.T) {
+	for name, test := range map[string]struct {
+		ballast int64
+		want    int
+	}{
+		"there is room to wait": {2, 2},
+		"there is none":         {3, 4},
+	} {
+		w := four(t)
+		var all []*made
+		for i := range 4 {
+			all = append(all, w.add(byte(i)))
+		}
+		w.used, w.size, w.ballast, w.slow = 91, 100, test.ballast, true
+		e := w.evict()
+		gone := func() (n int) {
+			for range 6 { // rounds
+				if err := e.round(t.Context(), nil); err != nil {
+					t.Fatal(err)
+				}
+				w.commit()
+			}
+			for _, m := range all {
+				if m.evicted {
+					n++
+				}
+			}
+			return n
+		}
+		if n := gone(); n != test.want {
+			t.Errorf("%s: %d of 4 went", name, n)
+		}
+		w.used, w.returning = w.used-w.returning, 0 // tables were rewritten
+		if n := gone(); n != test.want {
+			t.Errorf("%s: %d of 4 went in the end", name, n)
+		}
+	}
 }
 
 func TestAPackThatMayNotGoDoesNotKeepOthersFromGoing(t *testing.T) {

@@ -58,10 +58,14 @@ type found struct {
 
 // staged is a series of which somebody waits for instances that are not packed.
 type staged struct {
-	asked time.Time
-	tries int // of packing it
-	next  time.Time
+	asked  time.Time
+	tries  int       // of packing it
+	packed time.Time // when that began which went well last; zero: none has, or none since
+	next   time.Time // it is not packed before
 }
+
+// waits reports whether somebody waits for a series who has asked since it was packed.
+func (s *staged) waits() bool { return s.packed.IsZero() || s.asked.After(s.packed) }
 
 // Committed tells whether an instance that somebody sent here survives the loss of as
 // many sites as the network promises, its own included (DESIGN §2). nil: it does, and
@@ -248,7 +252,10 @@ func (p *Protect) awaitSeries(names []archive.SeriesName) (tried bool, err error
 			p.series[name] = s
 			poke(p.wakePk)
 		}
-		s.asked = now
+		waited := s.waits()
+		if s.asked = now; !waited {
+			poke(p.wakePk)
+		}
 		tried = tried && s.tries > 0
 	}
 	return tried, nil

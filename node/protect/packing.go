@@ -27,7 +27,8 @@ const (
 // runPacking packs what somebody waits for.
 func (p *Protect) runPacking(ctx context.Context, progress *work.Progress) error {
 	for ctx.Err() == nil {
-		due, wait := p.dueSeries(time.Now())
+		began := time.Now()
+		due, wait := p.dueSeries(began)
 		if len(due) == 0 {
 			waitFor(ctx, wait, p.wakePk)
 			if !pause.For(ctx, gather) {
@@ -43,7 +44,7 @@ func (p *Protect) runPacking(ctx context.Context, progress *work.Progress) error
 		if err != nil {
 			p.o.Log.Warn("series that storage commitment waits for are not packed", "series", len(due), "error", err, "kind", fault.KindOf(err).String())
 		}
-		p.packedSeries(due, err)
+		p.packedSeries(due, began, err)
 		p.notify()
 	}
 	return nil
@@ -58,6 +59,7 @@ func (p *Protect) dueSeries(now time.Time) (due []archive.SeriesName, wait time.
 		switch {
 		case now.Sub(s.asked) > forgetAfter:
 			delete(p.series, name)
+		case !s.waits():
 		case s.next.After(now):
 			wait = min(wait, s.next.Sub(now))
 		case len(due) < maxSeries:
@@ -67,17 +69,19 @@ func (p *Protect) dueSeries(now time.Time) (due []archive.SeriesName, wait time.
 	return due, wait
 }
 
-// packedSeries notes what became of it. What is packed is not asked for again; what
-// is left where it is, or came since, is tried again later.
-func (p *Protect) packedSeries(names []archive.SeriesName, err error) {
+// packedSeries notes what became of packing that began at a time. What is packed is left
+// alone until somebody asks again: for what was left where it is, or came since. What
+// failed is tried again later.
+func (p *Protect) packedSeries(names []archive.SeriesName, began time.Time, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	for _, name := range names {
 		if s := p.series[name]; s != nil {
 			wait := packAgain
+			s.packed = began
 			if err != nil {
-				wait = min(packRetryMost, packRetry<<min(s.tries, 10))
+				wait, s.packed = min(packRetryMost, packRetry<<min(s.tries, 10)), time.Time{}
 			}
 			s.tries++
 			s.next = now.Add(wait)

@@ -87,6 +87,60 @@ func TestWhatIsStagedIsPackedSpreadAndCommitted(t *testing.T) {
 	})
 }
 
+// What was packed is left alone until somebody asks again, who may wait for what came
+// since; what failed is tried again unasked.
+func TestASeriesIsPackedForWhoAsksAndNotForMinutes(t *testing.T) {
+	inWorld(t, 5, twoAndTwo, 1, func(t *testing.T, w *world) {
+		m := w.encode(twoAndTwo, nil, "origin")
+		origin := w.owner(m, 0)
+		name := archive.SeriesName{Study: m.seal.Study, Series: m.seal.Series}
+		origin.rests[m.sop()] = archive.Resting{Staged: []archive.SeriesName{name}}
+		origin.fails[m.sop()] = nil
+		failing := 2
+		origin.pack = func([]archive.SeriesName) error {
+			origin.mu.Lock()
+			defer origin.mu.Unlock()
+			if failing--; failing >= 0 {
+				return fault.New(fault.Full, "no room")
+			}
+			return nil
+		}
+		packed := func() int {
+			origin.mu.Lock()
+			defer origin.mu.Unlock()
+			return len(origin.packed)
+		}
+		ask := func() {
+			t.Helper()
+			if err := origin.Committed(t.Context(), "", m.sop(), ""); !fault.Is(err, fault.Unavailable) {
+				t.Errorf("it is staged: %v", err)
+			}
+		}
+		w.startAll(0)
+		ask()
+		time.Sleep(4 * time.Minute)
+		if n := packed(); n != 3 {
+			t.Errorf("packed %d times: twice in vain, and once", n)
+		}
+		for i := range 3 {
+			ask()
+			time.Sleep(4 * time.Second)
+			if n := packed(); n != 4+i {
+				t.Errorf("packed %d times, after it was asked again %d times", n, i+1)
+			}
+		}
+		ask()
+		ask()
+		time.Sleep(10 * time.Minute)
+		origin.Protect.mu.Lock()
+		remembered := len(origin.series)
+		origin.Protect.mu.Unlock()
+		if n := packed(); n != 7 || remembered != 0 {
+			t.Errorf("packed %d times, %d series are remembered", n, remembered)
+		}
+	})
+}
+
 // Each fault would have an instance reported safe that is not: without it nobody says
 // so, and with it somebody does, so that what sets the two apart is what is tested.
 func TestNothingElseIsTakenForSafe(t *testing.T) {

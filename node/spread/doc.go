@@ -41,6 +41,7 @@
 //	drive       spread          plans and encodes, one pack or batch at a time
 //	flight      by drive        uploads of one round: at most maxFlights
 //	survey      spread_survey   compares packs with rows when the placement has changed
+//	upload      by a flight     of shards that come to rest at this node itself
 //
 // The lock of the ledger is held while rows are written: that is what keeps the order
 // of numbers. All methods are safe for concurrent use.
@@ -48,6 +49,7 @@
 // # What it does not do
 //
 // It does not serve the shard that stays virtual (node/virtual), move shards whose
-// row has changed or that were lost (node/repair), or stripe packs of which this node
-// has no copy any more.
+// row has changed or that were lost (node/repair), or stripe packs of other nodes,
+// although they are gone, or of which this node's copy is lost. One whose copy was
+// evicted it reads from its shards (decision 0059).
 package spread

@@ -182,7 +182,7 @@ func rowIn(s *placement.State, id pack.ID) (nodes []string) {
 func (w *world) start() {
 	w.t.Helper()
 	s, err := Open(Options{
-		Self: self, Packs: w.packs, Rows: w.rows, Holders: holders{w}, Placement: w.place, Keys: w.ring, Catalog: w.catalog,
+		Self: self, Packs: w.packs, Rows: w.rows, Holders: holders{w}, Own: ownStore{w.stores[self], w}, Placement: w.place, Keys: w.ring, Catalog: w.catalog,
 		Alive: func(string) bool { return true },
 	})
 	if err != nil {
@@ -405,9 +405,9 @@ func (w *world) check(id pack.ID) catalog.Seal {
 			w.t.Errorf("shards %d and %d are at %s", before, i, node)
 		}
 		at[node] = i
-		if node == self {
-			if f.Virtual != i {
-				w.t.Errorf("shard %d is at its origin and not virtual", i)
+		if cut := node == self && f.Virtual == i; cut || node == self && !o.record.Evicted {
+			if !cut || o.record.Evicted {
+				w.t.Errorf("shard %d is at its origin, virtual %v, evicted %v", i, cut, o.record.Evicted)
 			}
 			continue
 		}
@@ -438,10 +438,11 @@ func (r *rows) keys(kind byte) (all []string) {
 	return all
 }
 
-// one is a pack.
+// one is a pack. It is not changed.
 type one struct {
 	record *archivepb.Pack
 	bytes  []byte
+	from   io.ReaderAt // nil: bytes; else what reads it once it is evicted
 }
 
 func studyOf(n int) string { return fmt.Sprintf("1.2.%d", n/10) }
@@ -543,6 +544,9 @@ func (p *packs) Ciphertext(id pack.ID) (*archivepb.Pack, io.ReaderAt, error) {
 	o := p.all[id]
 	if o == nil {
 		return nil, nil, fault.New(fault.NotFound, "no pack")
+	}
+	if o.from != nil {
+		return o.record, o.from, nil
 	}
 	return o.record, bytes.NewReader(o.bytes), nil
 }
@@ -691,6 +695,26 @@ func (h holders) Receipts(ctx context.Context, node string, entries []held.Entry
 		return nil, err
 	}
 	return one.Ask(entries)
+}
+
+// ownStore is what rests at the node itself.
+type ownStore struct {
+	*holder
+	w *world
+}
+
+func (o ownStore) Land(ctx context.Context, claims []held.Claim, from io.Reader) (*held.Landed, error) {
+	if err := o.w.step(); err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	down := o.down
+	o.mu.Unlock()
+	if down != nil {
+		return nil, down
+	}
+	landed, err := o.holder.Land(ctx, claims, from)
+	return landed, errors.Join(err, o.w.step())
 }
 
 // rows are durable rows in memory.

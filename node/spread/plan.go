@@ -98,6 +98,7 @@ func (s *Spread) plan(state *placement.State, it *item) (*job, error) {
 	default:
 		w.begin(s.o.Self, shard.Stripe{Pack: it.id, Generation: top + 1}, want)
 	}
+	w.uncut()
 	for _, row := range rows {
 		if g := row.seal.Stripe.Generation; g < w.of().Generation {
 			w.earlier = max(w.earlier, min(row.seal.Spare(), w.head.Code.M))
@@ -244,6 +245,7 @@ func rowOf(state *placement.State, f *catalog.SealFact) []layout.Node {
 // seal is what is to be told of a stripe as it is now. before is what was; nil:
 // nothing.
 func (w *job) seal(self string, before *catalog.SealFact) catalog.SealFact {
+	w.uncut()
 	l := w.state.View.New
 	f := catalog.SealFact{
 		By: self, Study: w.pack.Study, Series: w.pack.Series, Stripe: w.of(),
@@ -316,7 +318,8 @@ type place struct {
 }
 
 // assign decides where the shards go that a work lacks: each to the node of the row,
-// or to one that stands in for it. One that is to be this node's is cut from its copy.
+// or to one that stands in for it. One that is to be this node's is cut from its copy,
+// if there is one.
 // It returns who would be asked and is not, for now.
 func (s *Spread) assign(w *job, now time.Time, to map[string][]place) (needs []string) {
 	sites := map[string]bool{}
@@ -327,7 +330,7 @@ func (s *Spread) assign(w *job, now time.Time, to map[string][]place) (needs []s
 	}
 	give := func(i int, n layout.Node) {
 		sites[n.Site] = true
-		if n.ID == s.o.Self {
+		if n.ID == s.o.Self && w.cuts() {
 			w.gets(i, n.ID)
 			w.virtual = i
 			return
@@ -341,7 +344,7 @@ func (s *Spread) assign(w *job, now time.Time, to map[string][]place) (needs []s
 		case !ok: // there are not so many sites
 		case sites[owner.Site], owner.ID == s.o.Self && w.virtual != catalog.NoShard:
 			lacking = append(lacking, i)
-		case owner.ID == s.o.Self || !w.state.Lost(owner.ID) && s.peers.usable(owner.ID, now):
+		case owner.ID == s.o.Self && w.cuts() || !w.state.Lost(owner.ID) && s.peers.usable(owner.ID, now):
 			give(i, owner)
 		default:
 			lacking = append(lacking, i)
@@ -354,7 +357,7 @@ func (s *Spread) assign(w *job, now time.Time, to map[string][]place) (needs []s
 			continue
 		}
 		for _, n := range w.state.Substitutes(w.of(), w.head.Code.N()) {
-			if sites[n.Site] || n.ID == s.o.Self && w.virtual != catalog.NoShard || n.ID != s.o.Self && (w.state.Lost(n.ID) || !s.peers.usable(n.ID, now)) {
+			if sites[n.Site] || n.ID == s.o.Self && w.virtual != catalog.NoShard || (n.ID != s.o.Self || !w.cuts()) && (w.state.Lost(n.ID) || !s.peers.usable(n.ID, now)) {
 				continue
 			}
 			give(i, n)

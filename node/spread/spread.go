@@ -25,8 +25,8 @@ import (
 // Packs are this node's; *archive.Archive has them.
 type Packs interface {
 	EachPack(ctx context.Context, after pack.ID, visit func(*archivepb.Pack) (bool, error)) error
-	// Ciphertext returns a pack and its bytes: fault.NotFound for one that is gone,
-	// fault.Corrupt for one that is rotten.
+	// Ciphertext returns a pack and its bytes, of one that was evicted from its shards:
+	// fault.NotFound for one that is gone, fault.Corrupt for one that is rotten.
 	Ciphertext(id pack.ID) (*archivepb.Pack, io.ReaderAt, error)
 	// Busy reports whether somebody sends, for whom others hold back.
 	Busy() bool
@@ -56,6 +56,7 @@ type Options struct {
 	Packs     Packs
 	Rows      Rows // of the name "spread"
 	Holders   Holders
+	Own       Own // shards that rest here
 	Placement Placement
 	Keys      Keys
 	Catalog   *catalog.Catalog
@@ -98,7 +99,7 @@ var _ journal.Packs = (*Spread)(nil)
 
 // Open reads how far telling is. Nothing is spread before the tasks run.
 func Open(o Options) (*Spread, error) {
-	if o.Self == "" || o.Packs == nil || o.Rows == nil || o.Holders == nil || o.Placement == nil || o.Keys == nil || o.Catalog == nil {
+	if o.Self == "" || o.Packs == nil || o.Rows == nil || o.Holders == nil || o.Own == nil || o.Placement == nil || o.Keys == nil || o.Catalog == nil {
 		return nil, fault.New(fault.Invalid, "spread: something that it needs is not there")
 	}
 	if o.Log == nil {
@@ -110,6 +111,7 @@ func Open(o Options) (*Spread, error) {
 	if o.Alive == nil {
 		o.Alive = func(string) bool { return true }
 	}
+	o.Holders = nearby{o.Holders, o.Own, o.Self}
 	l, err := openLedger(o.Rows)
 	if err != nil {
 		return nil, err
@@ -223,7 +225,7 @@ func poke(to chan struct{}) {
 }
 
 // gone reports whether an error says that a pack can never be read here: it was
-// purged or evicted, or is rotten, which is for others to mend.
+// purged, or is rotten, which is for others to mend.
 func gone(err error) bool {
 	return fault.Is(err, fault.NotFound) || fault.Is(err, fault.Corrupt)
 }

@@ -2,6 +2,7 @@ package spread
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"pelago/cluster/pause"
@@ -161,7 +162,8 @@ func (s *Spread) lacking(state *placement.State, p *archivepb.Pack) (*item, erro
 	if err != nil {
 		return nil, err
 	}
-	w := job{state: state, before: seals, at: r.at, head: r.head}
+	w := job{pack: p, state: state, before: seals, at: slices.Clone(r.at), head: r.head, virtual: r.seal.Virtual}
+	w.uncut()
 	for _, row := range rows[:len(rows)-1] {
 		w.earlier = max(w.earlier, min(row.seal.Spare(), r.seal.Code.M))
 	}

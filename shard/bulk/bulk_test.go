@@ -291,16 +291,23 @@ func TestReclaimRewritesFromThirtyPercentAndKeepsRefs(t *testing.T) {
 		if err := w.Delete(refs[1:5]...); err != nil {
 			t.Fatal(err)
 		}
-		if freed, err := w.Reclaim(context.Background()); freed != 0 || err != nil {
-			t.Fatalf("freed %d at less than 30 %%, %v", freed, err)
+		if freed, err := w.Reclaim(context.Background()); freed != 0 || err != nil || w.Reclaimable() != 0 {
+			t.Fatalf("freed %d at less than 30 %%, %d are reclaimable, %v", freed, w.Reclaimable(), err)
 		}
 		w = w.reopen() // what is dead is remembered
 		if err := w.Delete(refs[5:10]...); err != nil {
 			t.Fatal(err)
 		}
+		var dead int64
+		for _, r := range refs[1:10] {
+			dead += r.Bytes
+		}
+		if n := w.Reclaimable(); n != dead {
+			t.Errorf("%d are reclaimable of %d that are dead", n, dead)
+		}
 		before := w.Bytes()
 		freed, err := w.Reclaim(context.Background())
-		if err != nil || freed < 1_000_000 || w.Bytes() != before-freed {
+		if err != nil || freed < dead || w.Bytes() != before-freed {
 			t.Fatalf("freed %d of %d, %d remain, %v", freed, before, w.Bytes(), err)
 		}
 		for range 2 {
@@ -314,8 +321,8 @@ func TestReclaimRewritesFromThirtyPercentAndKeepsRefs(t *testing.T) {
 			}
 			w = w.reopen()
 		}
-		if again, err := w.Reclaim(context.Background()); again != 0 || err != nil {
-			t.Errorf("a rewritten table is rewritten again: %d, %v", again, err)
+		if again, err := w.Reclaim(context.Background()); again != 0 || err != nil || w.Reclaimable() != 0 {
+			t.Errorf("a rewritten table is rewritten again: %d, %v; %d are reclaimable", again, err, w.Reclaimable())
 		}
 		if n := len(w.tables()); n != 1 {
 			t.Errorf("%d tables", n)

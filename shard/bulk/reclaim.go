@@ -43,12 +43,29 @@ func (s *Store) Reclaim(ctx context.Context) (freed int64, err error) {
 	}
 }
 
+// Reclaimable is how many bytes of dead blobs are in tables that [Store.Reclaim] would
+// rewrite: about what it gives back.
+func (s *Store) Reclaimable() (bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tables {
+		if t.worthRewriting() {
+			bytes += t.dead
+		}
+	}
+	return bytes
+}
+
+// worthRewriting reports whether a table is to be rewritten without its dead. One that
+// is wholly dead goes without that.
+func (t *table) worthRewriting() bool { return t.live > 0 && t.dead*100 >= t.bytes*reclaimAt }
+
 // pick takes the next table to rewrite, and what of it was alive.
 func (s *Store) pick() (key tableKey, sizes []int64, bytes int64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, t := range s.tables {
-		if !t.busy && t.live > 0 && t.dead*100 >= t.bytes*reclaimAt {
+		if !t.busy && t.worthRewriting() {
 			t.busy = true
 			return key, slices.Clone(t.sizes), t.bytes, true
 		}
