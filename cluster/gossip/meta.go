@@ -5,6 +5,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -37,6 +38,9 @@ type Meta struct {
 	// in units of 0.1 ms, at most 6.5 s. As many of the nearest are sent as find
 	// room.
 	RTT map[string]time.Duration
+	// Reads is the newest version of the catalogue's entries that the node's program reads; 0: a
+	// program that does not say.
+	Reads uint32
 }
 
 // Append encodes the metadata: at most 512 bytes.
@@ -53,7 +57,8 @@ func (m Meta) append(b []byte) []byte {
 	near := slices.SortedFunc(maps.Keys(m.RTT), func(x, y string) int {
 		return cmp.Or(cmp.Compare(m.RTT[x], m.RTT[y]), cmp.Compare(x, y))
 	})
-	room := (metaLimit - 1 - (len(b) - start)) / rttBytes // a count below 128 is one byte
+	reads := binary.AppendUvarint(nil, uint64(m.Reads))
+	room := (metaLimit - 1 - len(reads) - (len(b) - start)) / rttBytes // a count below 128 is one byte
 	var list []byte
 	count := 0
 	for _, node := range near {
@@ -68,7 +73,7 @@ func (m Meta) append(b []byte) []byte {
 		list = binary.BigEndian.AppendUint16(list, uint16(min(m.RTT[node], maxRTT)/rttUnit))
 		count++
 	}
-	return append(append(b, byte(count)), list...)
+	return append(append(append(b, byte(count)), list...), reads...)
 }
 
 func appendText(b []byte, s string, limit int) []byte {
@@ -101,6 +106,9 @@ func parseMeta(b []byte) (Meta, error) {
 	for range count {
 		m.RTT[idText.EncodeToString(r.b[:prefixBytes])] = time.Duration(binary.BigEndian.Uint16(r.b[prefixBytes:])) * rttUnit
 		r.b = r.b[rttBytes:]
+	}
+	if reads := r.number(); !r.bad && reads <= math.MaxUint32 { // an older program ends before
+		m.Reads = uint32(reads)
 	}
 	return m, nil
 }

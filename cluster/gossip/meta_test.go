@@ -17,7 +17,8 @@ func someMeta() Meta {
 	return Meta{
 		Site: "St. Mary's", DICOM: "192.0.2.7:11112", Web: "pacs.example:443", Load: 250,
 		Free: 1 << 40, Capacity: 3 << 40, AppliedIndex: 123456789,
-		RTT: map[string]time.Duration{"abcdefgh": 81200 * time.Microsecond, "zzzzzzzz": 400 * time.Microsecond},
+		RTT:   map[string]time.Duration{"abcdefgh": 81200 * time.Microsecond, "zzzzzzzz": 400 * time.Microsecond},
+		Reads: 4,
 	}
 }
 
@@ -62,7 +63,7 @@ func TestMetadataFindsRoomForTheNearest(t *testing.T) {
 
 func TestBrokenMetadataIsRefused(t *testing.T) {
 	b := someMeta().append(nil)
-	for cut := range b {
+	for cut := range len(b) - 1 { // without the last it is that of an older program
 		if _, err := parseMeta(b[:cut]); !fault.Is(err, fault.Invalid) {
 			t.Errorf("cut at %d: %v", cut, err)
 		}
@@ -82,6 +83,25 @@ func TestGoldenMetadata(t *testing.T) {
 	}
 	if got := hex.EncodeToString(someMeta().append(nil)); got != strings.TrimSpace(string(want)) {
 		t.Errorf("the golden metadata is\n%s, want\n%s", got, want)
+	}
+}
+
+// A program of before that does not say what it reads, and it does not pass for one that does.
+func TestMetadataOfAnOlderProgramSaysNotWhatItReads(t *testing.T) {
+	old, err := os.ReadFile(filepath.Join("testdata", "meta-before-reads.hex"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := hex.DecodeString(strings.TrimSpace(string(old)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := someMeta()
+	want.Reads = 0
+	for name, more := range map[string]string{"as it is": "", "and no number": "\xff", "and too large a number": "\xff\xff\xff\xff\x7f"} {
+		if got, err := parseMeta(append(b[:len(b):len(b)], more...)); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
 	}
 }
 

@@ -52,7 +52,8 @@ type site struct {
 	name   string
 	c      *catalog.Catalog
 	down   bool
-	at     int // entries that it has applied
+	reads  uint32 // what its program reads, as it says
+	at     int    // entries that it has applied
 	packs  map[pack.ID]*archive.Parting
 	shards map[held.Name]bool
 	copies map[pack.ID]bool
@@ -73,7 +74,7 @@ func newNetwork(t *testing.T, names ...string) *network {
 		}
 		t.Cleanup(func() { c.Close() })
 		s := &site{network: n, name: name, c: c, packs: map[pack.ID]*archive.Parting{}, shards: map[held.Name]bool{},
-			copies: map[pack.ID]bool{}, ring: map[[16]byte]string{}, rows: map[string][]byte{}, lost: map[pack.ID]bool{}}
+			copies: map[pack.ID]bool{}, ring: map[[16]byte]string{}, rows: map[string][]byte{}, lost: map[pack.ID]bool{}, reads: catalog.EntryVersion}
 		n.nodes = append(n.nodes, s)
 	}
 	for i, name := range names {
@@ -94,12 +95,22 @@ func (s *site) start() {
 	o := Options{
 		Node: s.name, Catalog: s.c, Decide: s, Leader: func() string { return s.leader() }, Generation: func() uint64 { return 1 },
 		Archive: s, Held: holder{s}, Copies: copies{s}, Ring: s, Rows: rows{s},
-		Monotonic: func() time.Duration { return s.now }, bug: s.bug,
+		Monotonic: func() time.Duration { return s.now }, Reads: s.heard, bug: s.bug,
 	}
 	if s.wall {
 		o.Monotonic = func() time.Duration { return s.now + s.jump }
 	}
 	s.p = New(o)
+}
+
+// heard is what a node says of itself while it runs.
+func (n *network) heard(node string) (uint32, bool) {
+	for _, s := range n.nodes {
+		if s.name == node && !s.down {
+			return s.reads, true
+		}
+	}
+	return 0, false
 }
 
 // leader is the first node that is up.
@@ -414,6 +425,9 @@ func (s *site) turn() {
 		return
 	}
 	s.apply()
+	if s.reads < catalog.EntryVersion {
+		return // an older program has nothing of this
+	}
 	ctx := context.Background()
 	terms, err := s.c.Terms()
 	if err != nil {
