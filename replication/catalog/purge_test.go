@@ -127,6 +127,37 @@ func (d *deletion) due() {
 	d.seen("a", "b")
 }
 
+// A member whose record is written anew may be an earlier copy of what it was: until it has
+// said again how far it is, nothing goes by what it had said.
+func TestWhoJoinsAnewIsPastNothing(t *testing.T) {
+	d := newDeletion(t)
+	d.due()
+	purge, forget := &catalog.PurgeFact{Pack: idOf(1), Study: true}, &catalog.ForgetFact{Key: idOf(1)}
+	before, err := d.c.Seen("b")
+	if err != nil || before.Applied == 0 {
+		t.Fatalf("%+v, %v", before, err)
+	}
+	d.pass(3600)
+	d.must("a", catalogtest.Member("b", "site-b"))
+	if got, err := d.c.Seen("b"); err != nil || got != (catalog.Seen{At: before.At}) {
+		t.Errorf("%+v, %v, want nothing but that it was heard of at %d", got, err, before.At)
+	}
+	if got := kindOf(d.do("a", purge)[0]); got != "conflict" {
+		t.Errorf("a purge: %s", got)
+	}
+	d.seen("b")
+	for id := byte(1); id <= 3; id++ {
+		d.must("a", &catalog.PurgeFact{Pack: idOf(id), Study: true})
+	}
+	d.seen("a", "b")
+	d.must("a", catalogtest.Member("b", "site-b"))
+	if got := kindOf(d.do("a", forget)[0]); got != "conflict" {
+		t.Errorf("giving a key up: %s", got)
+	}
+	d.seen("b")
+	d.must("a", forget)
+}
+
 func kindOf(err error) string {
 	if err == nil {
 		return "taken"
