@@ -148,6 +148,8 @@ func (p *Purger) tell(ctx context.Context, terms catalog.Terms) error {
 	if err := p.o.Catalog.Sync(); err != nil {
 		return err
 	}
+	// Another generation may have taken the catalogue's place meanwhile.
+	applied, dropped = min(applied, p.o.Catalog.Applied()), min(dropped, p.Dropped())
 	if p.o.bug == bugDroppedBefore {
 		dropped = applied
 	}

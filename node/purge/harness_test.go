@@ -27,18 +27,19 @@ import (
 // network is some nodes with a catalogue each, which apply the same entries, and whose
 // bytes are names in maps. Time passes when a test says so.
 type network struct {
-	t     *testing.T
-	mu    sync.Mutex    // where tasks run: all that nodes do, one after the other
-	pace  time.Duration // how often nodes do their work
-	log   []replication.Entry
-	nodes []*site
-	now   time.Duration
-	heads map[string]*head // of the journals
-	steps int              // durable steps so far
-	crash int              // the node that does this one ends there
-	bug   bug
-	wall  bool // the deliberate bug of a clock that is set by hand
-	jump  time.Duration
+	t         *testing.T
+	mu        sync.Mutex    // where tasks run: all that nodes do, one after the other
+	pace      time.Duration // how often nodes do their work
+	log       []replication.Entry
+	nodes     []*site
+	now       time.Duration
+	heads     map[string]*head // of the journals
+	steps     int              // durable steps so far
+	crash     int              // the node that does this one ends there
+	bug       bug
+	recovered uint64 // how often the network was recovered
+	wall      bool   // the deliberate bug of a clock that is set by hand
+	jump      time.Duration
 }
 
 type head struct {
@@ -93,7 +94,7 @@ func (n *network) terms(away time.Duration) {
 
 func (s *site) start() {
 	o := Options{
-		Node: s.name, Catalog: s.c, Decide: s, Leader: func() string { return s.leader() }, Generation: func() uint64 { return 1 },
+		Node: s.name, Catalog: s.c, Decide: s, Leader: func() string { return s.leader() }, Generation: func() uint64 { return 1 + s.recovered },
 		Archive: s, Held: holder{s}, Copies: copies{s}, Ring: s, Rows: rows{s},
 		Monotonic: func() time.Duration { return s.now }, Reads: s.heard, bug: s.bug,
 	}

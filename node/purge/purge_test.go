@@ -431,6 +431,31 @@ func TestTheClockBeginsWithoutRemovedMembers(t *testing.T) {
 	}
 }
 
+// What was dropped in a generation of the network says nothing of the entries of the next.
+func TestDroppedIsOfThisGeneration(t *testing.T) {
+	what := caught(func() {
+		n := whole(t)
+		deletion(n)
+		b := n.nodes[1]
+		if got := b.p.Dropped(); got == 0 {
+			t.Fatal("nothing was dropped")
+		}
+		n.recovered++
+		if got := b.p.Dropped(); got != 0 {
+			t.Errorf("before the next generation is looked at all up to %d passes for dropped", got)
+		}
+		if err := b.p.CatchUp(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.p.Dropped(); got != b.c.Applied() {
+			t.Errorf("after it was looked at: %d of %d", got, b.c.Applied())
+		}
+	})
+	if what != "" {
+		t.Error(what)
+	}
+}
+
 // With real tasks and virtual time: a network of one whose own terms count.
 func TestTheTasksOfANetworkOfOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -102,7 +102,7 @@ type Purger struct {
 	unread string            // who was last said to hold the clock up
 
 	mu      sync.Mutex
-	dropped uint64 // index up to which this node has dropped what was purged, durably; 0: not known yet
+	dropped cursor // where Drop has been, durably; zero: not known yet
 	again   []forgotten
 }
 
