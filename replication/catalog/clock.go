@@ -267,7 +267,7 @@ func (t *txn) standings() ([]Standing, error) {
 // each calls visit for the small records under a prefix as the transaction has them, in no
 // order. They must not be changed meanwhile.
 func (t *txn) each(prefix []byte, visit func(key string, row []byte) error) (err error) {
-	it, err := t.c.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	it, err := t.at.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {
 		return fmt.Errorf("catalog: read records: %w", err)
 	}

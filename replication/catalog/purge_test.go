@@ -19,7 +19,7 @@ import (
 // deletion is a network of nodes a and b, entry by entry. a has told a study of two
 // series, 1.1.1 in packs 1 and 2 and 1.1.2 in pack 3, all under key 1.
 type deletion struct {
-	t     *testing.T
+	t     testing.TB
 	c     *catalog.Catalog
 	log   []replication.Entry
 	heads map[string]*head // of the journals
@@ -32,7 +32,7 @@ type head struct {
 
 const day = 24 * 3600
 
-func newDeletion(t *testing.T) *deletion {
+func newDeletion(t testing.TB) *deletion {
 	d := &deletion{t: t, c: openMem(t, vfs.NewMem()), heads: map[string]*head{}}
 	t.Cleanup(func() { d.c.Close() })
 	d.must("a", catalogtest.Member("a", "site-a"))
