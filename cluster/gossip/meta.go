@@ -38,6 +38,9 @@ type Meta struct {
 	// in units of 0.1 ms, at most 6.5 s. As many of the nearest are sent as find
 	// room.
 	RTT map[string]time.Duration
+	// Reads is the newest version of the catalogue's entries that the node's program reads; 0: a
+	// program that does not say.
+	Reads uint32
 	// Held are the bytes of shards that it holds, Lacking those that it owes and has
 	// not; -1: not known, as of a program that does not tell.
 	Held, Lacking int64
@@ -57,8 +60,9 @@ func (m Meta) append(b []byte) []byte {
 	near := slices.SortedFunc(maps.Keys(m.RTT), func(x, y string) int {
 		return cmp.Or(cmp.Compare(m.RTT[x], m.RTT[y]), cmp.Compare(x, y))
 	})
-	shards := binary.AppendUvarint(binary.AppendUvarint(nil, uint64(max(m.Held, -1)+1)), uint64(max(m.Lacking, -1)+1))
-	room := (metaLimit - 1 - (len(b) - start) - len(shards)) / rttBytes // a count below 128 is one byte
+	tail := binary.AppendUvarint(nil, uint64(m.Reads))
+	tail = binary.AppendUvarint(binary.AppendUvarint(tail, uint64(max(m.Held, -1)+1)), uint64(max(m.Lacking, -1)+1))
+	room := (metaLimit - 1 - (len(b) - start) - len(tail)) / rttBytes // a count below 128 is one byte
 	var list []byte
 	count := 0
 	for _, node := range near {
@@ -73,7 +77,7 @@ func (m Meta) append(b []byte) []byte {
 		list = binary.BigEndian.AppendUint16(list, uint16(min(m.RTT[node], maxRTT)/rttUnit))
 		count++
 	}
-	return append(append(append(b, byte(count)), list...), shards...)
+	return append(append(append(b, byte(count)), list...), tail...)
 }
 
 func appendText(b []byte, s string, limit int) []byte {
@@ -111,11 +115,11 @@ func parseMeta(b []byte) (Meta, error) {
 	if len(r.b) == 0 {
 		return m, nil // of an earlier program
 	}
-	held, lacking := r.number(), r.number()
-	if r.bad || held > math.MaxInt64 || lacking > math.MaxInt64 {
+	reads, held, lacking := r.number(), r.number(), r.number()
+	if r.bad || reads > math.MaxUint32 || held > math.MaxInt64 || lacking > math.MaxInt64 {
 		return Meta{}, fault.New(fault.Invalid, "gossip: metadata is cut short")
 	}
-	m.Held, m.Lacking = int64(held)-1, int64(lacking)-1
+	m.Reads, m.Held, m.Lacking = uint32(reads), int64(held)-1, int64(lacking)-1
 	return m, nil
 }
 

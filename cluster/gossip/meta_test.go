@@ -18,7 +18,7 @@ import (
 func someMeta() Meta {
 	return Meta{
 		Site: "St. Mary's", DICOM: "192.0.2.7:11112", Web: "pacs.example:443", Load: 250,
-		Free: 1 << 40, Capacity: 3 << 40, AppliedIndex: 123456789, Held: 5 << 30, Lacking: 4096,
+		Free: 1 << 40, Capacity: 3 << 40, AppliedIndex: 123456789, Reads: 4, Held: 5 << 30, Lacking: 4096,
 		RTT: map[string]time.Duration{"abcdefgh": 81200 * time.Microsecond, "zzzzzzzz": 400 * time.Microsecond},
 	}
 }
@@ -87,9 +87,9 @@ func TestGoldenMetadata(t *testing.T) {
 	if got := someMeta().append(nil); !bytes.Equal(got, want) {
 		t.Errorf("the golden metadata is\n%x, want\n%x", got, want)
 	}
-	// Programs of before did not tell of shards.
+	// Programs of before did not tell what they read, nor of shards.
 	untold := someMeta()
-	untold.Held, untold.Lacking = -1, -1
+	untold.Reads, untold.Held, untold.Lacking = 0, -1, -1
 	if got, err := parseMeta(goldenHex(t, "meta_untold.hex")); err != nil || !reflect.DeepEqual(got, untold) {
 		t.Errorf("metadata of an earlier program: %+v, %v", got, err)
 	}
@@ -113,7 +113,7 @@ func FuzzMeta(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 0, 0, 0, 0, 127})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parseMeta(b)
-		if err != nil || len(b) > metaLimit-2 { // what an earlier program did not tell takes room from its round trips
+		if err != nil || len(b) > metaLimit-3 { // what an earlier program did not tell takes room from its round trips
 			return
 		}
 		again, err := parseMeta(m.append(nil))

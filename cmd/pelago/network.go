@@ -235,6 +235,17 @@ func (w *network) alive() []gossip.Member {
 	return nil
 }
 
+// reads is the newest version of entries that another node's program reads, as gossip has it;
+// false of a node that is not alive.
+func (w *network) reads(node string) (version uint32, ok bool) {
+	for _, m := range w.alive() {
+		if m.Node == node {
+			return m.Meta.Reads, true
+		}
+	}
+	return 0, false
+}
+
 // heard is where a node says it is.
 func (w *network) heard(node string) (string, bool) {
 	for _, m := range w.alive() {

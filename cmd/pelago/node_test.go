@@ -21,6 +21,7 @@ import (
 	"pelago/node/audit"
 	"pelago/node/config"
 	"pelago/node/datadir"
+	"pelago/replication/catalog"
 )
 
 // started is a node in this process, with what is left of the defaults.
@@ -61,6 +62,9 @@ func TestANodeStartsServesAndLeavesNothingBehind(t *testing.T) {
 	}
 	if s.StalenessSeconds != 0 || s.Sites[0].Nodes[0].LagSeconds != 0 || s.ProtectedStudies != 0 || s.Refuses != "" {
 		t.Errorf("a network of one is never stale, and protects nothing against its loss: %+v", s)
+	}
+	if said := n.meta(); said.Reads != catalog.EntryVersion {
+		t.Errorf("a node tells others that it reads entries of version %d, and it does of %d", said.Reads, catalog.EntryVersion)
 	}
 	tasks := map[string]string{}
 	for _, task := range s.Tasks {

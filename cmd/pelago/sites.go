@@ -12,6 +12,7 @@ import (
 	"pelago/cluster/gossip"
 	"pelago/node/admin"
 	"pelago/node/archive"
+	"pelago/replication/catalog"
 )
 
 // tokenCommand opens a join token.
@@ -196,5 +197,6 @@ func (n *node) meta() gossip.Meta {
 	return gossip.Meta{
 		Held: held, Lacking: lacking, Site: n.config.Site, DICOM: at.dicom, Web: at.web,
 		Free: uint64(max(usage.Free, 0)), Capacity: uint64(max(usage.Staging+usage.Bulk+usage.Free, 0)), AppliedIndex: n.catalog.Applied(),
+		Reads: catalog.EntryVersion,
 	}
 }

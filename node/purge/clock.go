@@ -2,10 +2,12 @@ package purge
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"pelago/cluster/fault"
 	"pelago/cluster/pause"
+	"pelago/node/work"
 	"pelago/replication/catalog"
 )
 
@@ -47,7 +49,7 @@ func (c *clock) look(at uint64, now time.Duration) time.Duration {
 
 // Clock moves the network's clock, and says how far this node is when somebody waits for
 // that, until ctx ends. What fails is tried again.
-func (p *Purger) Clock(ctx context.Context) error {
+func (p *Purger) Clock(ctx context.Context, progress *work.Progress) error {
 	for {
 		terms, err := p.o.Catalog.Terms()
 		if err != nil {
@@ -55,8 +57,12 @@ func (p *Purger) Clock(ctx context.Context) error {
 		}
 		tick := interval(terms)
 		for _, duty := range []func(context.Context, catalog.Terms) error{p.agreeTerms, p.tick, p.tell} {
-			if err := duty(ctx, terms); err != nil && !passing(err) {
+			err := duty(ctx, terms)
+			if err != nil && !passing(err) {
 				return err
+			}
+			if errors.Is(err, errUnread) {
+				progress.Note(err)
 			}
 		}
 		if !pause.For(ctx, jitter(tick/lookTicks)) {
@@ -97,6 +103,9 @@ func (p *Purger) tick(ctx context.Context, terms catalog.Terms) error {
 	}
 	if passed < due {
 		return nil
+	}
+	if err := p.mayBegin(stands); err != nil {
+		return err
 	}
 	seconds := uint64(min(passed, catalog.MaxTick) / time.Second) //nolint:gosec // not below 0
 	if seconds == 0 {
@@ -139,6 +148,8 @@ func (p *Purger) tell(ctx context.Context, terms catalog.Terms) error {
 	if err := p.o.Catalog.Sync(); err != nil {
 		return err
 	}
+	// Another generation may have taken the catalogue's place meanwhile.
+	applied, dropped = min(applied, p.o.Catalog.Applied()), min(dropped, p.Dropped())
 	if p.o.bug == bugDroppedBefore {
 		dropped = applied
 	}

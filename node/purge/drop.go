@@ -54,11 +54,15 @@ func parseCursor(b []byte) (c cursor) {
 }
 
 // Dropped is the index up to which this node has dropped what was purged, durably; 0: it
-// has not looked yet.
+// has not looked yet, at what this generation of the network gave up.
 func (p *Purger) Dropped() uint64 {
+	now := p.o.Generation()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.dropped
+	if p.dropped.generation != now {
+		return 0
+	}
+	return p.dropped.index
 }
 
 // Drop drops what was purged, and then as it is, until ctx ends or something cannot be
@@ -127,7 +131,7 @@ func (p *Purger) CatchUp(ctx context.Context) error {
 	}
 	p.at.index = max(p.at.index, upTo) // without anything in between it need not be remembered
 	p.mu.Lock()
-	p.dropped = p.at.index
+	p.dropped = p.at
 	p.mu.Unlock()
 	return p.forgetAgain()
 }

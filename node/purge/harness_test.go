@@ -27,18 +27,19 @@ import (
 // network is some nodes with a catalogue each, which apply the same entries, and whose
 // bytes are names in maps. Time passes when a test says so.
 type network struct {
-	t     *testing.T
-	mu    sync.Mutex    // where tasks run: all that nodes do, one after the other
-	pace  time.Duration // how often nodes do their work
-	log   []replication.Entry
-	nodes []*site
-	now   time.Duration
-	heads map[string]*head // of the journals
-	steps int              // durable steps so far
-	crash int              // the node that does this one ends there
-	bug   bug
-	wall  bool // the deliberate bug of a clock that is set by hand
-	jump  time.Duration
+	t         *testing.T
+	mu        sync.Mutex    // where tasks run: all that nodes do, one after the other
+	pace      time.Duration // how often nodes do their work
+	log       []replication.Entry
+	nodes     []*site
+	now       time.Duration
+	heads     map[string]*head // of the journals
+	steps     int              // durable steps so far
+	crash     int              // the node that does this one ends there
+	bug       bug
+	recovered uint64 // how often the network was recovered
+	wall      bool   // the deliberate bug of a clock that is set by hand
+	jump      time.Duration
 }
 
 type head struct {
@@ -52,7 +53,8 @@ type site struct {
 	name   string
 	c      *catalog.Catalog
 	down   bool
-	at     int // entries that it has applied
+	reads  uint32 // what its program reads, as it says
+	at     int    // entries that it has applied
 	packs  map[pack.ID]*archive.Parting
 	shards map[held.Name]bool
 	copies map[pack.ID]bool
@@ -73,7 +75,7 @@ func newNetwork(t *testing.T, names ...string) *network {
 		}
 		t.Cleanup(func() { c.Close() })
 		s := &site{network: n, name: name, c: c, packs: map[pack.ID]*archive.Parting{}, shards: map[held.Name]bool{},
-			copies: map[pack.ID]bool{}, ring: map[[16]byte]string{}, rows: map[string][]byte{}, lost: map[pack.ID]bool{}}
+			copies: map[pack.ID]bool{}, ring: map[[16]byte]string{}, rows: map[string][]byte{}, lost: map[pack.ID]bool{}, reads: catalog.EntryVersion}
 		n.nodes = append(n.nodes, s)
 	}
 	for i, name := range names {
@@ -92,14 +94,24 @@ func (n *network) terms(away time.Duration) {
 
 func (s *site) start() {
 	o := Options{
-		Node: s.name, Catalog: s.c, Decide: s, Leader: func() string { return s.leader() }, Generation: func() uint64 { return 1 },
+		Node: s.name, Catalog: s.c, Decide: s, Leader: func() string { return s.leader() }, Generation: func() uint64 { return 1 + s.recovered },
 		Archive: s, Held: holder{s}, Copies: copies{s}, Ring: s, Rows: rows{s},
-		Monotonic: func() time.Duration { return s.now }, bug: s.bug,
+		Monotonic: func() time.Duration { return s.now }, Reads: s.heard, bug: s.bug,
 	}
 	if s.wall {
 		o.Monotonic = func() time.Duration { return s.now + s.jump }
 	}
 	s.p = New(o)
+}
+
+// heard is what a node says of itself while it runs.
+func (n *network) heard(node string) (uint32, bool) {
+	for _, s := range n.nodes {
+		if s.name == node && !s.down {
+			return s.reads, true
+		}
+	}
+	return 0, false
 }
 
 // leader is the first node that is up.
@@ -414,6 +426,9 @@ func (s *site) turn() {
 		return
 	}
 	s.apply()
+	if s.reads < catalog.EntryVersion {
+		return // an older program has nothing of this
+	}
 	ctx := context.Background()
 	terms, err := s.c.Terms()
 	if err != nil {

@@ -47,30 +47,56 @@ func (p *Purger) Round(ctx context.Context, forGone bool) error {
 	if clock, err := p.o.Catalog.Clock(); err != nil || clock.Seconds == 0 {
 		return err
 	}
-	study := ""
+	var part []*catalog.Tombstone
 	for stone, err := range p.o.Catalog.Tombstones(ctx) {
 		if err != nil {
 			return err
 		}
-		over, err := r.isOver(stone)
-		if err != nil {
-			return err
+		if part = append(part, stone); len(part) == maxJudged {
+			if err := r.stones(ctx, part); err != nil {
+				return err
+			}
+			part = part[:0]
 		}
-		if !over {
+	}
+	if err := r.stones(ctx, part); err != nil {
+		return err
+	}
+	return r.flush(ctx)
+}
+
+// maxJudged bounds the tombstones that are judged at once.
+const maxJudged = 256
+
+// stones proposes what some tombstones cover.
+func (r *round) stones(ctx context.Context, part []*catalog.Tombstone) error {
+	over, err := r.p.o.Catalog.Overs(part...)
+	if err != nil {
+		return err
+	}
+	for i, stone := range part {
+		r.over[nameOf(stone)] = over[i]
+	}
+	for i, stone := range part {
+		if !over[i] {
 			continue
 		}
 		if err := r.packs(ctx, stone); err != nil {
 			return err
 		}
-		if stone.Study == study {
+		if stone.Study == r.study {
 			continue
 		}
-		study = stone.Study
-		if err := r.keys(ctx, study); err != nil {
+		r.study = stone.Study
+		if err := r.keys(ctx, r.study); err != nil {
 			return err
 		}
 	}
-	return r.flush(ctx)
+	return nil
+}
+
+func nameOf(stone *catalog.Tombstone) string {
+	return stone.Study + "\x00" + stone.Series + "\x00" + stone.Instance
 }
 
 // round is one look at all that is deleted.
@@ -79,6 +105,7 @@ type round struct {
 	forGone bool
 	looked  map[[16]byte]bool // packs
 	over    map[string]bool   // tombstones
+	study   string            // whose keys were looked at last
 
 	commands   []catalog.Command
 	conditions map[string]catalog.Condition // by series
@@ -87,15 +114,12 @@ type round struct {
 
 // isOver is Catalog.Over, remembered.
 func (r *round) isOver(stone *catalog.Tombstone) (bool, error) {
-	name := stone.Study + "\x00" + stone.Series + "\x00" + stone.Instance
+	name := nameOf(stone)
 	over, known := r.over[name]
 	if known {
 		return over, nil
 	}
-	_, over, err := r.p.o.Catalog.Age(stone)
-	if err == nil && over {
-		over, err = r.p.o.Catalog.Over(stone)
-	}
+	over, err := r.p.o.Catalog.Over(stone)
 	if err == nil {
 		r.over[name] = over
 	}

@@ -7,8 +7,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"pelago/node/archive"
 	"pelago/replication/catalog"
+	"pelago/replication/catalog/alone"
 	"pelago/shard"
 	"pelago/shard/held"
 	"pelago/shard/pack"
@@ -352,6 +355,104 @@ func TestTicksAddUpToNoMoreThanTime(t *testing.T) {
 		if got := c.look(step.at, step.now); got != step.want {
 			t.Errorf("at %d, %v: %v, want %v", step.at, step.now, got, step.want)
 		}
+	}
+}
+
+// In a network that is upgraded node by node no entry is proposed at which a program that is
+// still to be upgraded would stop, a witness's among them.
+func TestTheClockBeginsWhenAllMembersReadIt(t *testing.T) {
+	what := caught(func() {
+		n := newNetwork(t, "a", "b", "c", "w")
+		witness, err := catalog.DecodeMember(alone.Member("w", "site-w").Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		witness.Witness = true
+		value, err := proto.Marshal(witness)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.must(n.nodes[0], &catalog.RegistryFact{Kind: catalog.KindMember, Name: "w", Value: value})
+		begun := func() bool {
+			clock, err := n.nodes[0].c.Clock()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return clock.Seconds > 0
+		}
+		b, c, w := n.nodes[1], n.nodes[2], n.nodes[3]
+		b.reads, c.reads, w.reads = catalog.EntryVersion-1, 0, 0
+		for _, upgraded := range []*site{b, w, c} {
+			n.pass(2 * time.Hour)
+			if begun() {
+				t.Fatalf("the clock begins while %s cannot read it", upgraded.name)
+			}
+			upgraded.down = true
+			n.pass(2 * time.Hour)
+			if begun() {
+				t.Fatalf("the clock begins while %s is off, and was not upgraded", upgraded.name)
+			}
+			upgraded.down, upgraded.reads = false, catalog.EntryVersion
+			upgraded.start()
+			n.pass(5 * time.Minute) // it is heard
+			upgraded.down = upgraded == b
+		}
+		// One that was heard to read it is off, and holds nothing up.
+		n.pass(time.Hour)
+		if !begun() {
+			t.Fatal("the clock does not begin after all were upgraded")
+		}
+		// It goes on whoever is not heard of after a restart: it has begun.
+		before, _ := n.nodes[0].c.Clock()
+		c.down = true
+		n.nodes[0].start()
+		n.pass(time.Hour)
+		if after, _ := n.nodes[0].c.Clock(); after.Seconds <= before.Seconds {
+			t.Error("the clock stands after a restart")
+		}
+	})
+	if what != "" {
+		t.Error(what)
+	}
+}
+
+// A member that never came back is waited for until it is removed.
+func TestTheClockBeginsWithoutRemovedMembers(t *testing.T) {
+	n := newNetwork(t, "a", "b")
+	n.nodes[1].down = true
+	n.pass(5 * time.Hour)
+	if clock, err := n.nodes[0].c.Clock(); err != nil || clock.Seconds > 0 {
+		t.Fatalf("%+v, %v", clock, err)
+	}
+	n.must(n.nodes[0], &catalog.RegistryFact{Kind: catalog.KindRevoked, Name: "b", Value: []byte("x")})
+	n.pass(time.Hour)
+	if clock, err := n.nodes[0].c.Clock(); err != nil || clock.Seconds == 0 {
+		t.Errorf("%+v, %v", clock, err)
+	}
+}
+
+// What was dropped in a generation of the network says nothing of the entries of the next.
+func TestDroppedIsOfThisGeneration(t *testing.T) {
+	what := caught(func() {
+		n := whole(t)
+		deletion(n)
+		b := n.nodes[1]
+		if got := b.p.Dropped(); got == 0 {
+			t.Fatal("nothing was dropped")
+		}
+		n.recovered++
+		if got := b.p.Dropped(); got != 0 {
+			t.Errorf("before the next generation is looked at all up to %d passes for dropped", got)
+		}
+		if err := b.p.CatchUp(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.p.Dropped(); got != b.c.Applied() {
+			t.Errorf("after it was looked at: %d of %d", got, b.c.Applied())
+		}
+	})
+	if what != "" {
+		t.Error(what)
 	}
 }
 

@@ -70,6 +70,11 @@ type Options struct {
 	Terms catalog.Terms
 	Alone func() bool
 
+	// Reads is the newest version of the catalogue's entries that another node's program reads,
+	// as it says itself, 0 if it does not say; false: nothing is heard of it. It is a hint that
+	// keeps nodes of older programs going, and nothing is judged by it. nil: nothing is heard.
+	Reads func(node string) (version uint32, ok bool)
+
 	// Monotonic is a clock that only ever goes on with time, and may stand still; nil:
 	// this process's.
 	Monotonic func() time.Duration
@@ -89,13 +94,15 @@ const (
 
 // Purger has what was deleted go.
 type Purger struct {
-	o     Options
-	clock clock  // of Clock alone
-	at    cursor // of Drop alone, as is read
-	read  bool   // the cursor was
+	o      Options
+	clock  clock             // of Clock alone, as are reads and unread
+	at     cursor            // of Drop alone, as is read
+	read   bool              // the cursor was
+	reads  map[string]uint32 // what other nodes' programs read, as was heard last
+	unread string            // who was last said to hold the clock up
 
 	mu      sync.Mutex
-	dropped uint64 // index up to which this node has dropped what was purged, durably; 0: not known yet
+	dropped cursor // where Drop has been, durably; zero: not known yet
 	again   []forgotten
 }
 
@@ -108,18 +115,25 @@ func New(o Options) *Purger {
 	if o.Alone == nil {
 		o.Alone = func() bool { return false }
 	}
+	if o.Reads == nil {
+		o.Reads = func(string) (uint32, bool) { return 0, false }
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Purger{o: o}
+	return &Purger{o: o, reads: map[string]uint32{}}
 }
 
 // Tasks is the work, in starting order.
 func (p *Purger) Tasks() []work.Task {
-	task := func(name string, run func(context.Context) error) work.Task {
-		return work.Task{Name: name, Restart: &work.Restart{}, Run: func(ctx context.Context, _ *work.Progress) error { return run(ctx) }}
+	task := func(name string, run func(context.Context, *work.Progress) error) work.Task {
+		return work.Task{Name: name, Restart: &work.Restart{}, Run: run}
 	}
-	return []work.Task{task("purged", p.Drop), task("network_clock", p.Clock), task("purge_decisions", p.Propose)}
+	return []work.Task{
+		task("purged", func(ctx context.Context, _ *work.Progress) error { return p.Drop(ctx) }),
+		task("network_clock", p.Clock),
+		task("purge_decisions", func(ctx context.Context, _ *work.Progress) error { return p.Propose(ctx) }),
+	}
 }
 
 // leads reports whether this node goes first.

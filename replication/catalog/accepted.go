@@ -214,7 +214,7 @@ func (t *txn) loadAccepted() error {
 		return err
 	}
 	prefix := registryKey(KindAccepted, "")
-	it, err := t.c.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	it, err := t.at.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {
 		return fmt.Errorf("catalog: read registry: %w", err)
 	}

@@ -198,20 +198,31 @@ func (t *txn) seenFact(f *SeenFact, node string, index uint64) (result, err erro
 	return nil, t.agree(seenKey(node), s.encode())
 }
 
-// joined lets the time run from which on a new member counts as away.
+// joined lets the time run from which on a new member counts as away. One that was a
+// member may have joined anew with an earlier copy of what it had, or with nothing: what
+// it said before does not count any more, and it says so anew. That is no sign of life,
+// for others may have written its record.
 func (t *txn) joined(node string) error {
 	if !t.ticked {
 		return nil
 	}
 	row, err := t.read(seenKey(node))
-	if err != nil || row != nil {
+	if err != nil {
 		return err
 	}
 	c, err := records(t.read).clock()
 	if err != nil {
 		return err
 	}
-	return t.agree(seenKey(node), Seen{At: c.Seconds}.encode())
+	at := c.Seconds
+	if row != nil {
+		s, err := decodeSeen(row)
+		if err != nil {
+			return err
+		}
+		at = s.At
+	}
+	return t.agree(seenKey(node), Seen{At: at}.encode())
 }
 
 // Standing is how far a member that holds bytes is.
@@ -256,7 +267,7 @@ func (t *txn) standings() ([]Standing, error) {
 // each calls visit for the small records under a prefix as the transaction has them, in no
 // order. They must not be changed meanwhile.
 func (t *txn) each(prefix []byte, visit func(key string, row []byte) error) (err error) {
-	it, err := t.c.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	it, err := t.at.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {
 		return fmt.Errorf("catalog: read records: %w", err)
 	}

@@ -21,6 +21,13 @@ const (
 	purgeMinReader  = 4 // of a decision that moves the clock, or purges
 )
 
+// EntryVersion is the newest version of entries that this program reads.
+const EntryVersion = entryVersion
+
+// MinReader is the least version that a program must read to go on applying after a
+// decision with these commands: an older one stops there.
+func MinReader(commands ...Command) uint32 { return minReaderOf(commands) }
+
 // What signatures are over begins with a text of its own, so that none can be
 // taken for another kind of message (see identity.Node.Sign).
 const (

@@ -96,11 +96,16 @@ func (t *txn) purgeFact(f *PurgeFact, node string, index uint64) (result, err er
 	if result, err := t.mayPurge(f, p, node); result != nil || err != nil {
 		return result, err
 	}
+	latest := uint64(0)
 	for _, key := range f.stones(p.study, p.series) {
-		result, err := t.over(key, p.study)
+		since, result, err := t.agedAt(key, p.study)
 		if result != nil || err != nil {
 			return result, err
 		}
+		latest = max(latest, since)
+	}
+	if result, err := t.past(latest, func(s Seen) uint64 { return s.Applied }); result != nil || err != nil {
+		return result, err
 	}
 	if held, err := t.heldOf(p.study, p.series); held || err != nil {
 		return fault.New(fault.Conflict, "catalog: a hold keeps what is to be purged"), err
@@ -158,30 +163,31 @@ func (t *txn) gone(node string) (bool, error) {
 	return !slices.ContainsFunc(all, func(s Standing) bool { return s.Node == node && !s.Evicted }), err
 }
 
-// over refuses a tombstone whose grace is not over, or that a member has yet to apply.
-func (t *txn) over(key []byte, study string) (result, err error) {
+// agedAt refuses a tombstone whose grace is not over, and returns the index of the entry
+// that members must be past: its own, or that with which the clock began.
+func (t *txn) agedAt(key []byte, study string) (index uint64, result, err error) {
 	row, err := t.read(key)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	if row == nil {
-		return fault.New(fault.Conflict, "catalog: there is no such tombstone"), nil
+		return 0, fault.New(fault.Conflict, "catalog: there is no such tombstone"), nil
 	}
 	stone, err := decodeTombstone(key, row)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	if stone.Study != study {
-		return fault.New(fault.Conflict, "catalog: a tombstone of another study"), nil
+		return 0, fault.New(fault.Conflict, "catalog: a tombstone of another study"), nil
 	}
 	aged, first, err := t.aged(stone)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	if !aged {
-		return fault.New(fault.Conflict, "catalog: a tombstone is within its grace"), nil
+		return 0, fault.New(fault.Conflict, "catalog: a tombstone is within its grace"), nil
 	}
-	return t.past(max(stone.Index, first), func(s Seen) uint64 { return s.Applied })
+	return max(stone.Index, first), nil, nil
 }
 
 // aged reports whether a tombstone has stood for the grace. One from before the clock
@@ -207,6 +213,18 @@ func (t *txn) past(index uint64, of func(Seen) uint64) (result, err error) {
 		}
 	}
 	return nil, nil
+}
+
+// leastApplied is the index up to which every member that counts has applied everything.
+func (t *txn) leastApplied() (uint64, error) {
+	all, err := t.standings()
+	least := ^uint64(0)
+	for _, s := range all {
+		if !s.Evicted {
+			least = min(least, s.Applied)
+		}
+	}
+	return least, err
 }
 
 // held reports whether a hold keeps a study, or one of the patients that its nodes have
@@ -253,6 +271,12 @@ func (t *txn) heldOf(study, series string) (bool, error) {
 	if err != nil || held {
 		return held, err
 	}
+	return t.heldUnnamed(study, series)
+}
+
+// heldUnnamed reports whether any patient is held, of a series of which nobody says whose
+// it is.
+func (t *txn) heldUnnamed(study, series string) (held bool, err error) {
 	named, err := t.named(study, series)
 	if err != nil || named {
 		return false, err

@@ -19,7 +19,7 @@ import (
 // deletion is a network of nodes a and b, entry by entry. a has told a study of two
 // series, 1.1.1 in packs 1 and 2 and 1.1.2 in pack 3, all under key 1.
 type deletion struct {
-	t     *testing.T
+	t     testing.TB
 	c     *catalog.Catalog
 	log   []replication.Entry
 	heads map[string]*head // of the journals
@@ -32,7 +32,7 @@ type head struct {
 
 const day = 24 * 3600
 
-func newDeletion(t *testing.T) *deletion {
+func newDeletion(t testing.TB) *deletion {
 	d := &deletion{t: t, c: openMem(t, vfs.NewMem()), heads: map[string]*head{}}
 	t.Cleanup(func() { d.c.Close() })
 	d.must("a", catalogtest.Member("a", "site-a"))
@@ -125,6 +125,37 @@ func (d *deletion) due() {
 	d.must("a", &catalog.TombstoneFact{Study: "1.1", Tick: 1})
 	d.pass(30 * day)
 	d.seen("a", "b")
+}
+
+// A member whose record is written anew may be an earlier copy of what it was: until it has
+// said again how far it is, nothing goes by what it had said.
+func TestWhoJoinsAnewIsPastNothing(t *testing.T) {
+	d := newDeletion(t)
+	d.due()
+	purge, forget := &catalog.PurgeFact{Pack: idOf(1), Study: true}, &catalog.ForgetFact{Key: idOf(1)}
+	before, err := d.c.Seen("b")
+	if err != nil || before.Applied == 0 {
+		t.Fatalf("%+v, %v", before, err)
+	}
+	d.pass(3600)
+	d.must("a", catalogtest.Member("b", "site-b"))
+	if got, err := d.c.Seen("b"); err != nil || got != (catalog.Seen{At: before.At}) {
+		t.Errorf("%+v, %v, want nothing but that it was heard of at %d", got, err, before.At)
+	}
+	if got := kindOf(d.do("a", purge)[0]); got != "conflict" {
+		t.Errorf("a purge: %s", got)
+	}
+	d.seen("b")
+	for id := byte(1); id <= 3; id++ {
+		d.must("a", &catalog.PurgeFact{Pack: idOf(id), Study: true})
+	}
+	d.seen("a", "b")
+	d.must("a", catalogtest.Member("b", "site-b"))
+	if got := kindOf(d.do("a", forget)[0]); got != "conflict" {
+		t.Errorf("giving a key up: %s", got)
+	}
+	d.seen("b")
+	d.must("a", forget)
 }
 
 func kindOf(err error) string {

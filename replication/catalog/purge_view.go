@@ -121,19 +121,6 @@ func (c *Catalog) Would(node string, command Command) (refusal, err error) {
 	return t.command(command, node, c.Applied()+1)
 }
 
-// Over reports whether a tombstone has stood for the network's grace, every member that
-// counts is past it, and no hold keeps what it covers: that may be purged.
-func (c *Catalog) Over(stone *Tombstone) (bool, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	t := c.begin()
-	if refusal, err := t.over(tombstoneKey(stone.Study, stone.Series, stone.Instance), stone.Study); refusal != nil || err != nil {
-		return false, err
-	}
-	held, err := t.heldOf(stone.Study, stone.Series)
-	return !held && err == nil, err
-}
-
 // Age is how long a tombstone has stood, in seconds of the network's clock, and whether
 // that is the grace.
 func (c *Catalog) Age(stone *Tombstone) (seconds uint64, aged bool, err error) {

@@ -16,7 +16,8 @@ import (
 // Apply see each other's effects.
 type txn struct {
 	c       *Catalog
-	rows    *rows
+	at      pebble.Reader // what is committed
+	rows    *rows         // nil: it only reads
 	studies map[string]*studyState
 	touched []*studyState     // the same, in the order in which commands named them
 	small   map[string][]byte // small records and study UID rows as this txn leaves them; nil: absent
@@ -70,7 +71,7 @@ type patientDelta struct {
 func (c *Catalog) begin() *txn {
 	c.rows.reset()
 	return &txn{
-		c: c, rows: &c.rows, studies: map[string]*studyState{}, small: map[string][]byte{},
+		c: c, at: c.db, rows: &c.rows, studies: map[string]*studyState{}, small: map[string][]byte{},
 		patient: map[string]*patientDelta{}, next: c.next, totals: c.Totals(), sealed: c.Sealed(), stones: c.stones.Load(), ticked: c.ticked.Load(),
 		hash: c.state.Load().hash, founded: c.founded.Load(),
 	}
@@ -81,11 +82,11 @@ func (t *txn) study(uid string, create bool) (*studyState, error) {
 	if st := t.studies[uid]; st != nil {
 		return st, nil
 	}
-	orders, err := get(t.c.db, uidKey(rowStudyUID, uid))
+	orders, err := get(t.at, uidKey(rowStudyUID, uid))
 	if err != nil {
 		return nil, err
 	}
-	s, row, err := studyAt(t.c.db, uid, orders)
+	s, row, err := studyAt(t.at, uid, orders)
 	if err != nil || s == nil && !create {
 		return nil, err
 	}
@@ -143,7 +144,7 @@ func (st *studyState) findSeries(uid string) (*seriesState, error) {
 	if x := st.loaded[uid]; x != nil || st.all {
 		return x, nil
 	}
-	row, err := get(st.t.c.db, seriesKey(st.old.number, uid))
+	row, err := get(st.t.at, seriesKey(st.old.number, uid))
 	if err != nil || row == nil {
 		return nil, err
 	}
@@ -166,7 +167,7 @@ func (st *studyState) loadAll() error {
 		return nil
 	}
 	prefix := seriesPrefix(st.old.number)
-	it, err := st.t.c.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	it, err := st.t.at.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
 	if err != nil {
 		return fmt.Errorf("catalog: read series: %w", err)
 	}
@@ -243,7 +244,7 @@ func (t *txn) read(key []byte) ([]byte, error) {
 	if v, ok := t.small[string(key)]; ok {
 		return v, nil
 	}
-	return get(t.c.db, key)
+	return get(t.at, key)
 }
 
 // save writes a study's rows and postings by what differs from the stored ones.
@@ -381,7 +382,7 @@ func (t *txn) countPatients() error {
 	if len(t.patient) == 0 {
 		return nil
 	}
-	it, err := t.c.db.NewIter(&pebble.IterOptions{LowerBound: []byte{rowPatient}, UpperBound: after([]byte{rowPatient})})
+	it, err := t.at.NewIter(&pebble.IterOptions{LowerBound: []byte{rowPatient}, UpperBound: after([]byte{rowPatient})})
 	if err != nil {
 		return fmt.Errorf("catalog: read patients: %w", err)
 	}
