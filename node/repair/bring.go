@@ -109,12 +109,11 @@ func (r *Repair) bring(ctx context.Context, it item) error {
 		it.Root = from.head.Root()
 	}
 	if length > held.MaxSmall {
-		select {
-		case r.large <- struct{}{}:
-			defer func() { <-r.large }()
-		case <-ctx.Done():
-			return ctx.Err()
+		done, err := r.large.take(ctx, length, func() float64 { return r.made.perSecond(time.Now()) })
+		if err != nil {
+			return err
 		}
+		defer done()
 	}
 	return r.land(ctx, from, held.Claim{Entry: it.Entry, Bytes: length})
 }

@@ -47,6 +47,13 @@ func (p *pacer) window() int64 {
 	return windowLeaves
 }
 
+// beside reports whether there were others when bytes were asked for last.
+func (p *pacer) beside() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.others
+}
+
 // take waits until so many bytes may come from a node.
 func (p *pacer) take(ctx context.Context, node string, n int64) error {
 	busy := func() bool { return p.busy() || p.busyAt(node) }

@@ -312,7 +312,12 @@ func (s *sources) from(ctx context.Context, i int, node string, first, count int
 		if err := s.r.pace.take(ctx, node, bytes); err != nil {
 			return nil, err
 		}
+		end, err := s.r.ways.begin(ctx, node, bytes)
+		if err != nil {
+			return nil, err
+		}
 		data, err := s.r.o.Peers.Range(ctx, node, s.head, i, first, count, nil)
+		end(s.r.pace.beside(), err)
 		if err == nil {
 			s.r.stats.Fetched.Add(uint64(len(data)))
 		}
