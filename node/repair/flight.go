@@ -5,6 +5,8 @@ import (
 	"math"
 	"sync"
 	"time"
+
+	"pelago/shard"
 )
 
 const (
@@ -36,13 +38,14 @@ type flight struct {
 	bytes int64
 	full  bool      // the limit was reached since it was changed last
 	cut   time.Time // when it was lowered last
+	last  time.Time // when something came last
 	waits []*seat   // in order
 }
 
 // seat is a place in the line.
 type seat struct {
 	bytes int64
-	go_   chan struct{} // closed when it is its turn
+	turn  chan struct{} // closed when it comes
 }
 
 // begin waits until so many bytes may be asked of a node; end is to be called when they
@@ -62,7 +65,7 @@ func (f *flights) begin(ctx context.Context, node string, n int64) (end func(bri
 	one.admit()
 	f.mu.Unlock()
 	select {
-	case <-mine.go_:
+	case <-mine.turn:
 	case <-ctx.Done():
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -81,7 +84,7 @@ func (f *flights) begin(ctx context.Context, node string, n int64) (end func(bri
 func (f *flight) admit() {
 	for len(f.waits) > 0 && (f.bytes == 0 || f.bytes+f.waits[0].bytes <= f.limit) {
 		f.bytes += f.waits[0].bytes
-		close(f.waits[0].go_)
+		close(f.waits[0].turn)
 		f.waits = f.waits[1:]
 	}
 	f.full = f.full || len(f.waits) > 0
@@ -102,6 +105,7 @@ func (f *flight) leave(s *seat) {
 // landed learns from what is here.
 func (f *flight) landed(n int64, began, now time.Time, brief bool, err error) {
 	f.bytes -= n
+	f.last = now
 	long := longFlight
 	if brief {
 		long = briefFlight
@@ -116,6 +120,30 @@ func (f *flight) landed(n int64, began, now time.Time, brief bool, err error) {
 		f.limit, f.full = min(f.limit+n, math.MaxInt32), false
 	}
 	f.admit()
+}
+
+// narrowFor is how long a way that is not used counts.
+const narrowFor = time.Minute
+
+// narrow reports whether somebody lies behind a link that carries less than two windows
+// at a time.
+func (f *flights) narrow() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, one := range f.of {
+		if one.limit < 2*windowLeaves*shard.LeafBytes && time.Since(one.last) < narrowFor {
+			return true
+		}
+	}
+	return false
+}
+
+// window is how many leaves to ask for at once: what is cut off comes again.
+func (r *Repair) window() int64 {
+	if r.ways.narrow() {
+		return quietLeaves
+	}
+	return r.pace.window()
 }
 
 // turns are those of shards that have a table of their own: as many at a time as are
