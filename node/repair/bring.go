@@ -30,9 +30,10 @@ func (r *Repair) wakeAll() { poke(r.wake) }
 
 // works brings one shard after the other until ctx ends.
 func (r *Repair) works(ctx context.Context, progress *work.Progress) {
-	for {
+	for r.pace.enter(ctx) {
 		it, class, ok := r.take(time.Now())
 		if !ok {
+			r.pace.leave()
 			select {
 			case <-r.wake:
 				continue
@@ -42,6 +43,7 @@ func (r *Repair) works(ctx context.Context, progress *work.Progress) {
 		}
 		r.wakeAll()
 		err := r.bring(ctx, it)
+		r.pace.leave()
 		if ctx.Err() != nil {
 			r.mu.Lock()
 			delete(r.queue.running, it.Name) // the next run finds it again

@@ -190,6 +190,8 @@ func (t *turns) done() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.running--
-	close(t.changed)
-	t.changed = nil
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
 }
