@@ -9,6 +9,7 @@ import (
 	"pelago/cluster/call"
 	"pelago/cluster/fault"
 	"pelago/node/archive"
+	"pelago/node/repair"
 	"pelago/node/virtual"
 	"pelago/node/work"
 	"pelago/shard"
@@ -100,7 +101,8 @@ func (n *node) openShards() (err error) {
 		Packs: n.archive, Rows: n.archive.Rows(hotScrubRows), Bytes: func() int64 { return n.archive.Bulk().BytesOf(bulk.Hot) },
 		Busy: n.busy, Rotten: func(id pack.ID, cause error) { n.packsLost([]pack.ID{id}, cause) }, Log: n.log,
 	})
-	n.network.peers.Handle("/held/", n.network.members(n.readByPeers(held.NewHandler(held.HandlerOptions{Held: s.held, Source: s.source, Log: n.log}))))
+	n.network.peers.Handle("/held/", n.network.members(n.readByPeers(
+		repair.Behind(held.NewHandler(held.HandlerOptions{Held: s.held, Source: s.source, Log: n.log}), n.busy))))
 	return nil
 }
 

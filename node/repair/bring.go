@@ -30,9 +30,10 @@ func (r *Repair) wakeAll() { poke(r.wake) }
 
 // works brings one shard after the other until ctx ends.
 func (r *Repair) works(ctx context.Context, progress *work.Progress) {
-	for {
+	for r.pace.enter(ctx) {
 		it, class, ok := r.take(time.Now())
 		if !ok {
+			r.pace.leave()
 			select {
 			case <-r.wake:
 				continue
@@ -42,6 +43,7 @@ func (r *Repair) works(ctx context.Context, progress *work.Progress) {
 		}
 		r.wakeAll()
 		err := r.bring(ctx, it)
+		r.pace.leave()
 		if ctx.Err() != nil {
 			r.mu.Lock()
 			delete(r.queue.running, it.Name) // the next run finds it again
@@ -109,12 +111,11 @@ func (r *Repair) bring(ctx context.Context, it item) error {
 		it.Root = from.head.Root()
 	}
 	if length > held.MaxSmall {
-		select {
-		case r.large <- struct{}{}:
-			defer func() { <-r.large }()
-		case <-ctx.Done():
-			return ctx.Err()
+		done, err := r.large.take(ctx, length, func() float64 { return r.made.perSecond(time.Now()) })
+		if err != nil {
+			return err
 		}
+		defer done()
 	}
 	return r.land(ctx, from, held.Claim{Entry: it.Entry, Bytes: length})
 }

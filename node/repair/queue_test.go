@@ -3,6 +3,7 @@ package repair
 import (
 	"context"
 	"encoding/binary"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,16 +119,17 @@ func TestAShardMovesToAnotherClass(t *testing.T) {
 	}
 }
 
-// Beside readers it takes a share of what it reached alone, and never less than the
-// floor; alone it is not held.
+// Beside readers it begins slowly, and rises to a share of what it reached alone as long
+// as the processors are free; if they are not, it falls to the least. Alone it is not
+// held, and comes back to that by doubling.
 func TestRepairHoldsBackForReaders(t *testing.T) {
 	const n = 1 << 20
 	for _, one := range []struct {
-		alone    int64 // bytes a second
-		min, max float64
+		alone float64 // bytes a second
+		most  float64 // beside readers
 	}{
-		{200 << 20, 0.13 * (200 << 20), 0.17 * (200 << 20)},
-		{8 << 20, 0.95 * floorRate, 1.05 * floorRate},
+		{200 << 20, share * (200 << 20)},
+		{8 << 20, highRate},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			busy := false
@@ -143,29 +145,88 @@ func TestRepairHoldsBackForReaders(t *testing.T) {
 				}
 				return float64(bytes) / time.Since(began).Seconds()
 			}
-			link := time.Duration(n * int64(time.Second) / one.alone)
-			if got := take("a", link, 20*time.Second); got < 0.99*float64(one.alone) {
-				t.Errorf("alone: %.0f bytes a second of %d", got, one.alone)
+			is := func(what string, got, from, to float64) {
+				t.Helper()
+				if got < from || got > to {
+					t.Errorf("%s: %.0f bytes a second, not %.0f to %.0f", what, got, from, to)
+				}
 			}
+			link := time.Duration(n * float64(time.Second) / one.alone)
+			is("alone", take("a", link, 20*time.Second), 0.99*one.alone, 1.01*one.alone)
 			if p.window() != windowLeaves {
 				t.Error("small windows without readers")
 			}
 			busy = true
-			if got := take("a", 0, 20*time.Second); got < one.min || got > one.max {
-				t.Errorf("beside readers: %.0f bytes a second, not %.0f to %.0f", got, one.min, one.max)
-			}
+			is("at first", take("a", 0, 2*time.Second), 0.9*lowRate, lowRate+0.3*one.most)
+			take("a", 0, 30*time.Second)
+			is("beside readers", take("a", 0, 20*time.Second), 0.9*one.most, 1.1*one.most)
 			if p.window() != quietLeaves {
 				t.Error("large windows beside readers")
 			}
+			rising := p.rate
+			for range 6 { // of ten timers two are late
+				for i := range 10 {
+					p.fired(time.Duration(i/8) * 2 * late)
+				}
+				p.adaptLocked(time.Second)
+			}
+			is("on busy processors", p.rate, lowRate, max(lowRate, rising/32))
+			for range 6 {
+				for i := range 100 { // of a hundred five
+					p.fired(time.Duration(i/95) * 2 * late)
+				}
+				p.adaptLocked(time.Second)
+			}
+			is("on free ones again", p.rate, 0.3*one.most, one.most)
+			take("a", 0, 30*time.Second)
 			busy = false
-			if got := take("busy", 0, 20*time.Second); got < one.min || got > one.max {
-				t.Errorf("from a node with readers: %.0f bytes a second, not %.0f to %.0f", got, one.min, one.max)
-			}
-			if got := take("a", link, 5*time.Second); got < 0.95*float64(one.alone) {
-				t.Errorf("alone again: %.0f bytes a second of %d", got, one.alone)
-			}
+			is("from a node with readers", take("busy", 0, 20*time.Second), 0.9*one.most, 1.1*one.most)
+			is("a moment after", take("a", link, 1200*time.Millisecond), 0, 2.5*one.most)
+			take("a", link, 8*time.Second)
+			is("alone again", take("a", link, 5*time.Second), 0.95*one.alone, 1.01*one.alone)
+			busy = true
+			take("a", 0, 5*time.Second)
+			time.Sleep(2 * time.Minute)
+			take("a", 0, 100*time.Millisecond)
+			is("after a pause", p.rate, lowRate, lowRate)
 		})
 	}
+}
+
+// Beside others shards are brought two at a time; alone all workers work.
+func TestFewShardsAreBroughtAtATimeBesideReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		busy := true
+		p := pacer{busy: func() bool { return busy }, busyAt: func(string) bool { return false }}
+		ctx, cancel := context.WithCancel(t.Context())
+		var inside atomic.Int64
+		end := make(chan struct{})
+		crew := newCrew(8, func() {
+			for p.enter(ctx) {
+				inside.Add(1)
+				select {
+				case <-end:
+				case <-ctx.Done():
+				}
+				inside.Add(-1)
+				p.leave()
+			}
+		})
+		for range 5 {
+			passes(10 * time.Second)
+			if got := inside.Load(); got != besideOthers {
+				t.Errorf("%d are brought beside readers", got)
+			}
+			end <- struct{}{} // another takes its place
+		}
+		busy = false
+		passes(2 * time.Second)
+		if got := inside.Load(); got != 8 {
+			t.Errorf("%d are brought alone", got)
+		}
+		cancel()
+		crew.Wait()
+	})
 }
 
 // Names travel as they are, and others are refused.

@@ -127,7 +127,8 @@ type Repair struct {
 	o      Options
 	seed   maphash.Seed
 	memory *semaphore.Weighted
-	large  chan struct{} // turns of shards that have a table of their own
+	large  turns // of shards that have a table of their own
+	ways   flights
 	pace   pacer
 	made   meter // bytes of shards that are rebuilt
 	bad    badNodes
@@ -176,7 +177,7 @@ type Stats struct {
 func New(o Options) *Repair {
 	o.setDefaults()
 	r := &Repair{
-		o: o, seed: maphash.MakeSeed(), memory: semaphore.NewWeighted(o.Memory), large: make(chan struct{}, 8),
+		o: o, seed: maphash.MakeSeed(), memory: semaphore.NewWeighted(o.Memory),
 		wake: make(chan struct{}, 1), again: make(chan struct{}, 1), told: make(chan struct{}, 1),
 		looks: make(chan struct{}, 1), walked: make(chan struct{}, 1), queue: newQueue(), rotten: map[[16]byte]bool{},
 	}

@@ -7,8 +7,11 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 	"pelago/replication/catalog"
 	"pelago/shard"
 	"pelago/shard/held"
@@ -31,9 +34,11 @@ type sources struct {
 	mu      sync.Mutex
 	nodes   [][]string // by shard, in the order in which to ask
 	strikes map[strike]int
-	all     bool // those that are thought to be down are asked, too
-	asked   bool // everybody was asked what he has
-	silent  bool // somebody who may have one, and is not declared lost, does not answer
+	quiet   []strike                // of these, those of who did not answer
+	parts   map[span]map[int][]byte // verified leaves of others, of ranges too few of them came for
+	all     bool                    // those that are thought to be down are asked, too
+	asked   bool                    // everybody was asked what he has
+	silent  bool                    // somebody who may have one, and is not declared lost, does not answer
 	rotten  bool
 }
 
@@ -42,6 +47,9 @@ type strike struct {
 	index int
 	node  string
 }
+
+// span is a range of leaves of a shard that is made.
+type span struct{ first, count int64 }
 
 // maxStrikes is how many ranges of a shard may be rotten before its node is not asked
 // for it any more; out is that of a node that has it not, or does not answer.
@@ -57,7 +65,7 @@ func (r *Repair) find(p *plan, seal *catalog.SealFact, want int) (*sources, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &sources{r: r, p: p, seal: seal, g: g, nodes: make([][]string, seal.Code.N()), strikes: map[strike]int{}}
+	s := &sources{r: r, p: p, seal: seal, g: g, nodes: make([][]string, seal.Code.N()), strikes: map[strike]int{}, parts: map[span]map[int][]byte{}}
 	for _, place := range r.o.Places.State().Places(seal) {
 		if place.Index < len(s.nodes) {
 			s.add(place.Index, place.Node)
@@ -151,11 +159,22 @@ func (s *sources) failed(i int, node string, err error) {
 		s.strikes[at] = out
 	default:
 		s.strikes[at] = out
+		s.quiet = append(s.quiet, at)
 		if node != here {
 			s.silent = s.silent || !s.p.lost(node)
 			s.r.bad.note(node)
 		}
 	}
+}
+
+// forgive has those asked again who did not answer.
+func (s *sources) forgive() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, at := range s.quiet {
+		delete(s.strikes, at)
+	}
+	s.quiet = nil
 }
 
 // errHopeless is the error of a shard that nobody has enough for, all of whom answered
@@ -312,7 +331,12 @@ func (s *sources) from(ctx context.Context, i int, node string, first, count int
 		if err := s.r.pace.take(ctx, node, bytes); err != nil {
 			return nil, err
 		}
+		end, err := s.r.ways.begin(ctx, node, bytes)
+		if err != nil {
+			return nil, err
+		}
 		data, err := s.r.o.Peers.Range(ctx, node, s.head, i, first, count, nil)
+		end(s.r.pace.beside(), err)
 		if err == nil {
 			s.r.stats.Fetched.Add(uint64(len(data)))
 		}
@@ -363,10 +387,34 @@ func (s *sources) mayHalve() bool {
 	return s.rotten
 }
 
+// take returns what came of a range before, verified.
+func (s *sources) take(of span) map[int][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have := s.parts[of]
+	delete(s.parts, of)
+	if have == nil {
+		have = map[int][]byte{}
+	}
+	return have
+}
+
+// keep keeps what came of a range, for when the rest may be had: it is in the memory
+// that the window took.
+func (s *sources) keep(of span, have map[int][]byte) {
+	if len(have) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parts[of] = have
+}
+
 // decode makes leaves of a shard from the same leaves of k others.
 func (s *sources) decode(ctx context.Context, want int, first, count int64) ([]byte, error) {
-	have := map[int][]byte{}
-	others := s.order(want)[1:]
+	of := span{first, count}
+	have := s.take(of)
+	others := slices.DeleteFunc(s.order(want)[1:], func(i int) bool { return have[i] != nil })
 	for len(have) < s.g.K && len(others) > 0 {
 		// As many as are lacking, beside each other.
 		now := others[:min(s.g.K-len(have), len(others))]
@@ -388,6 +436,7 @@ func (s *sources) decode(ctx context.Context, want int, first, count int64) ([]b
 		}
 	}
 	if len(have) < s.g.K {
+		s.keep(of, have)
 		return nil, s.lacking()
 	}
 	return s.r.o.Coder.Recover(s.g, want, first, s.leaves(want, first, count), have)
@@ -402,6 +451,30 @@ type body struct {
 	ahead []*window // that is read, and those after it
 	next  int64     // leaf that the next window begins at
 	all   sync.WaitGroup
+	last  atomic.Int64 // Unix nanoseconds: when a window came; 0: none has
+}
+
+const (
+	// patience is how long the rest of a large shard is waited for once none of it comes
+	// any more, so that what is here need not come again; askAgain how often it is asked for.
+	patience = 3 * time.Minute
+	askAgain = 5 * time.Second
+)
+
+// fetch reads a window. What nobody answers for is asked for again for a while.
+func (b *body) fetch(first, leaves int64) ([]byte, error) {
+	for {
+		data, err := b.s.read(b.ctx, b.want, first, leaves)
+		if err == nil {
+			b.last.Store(time.Now().UnixNano())
+			return data, nil
+		}
+		last := b.last.Load()
+		if b.size <= held.MaxSmall || last == 0 || time.Since(time.Unix(0, last)) > patience || !fault.Is(err, fault.Unavailable) || !pause.For(b.ctx, askAgain) {
+			return nil, err
+		}
+		b.s.forgive()
+	}
 }
 
 type window struct {
@@ -420,7 +493,7 @@ func (s *sources) body(ctx context.Context, want int) *body {
 // begin reads the next window in the background. Its memory is that of what it may be
 // made from. Only the first one waits for memory.
 func (b *body) begin(wait bool) (bool, error) {
-	leaves := b.s.leaves(b.want, b.next, b.s.r.pace.window())
+	leaves := b.s.leaves(b.want, b.next, b.s.r.window())
 	if leaves == 0 {
 		return false, nil
 	}
@@ -439,7 +512,7 @@ func (b *body) begin(wait bool) (bool, error) {
 	b.ahead = append(b.ahead, w)
 	b.all.Go(func() {
 		defer close(w.ready)
-		w.data, w.err = b.s.read(b.ctx, b.want, first, leaves)
+		w.data, w.err = b.fetch(first, leaves)
 		if w.err == nil && int64(len(w.data)) != w.size {
 			w.err = fault.New(fault.Corrupt, "repair: %d bytes of %d of shard %v", len(w.data), w.size, b.s.name(b.want))
 		}

@@ -143,8 +143,22 @@ func (r *reply) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// pieceBytes are written at a time: what has a deadline of its own moves even if many
+// answers share a narrow link.
+const pieceBytes = 64 << 10
+
 // Write writes the answer's body.
-func (r *reply) Write(p []byte) (int, error) {
+func (r *reply) Write(p []byte) (written int, err error) {
+	for {
+		n, err := r.piece(p[:min(len(p), pieceBytes)])
+		written += n
+		if p = p[n:]; err != nil || len(p) == 0 {
+			return written, err
+		}
+	}
+}
+
+func (r *reply) piece(p []byte) (int, error) {
 	if err := supported(r.control.SetWriteDeadline(time.Now().Add(stallAfter))); err != nil {
 		return 0, err
 	}
