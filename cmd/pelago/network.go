@@ -235,9 +235,9 @@ func (w *network) alive() []gossip.Member {
 	return nil
 }
 
-// reads is the newest version of entries that another node's program reads, as gossip has it;
+// understands is the newest version of entries that another node's program reads, as gossip has it;
 // false of a node that is not alive.
-func (w *network) reads(node string) (version uint32, ok bool) {
+func (w *network) understands(node string) (version uint32, ok bool) {
 	for _, m := range w.alive() {
 		if m.Node == node {
 			return m.Meta.Reads, true

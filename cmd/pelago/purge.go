@@ -34,7 +34,7 @@ func (n *node) openPurge() error {
 	n.purger = purge.New(purge.Options{
 		Node: n.id, Catalog: n.catalog, Decide: n.network.group, Leader: n.network.group.Leader, Generation: agreed{n.catalog}.Generation,
 		Archive: spreadPacks{n.archive, n.spread}, Held: n.purgesHeld(), Copies: n.distance.copies, Ring: n.keys, Rows: n.archive.Rows("purged"),
-		Terms: catalog.Terms{Grace: grace, Away: awayGraces * grace}, Alone: n.network.alone, Reads: n.network.reads, Log: n.log,
+		Terms: catalog.Terms{Grace: grace, Away: awayGraces * grace}, Alone: n.network.alone, Reads: n.network.understands, Log: n.log,
 	})
 	return nil
 }
