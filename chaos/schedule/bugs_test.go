@@ -3,6 +3,8 @@ package schedule
 import (
 	"net/http"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"pelago/node/evict"
 	"pelago/node/protect"
 	"pelago/node/purge"
@@ -20,6 +22,7 @@ type bug struct {
 	purge   func(s *node, o *purge.Options)
 	hold    func(s *node, h http.Handler) http.Handler
 	start   func(s *node)
+	disk    func(s *node, disk vfs.FS) vfs.FS
 }
 
 func (b *bug) spreading(c *held.Client) spread.Holders {
@@ -61,4 +64,12 @@ func (b *bug) starting(s *node) {
 	if b != nil && b.start != nil {
 		b.start(s)
 	}
+}
+
+// syncing is the disk of a node.
+func (b *bug) syncing(s *node, disk vfs.FS) vfs.FS {
+	if b == nil || b.disk == nil {
+		return disk
+	}
+	return b.disk(s, disk)
 }

@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
@@ -44,7 +46,11 @@ type network struct {
 	nodes []*node
 	ids   map[string]*node
 	state *placement.State
-	bug   *bug // nil: none
+	bug   *bug     // nil: none
+	found []string // with a bug: what did not hold
+
+	// deletedAt is when the deletion was asked for; zero: not yet.
+	deletedAt atomic.Pointer[time.Time]
 
 	ordering sync.Mutex // held over the application of an entry
 	log      []replication.Entry
@@ -57,7 +63,8 @@ type network struct {
 	steps   int
 	crashAt int
 	crashOf int
-	all     bool // everybody
+	all     bool              // everybody
+	torn    vfs.CrashCloneCfg // what of the bytes that were not synced is there behind it
 	crashed bool
 }
 
@@ -106,7 +113,29 @@ func newNetwork(t *testing.T, b *bug) *network {
 		}
 		s.open()
 	}
+	n.mu.Lock()
+	n.steps = 0
+	n.mu.Unlock()
 	return n
+}
+
+// failf says what does not hold: with a deliberate bug that is what is wanted.
+func (n *network) failf(format string, args ...any) {
+	n.t.Helper()
+	if n.bug == nil {
+		n.t.Errorf(format, args...)
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.found = append(n.found, fmt.Sprintf(format, args...))
+}
+
+// broken reports whether something did not hold.
+func (n *network) broken() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.t.Failed() || len(n.found) > 0
 }
 
 func (n *network) close() {
@@ -154,7 +183,7 @@ func (n *network) applyLocked(s *node) {
 		return
 	}
 	if err := s.catalog.Apply(part, replication.Position{Index: part[len(part)-1].Index, Term: 1}); err != nil && !s.dead.Load() {
-		n.t.Errorf("%s: apply: %v", s.site, err)
+		n.failf("%s: apply: %v", s.site, err)
 	}
 }
 
@@ -218,7 +247,7 @@ func (n *network) Belongs(id string) bool { return n.ids[id] != nil }
 // SigningKey implements [held.Members].
 func (n *network) SigningKey(id string) (ed25519.PublicKey, error) {
 	if s := n.ids[id]; s != nil {
-		return s.self.Public(), nil
+		return s.public, nil
 	}
 	return nil, fault.New(fault.Denied, "no member")
 }
@@ -226,7 +255,7 @@ func (n *network) SigningKey(id string) (ed25519.PublicKey, error) {
 // SealingKey implements [far.Members].
 func (n *network) SealingKey(id string) ([identity.SealingBytes]byte, error) {
 	if s := n.ids[id]; s != nil {
-		return s.self.Sealing(), nil
+		return s.sealing, nil
 	}
 	return [identity.SealingBytes]byte{}, fault.New(fault.Denied, "no member")
 }

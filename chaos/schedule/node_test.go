@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -48,8 +49,12 @@ type node struct {
 	n     *network
 	index int
 	site  string
+	name  string // its id
 	disk  *bulktest.Disk
 	self  *identity.Node
+
+	public  ed25519.PublicKey
+	sealing [identity.SealingBytes]byte
 
 	dead   atomic.Bool // it lost power, and is still to be ended
 	after  *vfs.MemFS  // what its disk holds then
@@ -80,28 +85,34 @@ type node struct {
 func newNode(n *network, i int) *node {
 	s := &node{n: n, index: i, site: fmt.Sprintf("site %d", i), disk: bulktest.NewDisk(), lost: make(chan struct{})}
 	s.openSelf()
+	s.name, s.public, s.sealing = s.self.ID(), s.self.Public(), s.self.Sealing()
 	return s
 }
 
-func (s *node) id() string { return s.self.ID() }
+func (s *node) id() string { return s.name }
+
+// stopped ends a life with a deliberate bug early.
+type stopped struct{}
 
 func (s *node) must(err error) {
 	s.n.t.Helper()
-	if err != nil {
-		s.n.t.Fatalf("%s: %v", s.site, err)
+	if err == nil {
+		return
 	}
+	s.n.failf("%s: %v", s.site, err)
+	if s.n.bug != nil {
+		panic(stopped{})
+	}
+	s.n.t.FailNow()
 }
 
 // fs is the node's disk, whose steps are counted until the power goes.
-func (s *node) fs() vfs.FS { return errorfs.Wrap(s.disk, &power{s: s, disk: s.disk}) }
+func (s *node) fs() vfs.FS { return errorfs.Wrap(s.n.bug.syncing(s, s.disk), power{s}) }
 
-type power struct {
-	s    *node
-	disk *bulktest.Disk
-}
+type power struct{ s *node }
 
 // MaybeError implements [errorfs.Injector]: it injects nothing, but counts.
-func (p *power) MaybeError(op errorfs.Op) error {
+func (p power) MaybeError(op errorfs.Op) error {
 	switch op.Kind {
 	case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo, errorfs.OpRename, errorfs.OpLink, errorfs.OpRemove:
 		p.s.n.step(p.s)
@@ -110,11 +121,11 @@ func (p *power) MaybeError(op errorfs.Op) error {
 	return nil
 }
 
-func (p *power) String() string { return "power" }
+func (p power) String() string { return "power" }
 
 // loses takes what is durable.
 func (s *node) loses() {
-	s.after = s.disk.CrashClone(vfs.CrashCloneCfg{})
+	s.after = s.disk.CrashClone(s.n.torn)
 	close(s.lost)
 }
 
@@ -175,7 +186,7 @@ func (s *node) open() {
 		Current: func(context.Context) error { return nil }, Fenced: func() error { return nil }, Alive: s.alive,
 	})
 	s.evict = evict.New(n.bug.evicting(s, evict.Options{
-		Self: s.id(), Rule: evict.Rule{Above: 90, Below: 80}, Packs: s.archive, Copies: s.source, Spread: s.spread, Holders: s.client,
+		Self: s.id(), Rule: evict.Rule{Above: 90, Below: 80}, Packs: evictable{s.archive, s}, Copies: s.source, Spread: s.spread, Holders: s.client,
 		Own: s.held.Load(), Rows: s.archive.Rows("evict"), Placement: n.State, Survives: s.protect.Survives,
 		Site:  func(node string) (string, bool) { return n.ids[node].site, true },
 		Seals: func(id [16]byte) ([]catalog.Seal, error) { return s.seals(id) },
@@ -183,7 +194,7 @@ func (s *node) open() {
 	}))
 	s.purger = purge.New(n.bug.purging(s, purge.Options{
 		Node: s.id(), Catalog: s.catalog, Decide: s, Leader: func() string { return n.nodes[0].id() }, Generation: func() uint64 { return 1 },
-		Archive: spreadPacks{s.archive, s.spread}, Held: s.held.Load(), Copies: s.copies, Ring: s.keys, Rows: s.archive.Rows("purged"),
+		Archive: spreadPacks{s.archive, s}, Held: purgeable{s.held.Load(), s}, Copies: s.copies, Ring: ring{s.keys, s}, Rows: s.archive.Rows("purged"),
 		Terms: catalog.Terms{Grace: grace, Away: 60 * grace},
 	}))
 	var err error
@@ -280,7 +291,7 @@ func (s *node) start() {
 	s.halt = func() {
 		cancel()
 		if err := <-ended; err != nil && !s.dead.Load() {
-			s.n.t.Errorf("%s: tasks: %v", s.site, err)
+			s.n.failf("%s: tasks: %v", s.site, err)
 		}
 	}
 }
@@ -296,20 +307,37 @@ func (s *node) stop() {
 	defer s.serving.Unlock()
 }
 
-// close closes the parts, in reverse.
+// close closes what parts are open, in reverse.
 func (s *node) close() {
 	s.n.t.Helper()
 	s.n.ordering.Lock()
 	c := s.catalog
 	s.catalog = nil
 	s.n.ordering.Unlock()
-	err := s.far.Close()
-	s.reach.Close()
-	s.copies.Close()
-	s.source.Close()
+	var errs []error
+	if s.far != nil {
+		errs = append(errs, s.far.Close())
+	}
+	if s.reach != nil {
+		s.reach.Close()
+	}
+	if s.copies != nil {
+		s.copies.Close()
+	}
+	if s.source != nil {
+		s.source.Close()
+	}
+	if s.archive != nil {
+		errs = append(errs, s.archive.Close())
+	}
+	if c != nil {
+		errs = append(errs, c.Close())
+	}
+	errs = append(errs, s.keys.Close())
 	s.held.Store(nil)
-	if err := errors.Join(err, s.archive.Close(), c.Close(), s.keys.Close()); err != nil && !s.dead.Load() {
-		s.n.t.Errorf("%s: close: %v", s.site, err)
+	s.far, s.reach, s.copies, s.source, s.archive = nil, nil, nil, nil, nil
+	if err := errors.Join(errs...); err != nil && !s.dead.Load() {
+		s.n.failf("%s: close: %v", s.site, err)
 	}
 }
 
@@ -370,20 +398,6 @@ type headsOf struct{ *node }
 
 // Head implements [virtual.Heads].
 func (h headsOf) Head(of shard.Stripe) (*stripe.Head, error) { return h.spread.Head(of) }
-
-// spreadPacks are a node's packs, and what is told of them.
-type spreadPacks struct {
-	*archive.Archive
-	spread *spread.Spread
-}
-
-// DropPurged implements [purge.Archive].
-func (s spreadPacks) DropPurged(ctx context.Context, ids ...pack.ID) error {
-	if err := s.Archive.DropPurged(ctx, ids...); err != nil {
-		return err
-	}
-	return s.spread.Purged(ids...)
-}
 
 // agreed is the catalogue as it tells of study keys.
 type agreed struct{ *catalog.Catalog }
