@@ -15,5 +15,6 @@
 // power just there, starts again from what was synced, and goes on; invariants are held
 // against it at each commitment and at the end. A table of deliberate bugs, each put in
 // through the interfaces between the parts, shows that the suite catches what has cost
-// others their data (docs/deliberate-bugs.md).
+// others their data. Others live in the tests of node/protect, node/repair, node/purge and
+// node/evict.
 package schedule

@@ -93,6 +93,10 @@ func (l *life) live() {
 		if !l.until(step.name, step.do) {
 			return
 		}
+		if l.bug != nil && l.bug.after != nil {
+			l.bug.after(l, step.name)
+			l.restart()
+		}
 		l.holds(step.name)
 		if l.broken() {
 			return

@@ -116,6 +116,9 @@ func newNetwork(t *testing.T, b *bug) *network {
 	n.mu.Lock()
 	n.steps = 0
 	n.mu.Unlock()
+	for _, s := range n.nodes {
+		s.formed.Store(true)
+	}
 	return n
 }
 
@@ -205,6 +208,12 @@ func (n *network) step(s *node) {
 	for _, s := range now {
 		s.loses()
 	}
+}
+
+// cut has a node lose power now.
+func (n *network) cut(s *node) {
+	s.dead.Store(true)
+	s.loses()
 }
 
 // away reports whether a node does not answer.

@@ -60,6 +60,7 @@ type node struct {
 	after  *vfs.MemFS  // what its disk holds then
 	lost   chan struct{}
 	opened atomic.Bool // it answers
+	formed atomic.Bool // the network stood when it was opened
 
 	serving sync.RWMutex // held for writing by who ends it
 	handler http.Handler
@@ -182,7 +183,7 @@ func (s *node) open() {
 	n := s.n
 	s.protect = protect.New(protect.Options{
 		Self: s.id(), Site: s.site, Archive: s.archive, Catalog: s.catalog, Members: n, Placement: n, Spread: s.spread,
-		Shards: n.bug.proofs(s.client), Held: s.held.Load(), Copy: s.source, Keys: s.keys, Peers: call.NewClient(caller{s}),
+		Shards: n.bug.proofs(s), Held: s.held.Load(), Copy: s.source, Keys: s.keys, Peers: call.NewClient(caller{s}),
 		Current: func(context.Context) error { return nil }, Fenced: func() error { return nil }, Alive: s.alive,
 	})
 	s.evict = evict.New(n.bug.evicting(s, evict.Options{
@@ -204,7 +205,7 @@ func (s *node) open() {
 	s.must(err)
 	n.bug.starting(s)
 	mux := http.NewServeMux()
-	mux.Handle("/held/", n.bug.holding(s, held.NewHandler(held.HandlerOptions{Held: s.held.Load(), Source: s.source, Peer: peer})))
+	mux.Handle("/held/", held.NewHandler(held.HandlerOptions{Held: s.held.Load(), Source: s.source, Peer: peer}))
 	mux.Handle("/protect/", s.protect.Handler())
 	mux.Handle("/archive/", far.NewHandler(far.HandlerOptions{
 		Source: reach.Source{Archive: s.archive, Copies: s.copies}, Members: n, Told: s.reach.Told, Peer: peer,
@@ -248,7 +249,7 @@ func (s *node) openShards() {
 	s.client = held.NewClient(call.NewClient(caller{s}), s.n)
 	s.source = virtual.New(virtual.Options{Held: h, Hot: s.archive, Heads: headsOf{s}})
 	s.spread, err = spread.Open(spread.Options{
-		Self: s.id(), Packs: s.archive, Rows: s.archive.Rows("spread"), Holders: s.n.bug.spreading(s.client), Placement: s.n,
+		Self: s.id(), Packs: s.n.bug.striping(s.archive), Rows: s.archive.Rows("spread"), Holders: s.n.bug.spreading(s), Placement: s.n,
 		Keys: s.keys, Catalog: s.catalog, Offer: s.archive.Journal().Offer, Alive: s.alive,
 	})
 	s.must(err)
