@@ -155,10 +155,11 @@ func (s *Store) putAside(path string, cause error) error {
 
 // identify reads which table a file holds, by its first key.
 func (s *Store) identify(path string) (tableKey, error) {
-	f, err := s.o.FS.Open(path)
+	opened, err := s.o.FS.Open(path)
 	if err != nil {
 		return tableKey{}, err
 	}
+	f := &closedOnce{File: opened}
 	it, err := pebble.NewExternalIter(s.pebbleOptions, &pebble.IterOptions{KeyTypes: pebble.IterKeyTypePointsOnly},
 		[][]sstable.ReadableFile{{f}})
 	if err != nil {
@@ -176,4 +177,20 @@ func (s *Store) identify(path string) (tableKey, error) {
 		return tableKey{}, errors.New("no keys of ours")
 	}
 	return key, nil
+}
+
+// closedOnce is a file that may be closed again: of one that it cannot read, Pebble closes
+// it or not, by where it failed.
+type closedOnce struct {
+	vfs.File
+	closed bool
+}
+
+// Close closes it the first time.
+func (f *closedOnce) Close() error {
+	if f.closed {
+		return nil
+	}
+	f.closed = true
+	return f.File.Close()
 }
