@@ -191,12 +191,12 @@ func (s *node) open() {
 		Own: s.held.Load(), Rows: s.archive.Rows("evict"), Placement: n.State, Survives: s.protect.Survives,
 		Site:  func(node string) (string, bool) { return n.ids[node].site, true },
 		Seals: func(id [16]byte) ([]catalog.Seal, error) { return s.seals(id) },
-		Disk:  func() (int64, int64, error) { return 0, 100, nil },
+		Disk:  func() (evict.Disk, error) { return evict.Disk{Size: 100}, nil },
 	}))
 	s.purger = purge.New(n.bug.purging(s, purge.Options{
 		Node: s.id(), Catalog: s.catalog, Decide: s, Leader: func() string { return n.nodes[0].id() }, Generation: func() uint64 { return 1 },
 		Archive: spreadPacks{s.archive, s}, Held: purgeable{s.held.Load(), s}, Copies: s.copies, Ring: ring{s.keys, s}, Rows: s.archive.Rows("purged"),
-		Terms: catalog.Terms{Grace: grace, Away: 60 * grace},
+		Terms: catalog.Terms{Grace: grace, Away: 60 * grace}, Reads: func(string) (uint32, bool) { return catalog.EntryVersion, true },
 	}))
 	var err error
 	s.studies, err = keyring.OpenStudies(keyring.StudiesOptions{
@@ -249,7 +249,7 @@ func (s *node) openShards() {
 	s.client = held.NewClient(call.NewClient(caller{s}), s.n)
 	s.source = virtual.New(virtual.Options{Held: h, Hot: s.archive, Heads: headsOf{s}})
 	s.spread, err = spread.Open(spread.Options{
-		Self: s.id(), Packs: s.n.bug.striping(s.archive), Rows: s.archive.Rows("spread"), Holders: s.n.bug.spreading(s), Placement: s.n,
+		Self: s.id(), Packs: s.n.bug.striping(s.archive), Rows: s.archive.Rows("spread"), Holders: s.n.bug.spreading(s), Own: h, Placement: s.n,
 		Keys: s.keys, Catalog: s.catalog, Offer: s.archive.Journal().Offer, Alive: s.alive,
 	})
 	s.must(err)
