@@ -284,6 +284,9 @@ func (l *life) left(s *node) (what string) {
 // committed survives the loss of any site, and what is deleted is shown nowhere.
 func (l *life) holds(when string) {
 	l.t.Helper()
+	if !l.deleted && (l.bug == nil || !l.bug.loses) {
+		l.promised(when)
+	}
 	for _, in := range slices.Concat(l.gone, l.kept) {
 		switch deleted := l.deleted && in.StudyInstanceUID == l.gone[0].StudyInstanceUID; {
 		case deleted:

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pelago/node/archive"
+	"pelago/node/archive/archivepb"
 	"pelago/replication/catalog"
 	"pelago/shard/held"
 	"pelago/shard/keys"
@@ -33,18 +34,45 @@ func (e evictable) Evict(id pack.ID) (int64, error) {
 	return e.Archive.Evict(id)
 }
 
+// promised checks that holders have what they gave receipts for: readers may get by
+// without it, by what they have in memory.
+func (l *life) promised(when string) {
+	l.t.Helper()
+	origin := l.nodes[0]
+	err := origin.archive.EachPack(context.Background(), pack.ID{}, func(p *archivepb.Pack) (bool, error) {
+		seals, err := origin.seals(pack.ID(p.Id))
+		for _, f := range seals {
+			for i := range f.Code.N() {
+				s := l.holder(&f, i)
+				if f.Receipts&(1<<i) != 0 && i != f.Virtual && s != nil && !s.has(held.Name{Stripe: f.Stripe, Index: i}, f.Root) {
+					l.failf("%s: shard %d of pack %x is not at %s, whose receipt is told", when, i, f.Stripe.Pack[:2], s.site)
+				}
+			}
+		}
+		return true, err
+	})
+	if err != nil && !l.restart() {
+		l.failf("%s: packs: %v", when, err)
+	}
+}
+
+// holder is where a shard is by its seal.
+func (n *network) holder(f *catalog.Seal, shard int) *node {
+	owner, _ := n.state.Owner(f.Stripe, shard)
+	name := owner.ID
+	for _, other := range f.Elsewhere {
+		if other.Shard == shard {
+			name = other.Node
+		}
+	}
+	return n.ids[name]
+}
+
 // proven looks at what holders have. Those that lost power are looked at by readers, later.
 func (e evictable) proven(f *catalog.Seal) {
 	at := map[string]bool{}
 	for i := range f.Code.N() {
-		owner, _ := e.s.n.state.Owner(f.Stripe, i)
-		name := owner.ID
-		for _, other := range f.Elsewhere {
-			if other.Shard == i {
-				name = other.Node
-			}
-		}
-		s := e.s.n.ids[name]
+		s := e.s.n.holder(f, i)
 		if s == nil || at[s.site] {
 			e.s.n.failf("shard %d of pack %x is at no site of its own when it is evicted", i, f.Stripe.Pack[:2])
 			continue
