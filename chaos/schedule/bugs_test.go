@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +137,19 @@ func TestDeliberateBugsAreCaught(t *testing.T) {
 			}
 			t.Errorf("not caught in %d lives; found: %q", lives, found)
 		})
+	}
+}
+
+// The page that lists them lists these.
+func TestTheBugsAreListed(t *testing.T) {
+	page, err := os.ReadFile("../../docs/faults.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range bugs {
+		if !strings.Contains(string(page), "| "+b.name+" |") {
+			t.Errorf("docs/faults.md has no line of %q", b.name)
+		}
 	}
 }
 
