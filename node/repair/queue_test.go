@@ -196,8 +196,9 @@ func TestRepairHoldsBackForReaders(t *testing.T) {
 // Beside others shards are brought two at a time; alone all workers work.
 func TestFewShardsAreBroughtAtATimeBesideReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		busy := true
-		p := pacer{busy: func() bool { return busy }, busyAt: func(string) bool { return false }}
+		var busy atomic.Bool
+		busy.Store(true)
+		p := pacer{busy: busy.Load, busyAt: func(string) bool { return false }}
 		ctx, cancel := context.WithCancel(t.Context())
 		var inside atomic.Int64
 		end := make(chan struct{})
@@ -219,7 +220,7 @@ func TestFewShardsAreBroughtAtATimeBesideReaders(t *testing.T) {
 			}
 			end <- struct{}{} // another takes its place
 		}
-		busy = false
+		busy.Store(false)
 		passes(2 * time.Second)
 		if got := inside.Load(); got != 8 {
 			t.Errorf("%d are brought alone", got)
