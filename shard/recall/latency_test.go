@@ -158,7 +158,16 @@ func TestSlowNodesAreTriedAgain(t *testing.T) {
 			slices.Sort(all)
 			p50, p95 := all[len(all)/2], all[len(all)*95/100]
 			t.Logf("%s: p50 %v, p95 %v, max %v, %d of %d reads tried it", what, p50, p95, all[len(all)-1], tries, len(all))
-			if p50 > 35*ms || p95 > 60*ms || tries > 20 || tries < 5 { // alone it takes 24 ms
+			// Alone it takes 24 ms. Who fails is tried after pauses of 1, 2, 4, 8, 16 and 32 s. Who
+			// is slow by its link alone now and then answers in time, by which the pauses begin
+			// again, until its rate is known (`answered`): how often is not given by them, but by
+			// the order in which answers end. It stays less than a tenth of the reads, which hedges
+			// keep from the reader, as p95 shows.
+			most := 8
+			if what == "bandwidth" {
+				most = len(all) / 10
+			}
+			if p50 > 35*ms || p95 > 60*ms || tries > most || tries < 5 {
 				t.Errorf("%s: not as it should be", what)
 			}
 			first.ill, first.rtt, first.slow, first.link.rate = well, rtt, 0, rate
