@@ -222,23 +222,26 @@ func TestASendersFailureIsItsOwn(t *testing.T) {
 	h := open(t, vfs.NewMem(), nil)
 	defer h.close()
 	c, _ := connect(t, h, HandlerOptions{})
-	m := encode(t, 3, larger, 4<<20)
 	mine := errors.New("my disk")
+	seed := uint64(3) // a shard each: the server may notice late that one does not come any more
 	for name, test := range map[string]struct {
-		write func(context.Context, io.Writer) error
+		write func(*made, io.Writer) error
 		want  func(error) bool
 	}{
-		"error": {func(_ context.Context, w io.Writer) error { w.Write(m.shards[0][:1<<20]); return mine },
+		"error": {func(m *made, w io.Writer) error { w.Write(m.shards[0][:1<<20]); return mine },
 			func(err error) bool { return errors.Is(err, mine) }},
-		"short": {func(_ context.Context, w io.Writer) error { _, err := w.Write(m.shards[0][:1<<20]); return err },
+		"short": {func(m *made, w io.Writer) error { _, err := w.Write(m.shards[0][:1<<20]); return err },
 			func(err error) bool { return fault.Is(err, fault.Invalid) }},
-		"long": {func(_ context.Context, w io.Writer) error {
+		"long": {func(m *made, w io.Writer) error {
 			_, err := w.Write(append(bytes.Clone(m.shards[0]), 1))
 			return err
 		},
 			func(err error) bool { return fault.Is(err, fault.Invalid) }},
 	} {
-		if _, err := c.Upload(t.Context(), h.self.ID(), []Offer{{m.claim(0), test.write}}); err == nil || !test.want(err) {
+		m := encode(t, seed, larger, 4<<20)
+		seed++
+		write := func(_ context.Context, w io.Writer) error { return test.write(m, w) }
+		if _, err := c.Upload(t.Context(), h.self.ID(), []Offer{{m.claim(0), write}}); err == nil || !test.want(err) {
 			t.Errorf("%s: %v", name, err)
 		}
 		deadline := time.Now().Add(10 * time.Second)
@@ -249,7 +252,7 @@ func TestASendersFailureIsItsOwn(t *testing.T) {
 	if n := len(h.blobs()); n != 0 {
 		t.Errorf("%d blobs", n)
 	}
-	h.land(m.offer(0))
+	h.land(encode(t, seed, larger, 4<<20).offer(0))
 }
 
 // A peer that sends other bytes than the shard's is caught.
