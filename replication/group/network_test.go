@@ -276,16 +276,26 @@ func TestWhoIsRevokedLosesItsVoteAtOnce(t *testing.T) {
 	}
 }
 
-func TestWhoIsDrainedLeavesOnceItsVoteIsTaken(t *testing.T) {
+// A drained node has yet to give up what it holds, and to say so: it loses its vote, and
+// goes on receiving what is decided until it is removed.
+func TestWhoIsDrainedLosesItsVoteAndGoesOnReceiving(t *testing.T) {
 	network(t, group.Settings{}, func(w *world) {
 		w.grow(4, 3)
 		l := w.leader()
 		w.record(l, func(r *group.Record) { r.Drained = true })
-		w.until("its leaving", time.Minute, func() bool {
+		w.until("its vote's moving", time.Minute, func() bool {
 			v, n := w.other(l).membership()
-			return v == 3 && n == 3
+			return v == 3 && n == 4 && !l.votes(w.other(l))
 		})
-		w.other(l).mustPropose("without it")
+		w.other(l).mustPropose("without its vote")
+		time.Sleep(time.Minute)
+		w.converge() // it, too
+		if _, n := w.other(l).membership(); n != 4 {
+			t.Errorf("%d members", n)
+		}
+		l.mustPropose("by who is drained")
+		w.record(l, func(r *group.Record) { r.Revoked = true })
+		w.until("its leaving", time.Minute, func() bool { _, n := w.other(l).membership(); return n == 3 })
 	})
 }
 

@@ -15,7 +15,7 @@ type Record struct {
 	Witness           bool // votes, and holds nothing
 	Barred            bool // never votes: it came back older than it was
 	Founder           bool
-	Drained           bool // leaves the network
+	Drained           bool // never votes while there are others: it gives up what it holds
 	Revoked           bool // is no part of it
 }
 
@@ -58,9 +58,9 @@ func tolerance(sites int) int {
 // plan returns the next change that brings the membership to what the catalogue
 // says, false when there is none: healthy and barred are the leader's opinions, barred
 // of who must not vote for now. Who is revoked goes before anything else, then
-// who is not in the catalogue; who is missing comes in; then votes are moved, and
-// who was drained goes once it has none. A leader that must lose its own vote, or
-// its place, gives leadership away first.
+// who is not in the catalogue; who is missing comes in; then votes are moved: who is
+// drained loses its own, and stays until it is revoked. A leader that must lose its
+// own vote, or its place, gives leadership away first.
 func plan(self string, records []Record, members []replication.Member, healthy, barred func(id string) bool) (step, bool) {
 	known := map[string]Record{}
 	for _, r := range records {
@@ -80,15 +80,7 @@ func plan(self string, records []Record, members []replication.Member, healthy, 
 	if s, ok := planComing(known, present); ok {
 		return s, true
 	}
-	if s, ok := planVotes(self, known, present, others, healthy, barred); ok {
-		return s, true
-	}
-	for _, m := range members {
-		if known[m.ID].Drained && m.Suffrage == replication.Nonvoter {
-			return step{do: remove, id: m.ID}, true
-		}
-	}
-	return step{}, false
+	return planVotes(self, known, present, others, healthy, barred)
 }
 
 // newVotes returns the votes that are to be given now, one after the other, if giving
@@ -134,7 +126,7 @@ func planComing(known map[string]Record, present map[string]replication.Member) 
 		case r.Revoked || r.Address == "" || len(r.Address) > replication.MaxMemberBytes || ok && m.Address == r.Address:
 		case ok && m.Suffrage == replication.Voter:
 			return step{do: promote, id: id, address: r.Address}, true
-		case ok || !r.Drained:
+		default:
 			return step{do: admit, id: id, address: r.Address}, true
 		}
 	}
