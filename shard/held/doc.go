@@ -19,7 +19,8 @@
 //   - Nothing leaves that does not lead to the shard's root. Rot is noted durably and
 //     told of once, whoever meets it: scrub, a reader, or bulk itself.
 //   - Tables are as large as DESIGN §4 wants them: shards of small ones are moved into
-//     others, verified, which readers do not notice.
+//     others, verified, which readers do not notice; beside them it takes a small part
+//     of the time.
 //   - No byte is taken without room, and none allocated by a claimed length.
 //
 // # Concurrency

@@ -3,8 +3,10 @@ package held
 import (
 	"context"
 	"io"
+	"time"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 	"pelago/shard/bulk"
 	"pelago/shard/stripe"
 )
@@ -147,7 +149,7 @@ func (s *Store) fill(ctx context.Context, table *bulk.Table, all []moved) (whole
 		if err != nil {
 			return false, err
 		}
-		from, out := &readerAt{from: s.o.Bulk.Reader(m.from), size: m.from.Bytes}, &sink{to: blob}
+		from, out := &readerAt{from: s.o.Bulk.Reader(m.from), size: m.from.Bytes}, &sink{to: &yielding{to: blob, ctx: ctx, busy: s.o.Busy, since: time.Now()}}
 		head, index, err := stripe.Receive(from, out, m.from.Bytes)
 		if err == nil && (head.Stripe != m.Stripe || index != m.Index || head.Root() != m.Root || from.at != from.size) {
 			err = fault.New(fault.Corrupt, "held: the bytes of shard %v are those of another", m.Name)
@@ -170,6 +172,28 @@ func (s *Store) fill(ctx context.Context, table *bulk.Table, all []moved) (whole
 		return false, err
 	}
 	return true, nil
+}
+
+// beside is the part of the time that merging takes while others use the node: one in
+// so many. It comes to an end beside them, too.
+const beside = 12
+
+// yielding writes, and while others use the node waits afterwards, in proportion to the
+// time that went by since it wrote last.
+type yielding struct {
+	to    io.Writer
+	ctx   context.Context //nolint:containedctx // of one merging
+	busy  func() bool
+	since time.Time
+}
+
+func (y *yielding) Write(p []byte) (int, error) {
+	n, err := y.to.Write(p)
+	if err == nil && y.busy() && !pause.For(y.ctx, min((beside-1)*time.Since(y.since), yieldFor)) {
+		err = y.ctx.Err()
+	}
+	y.since = time.Now()
+	return n, err
 }
 
 // readerAt reads from the beginning, and remembers why it failed.

@@ -2,9 +2,12 @@ package held
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -62,6 +65,50 @@ func TestSmallTablesBecomeOne(t *testing.T) {
 		}
 	}
 	h.close()
+}
+
+// While others use the node merging takes a small part of the time, and comes to its
+// end all the same.
+func TestMergingGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const work = 10 * time.Millisecond
+		users := false
+		y := &yielding{to: slow(work), ctx: t.Context(), busy: func() bool { return users }, since: time.Now()}
+		took := func() time.Duration {
+			began := time.Now()
+			for range 100 {
+				if _, err := y.Write([]byte("a")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return time.Since(began)
+		}
+		if alone := took(); alone != 100*work {
+			t.Errorf("%v alone", alone)
+		}
+		users = true
+		if among := took(); among != beside*100*work {
+			t.Errorf("%v beside others", among)
+		}
+		y.to = slow(time.Hour) // a disk that stood still says nothing of what it costs
+		if among := took(); among != 100*(time.Hour+yieldFor) {
+			t.Errorf("%v beside others on a slow disk", among)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		y.ctx = ctx
+		cancel()
+		if _, err := y.Write([]byte("a")); !errors.Is(err, context.Canceled) {
+			t.Errorf("at the end: %v", err)
+		}
+	})
+}
+
+// slow takes a while for each write.
+type slow time.Duration
+
+func (s slow) Write(p []byte) (int, error) {
+	time.Sleep(time.Duration(s))
+	return len(p), nil
 }
 
 // Many tiny tables are merged before they are as much as a table.
