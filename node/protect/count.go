@@ -11,12 +11,15 @@ import (
 )
 
 const (
-	// countPage is how many studies are counted before the catalogue is looked at anew,
-	// which holds on to what it has dropped for as long as somebody looks.
-	countPage = 1024
-	// After a count that took so long, nobody counts for countPauses times as long, and
-	// at least countEvery: it takes a twentieth of a processor at most.
+	// countPage is how many studies are counted in one go: some milliseconds, behind
+	// which readers wait. The catalogue, too, holds on to what it has dropped for as long
+	// as somebody looks.
+	countPage = 128
+	// After a page nobody counts for countPauses times as long as it took, beside others
+	// for countBeside times: that is a twentieth of a processor, and a hundredth. Counts
+	// begin countEvery one after the other at the soonest.
 	countPauses = 20
+	countBeside = 100
 	countEvery  = time.Second
 )
 
@@ -51,7 +54,7 @@ func (p *Protect) runCounting(ctx context.Context, progress *work.Progress) erro
 			p.count = count{n, began}
 			p.mu.Unlock()
 		}
-		if !pause.For(ctx, max(countEvery, countPauses*time.Since(began))) {
+		if !pause.For(ctx, countEvery) {
 			return nil
 		}
 		waitFor(ctx, time.Hour, changed, placed)
@@ -70,8 +73,16 @@ func (p *Protect) countStudies(ctx context.Context) (n uint64, err error) {
 			return 0, context.Cause(ctx)
 		}
 		var some uint64
+		began := time.Now()
 		some, next, more, err = p.countSome(next, max(st.Survives, 0))
 		n += some
+		rest := countPauses * time.Since(began)
+		if p.o.Busy() {
+			rest = countBeside * time.Since(began)
+		}
+		if more && !pause.For(ctx, rest) {
+			return 0, context.Cause(ctx)
+		}
 	}
 	return n, err
 }

@@ -102,7 +102,9 @@ type Options struct {
 	// Doubt is told of a shard whose holder says that it is not there, or shows other
 	// bytes. It must not block. nil: nobody is.
 	Doubt func(name held.Name, node string)
-	Log   *slog.Logger
+	// Busy reports whether others use this node, before whom counting waits; nil: never.
+	Busy func() bool
+	Log  *slog.Logger
 }
 
 // Protect knows what survives.
@@ -123,6 +125,9 @@ type Protect struct {
 
 // New returns a Protect. Its tasks must run.
 func New(o Options) *Protect {
+	if o.Busy == nil {
+		o.Busy = func() bool { return false }
+	}
 	return &Protect{
 		o: o, wake: make(chan struct{}, 1), wakePk: make(chan struct{}, 1),
 		packs: map[pack.ID]*waiting{}, series: map[archive.SeriesName]*staged{}, changed: make(chan struct{}),
