@@ -2,9 +2,11 @@ package repair
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,11 +30,11 @@ func newCrew(n int, do func()) *crew {
 // wakeAll lets workers look for work; each wakes the next one.
 func (r *Repair) wakeAll() { poke(r.wake) }
 
-// works brings one shard after the other until ctx ends.
+// works brings shards until ctx ends.
 func (r *Repair) works(ctx context.Context, progress *work.Progress) {
 	for r.pace.enter(ctx) {
-		it, class, ok := r.take(time.Now())
-		if !ok {
+		all := r.take(time.Now())
+		if len(all) == 0 {
 			r.pace.leave()
 			select {
 			case <-r.wake:
@@ -42,93 +44,133 @@ func (r *Repair) works(ctx context.Context, progress *work.Progress) {
 			}
 		}
 		r.wakeAll()
-		err := r.bring(ctx, it)
+		r.bring(ctx, all, progress)
 		r.pace.leave()
-		if ctx.Err() != nil {
-			r.mu.Lock()
-			delete(r.queue.running, it.Name) // the next run finds it again
-			r.mu.Unlock()
-			return
-		}
-		r.brought(it, class, err, progress)
 	}
 }
 
-// take takes the next shard, unless workers wait for a walk: what cannot lose a shard
-// more is not held.
-func (r *Repair) take(now time.Time) (item, int, bool) {
+// duty is a shard that a worker has taken.
+type duty struct {
+	item
+	class int
+}
+
+const (
+	// besideBytes are brought beside others before they land, and besideShards: together,
+	// for each time that shards land costs a table, syncs, and the merging of the table.
+	// Alone, shards that land at one moment are together anyway.
+	besideBytes  = 4 << 20
+	besideShards = 64
+)
+
+// take takes what is next: a shard, or beside others small ones that are to land
+// together; none while workers wait for a walk, but for what cannot lose a shard more,
+// which is not held.
+func (r *Repair) take(now time.Time) (all []duty) {
+	most := 1
+	if r.pace.beside() {
+		most = besideShards
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	q := r.queue
 	if now.Before(r.holdTill) && len(q.lists[urgent]) == 0 && len(q.lists[classOf(0)]) == 0 {
-		return item{}, 0, false
+		return nil
 	}
-	for {
-		it, class, ok := q.take()
-		if ok && now.Before(r.fullTill) && it.bytes >= r.fullFrom {
+	bytes := int64(0)
+	fits := func(it item) bool {
+		return len(all) == 0 || all[0].bytes <= held.MaxSmall && it.bytes <= held.MaxSmall && bytes+it.bytes <= besideBytes
+	}
+	for len(all) < most {
+		it, class, ok := q.take(fits)
+		switch {
+		case !ok:
+			return all
+		case now.Before(r.fullTill) && it.bytes >= r.fullFrom:
 			q.later(it, class, r.fullTill)
-			continue
+		default:
+			all, bytes = append(all, duty{it, class}), bytes+it.bytes
 		}
-		return it, class, ok
 	}
+	return all
 }
 
 // errUnwanted is that of a shard that need not be here, or is.
 var errUnwanted = errors.New("repair: the shard need not be brought")
 
-// bring has a shard land here: the ways of an attempt, each of which may be taken
-// again after a crash, or beside another node that does the same.
-func (r *Repair) bring(ctx context.Context, it item) error {
+// bring has shards land here: each as it is made, or several when all are. Every step
+// may be taken again after a crash, or beside another node that does the same.
+func (r *Repair) bring(ctx context.Context, all []duty, progress *work.Progress) {
+	var together []rebuilt
+	for _, d := range all {
+		from, claim, err := r.from(ctx, d.item)
+		if err == nil && from != nil {
+			if len(all) > 1 && claim.Bytes <= held.MaxSmall {
+				one := rebuilt{duty: d, claim: claim}
+				if err = r.rebuild(ctx, &one.bytes, from, claim.Index); err == nil {
+					together = append(together, one)
+					continue
+				}
+			} else {
+				err = r.land(ctx, from, claim)
+			}
+		}
+		r.ended(ctx, d, err, progress)
+	}
+	for i, err := range r.landTogether(ctx, together) {
+		r.ended(ctx, together[i].duty, err, progress)
+	}
+}
+
+// from finds where a shard can be made from, and what it is to be: nil if it is here.
+func (r *Repair) from(ctx context.Context, it item) (*sources, held.Claim, error) {
+	claim := held.Claim{Entry: it.Entry}
 	p := r.plan()
 	seal, ok, err := r.sealOf(it.Stripe)
 	if err != nil {
-		return err
+		return nil, claim, err
 	}
 	if !ok || seal.Root != it.Root || !p.duty(seal, it.Index) {
-		return errUnwanted
+		return nil, claim, errUnwanted
 	}
 	st, err := r.o.Held.Status(it.Name)
 	switch {
 	case err != nil && !fault.Is(err, fault.NotFound):
-		return err
+		return nil, claim, err
 	case err == nil && st.State == held.Held && st.Root == it.Root:
-		return nil
+		return nil, claim, nil
 	case p.cut(seal, it.Index, r.has):
-		return errUnwanted
+		return nil, claim, errUnwanted
 	}
 	from, err := r.find(p, seal, it.Index)
 	if err == nil {
 		err = from.findHead(ctx, it.Index)
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		claim.Bytes, err = from.head.Length(it.Index)
 	}
-	length, err := from.head.Length(it.Index)
-	if err != nil {
-		return err
+	if r.bug == bugTrustsSource && err == nil {
+		claim.Root = from.head.Root()
 	}
-	if r.bug == bugTrustsSource {
-		it.Root = from.head.Root()
-	}
-	if length > held.MaxSmall {
-		done, err := r.large.take(ctx, length, func() float64 { return r.made.perSecond(time.Now()) })
+	return from, claim, err
+}
+
+// land rebuilds a shard into the store of this node, which verifies it again.
+func (r *Repair) land(ctx context.Context, from *sources, claim held.Claim) error {
+	if claim.Bytes > held.MaxSmall {
+		done, err := r.large.take(ctx, claim.Bytes, func() float64 { return r.made.perSecond(time.Now()) })
 		if err != nil {
 			return err
 		}
 		defer done()
 	}
-	return r.land(ctx, from, held.Claim{Entry: it.Entry, Bytes: length})
-}
-
-// land rebuilds a shard into the store of this node, which verifies it again.
-func (r *Repair) land(ctx context.Context, from *sources, claim held.Claim) error {
 	ctx, cancel := context.WithCancel(ctx)
 	in, out := io.Pipe()
-	var made error
+	var failed error
 	var all sync.WaitGroup
 	all.Go(func() {
-		made = r.rebuild(ctx, out, from, claim.Index)
-		out.CloseWithError(made) // never fails
+		failed = r.rebuild(ctx, out, from, claim.Index)
+		out.CloseWithError(failed) // never fails
 	})
 	landed, err := r.o.Held.Land(ctx, []held.Claim{claim}, in)
 	cancel()
@@ -136,12 +178,56 @@ func (r *Repair) land(ctx context.Context, from *sources, claim held.Claim) erro
 	all.Wait()
 	if err != nil {
 		// Land tells of a sender that broke off; why, the sender knows.
-		if made != nil && !errors.Is(made, io.ErrClosedPipe) && !errors.Is(made, context.Canceled) {
-			return made
+		if failed != nil && !errors.Is(failed, io.ErrClosedPipe) && !errors.Is(failed, context.Canceled) {
+			return failed
 		}
 		return err
 	}
-	switch o := landed.Outcomes[0]; o {
+	return r.landed(claim, landed.Outcomes[0])
+}
+
+// rebuilt is a shard that was made, and waits for others to land with.
+type rebuilt struct {
+	duty
+	claim held.Claim
+	bytes bytes.Buffer
+}
+
+// landTogether has small shards land at one time, or each by itself if they cannot:
+// for all there may be no room. It sorts them, and returns an error for each.
+func (r *Repair) landTogether(ctx context.Context, all []rebuilt) []error {
+	slices.SortFunc(all, func(a, b rebuilt) int { return held.Compare(a.claim.Name, b.claim.Name) })
+	failed := make([]error, len(all))
+	some := func(from, to int) error {
+		var claims []held.Claim
+		var in []io.Reader
+		for i := range all[from:to] {
+			one := &all[from+i]
+			claims, in = append(claims, one.claim), append(in, bytes.NewReader(one.bytes.Bytes()))
+		}
+		landed, err := r.o.Held.Land(ctx, claims, io.MultiReader(in...))
+		if err != nil {
+			return err
+		}
+		for i, o := range landed.Outcomes {
+			failed[from+i] = r.landed(claims[i], o)
+		}
+		return nil
+	}
+	if len(all) == 0 || some(0, len(all)) == nil {
+		return failed
+	}
+	for i := range all {
+		if err := some(i, i+1); err != nil {
+			failed[i] = err
+		}
+	}
+	return failed
+}
+
+// landed is what an outcome means here.
+func (r *Repair) landed(claim held.Claim, o held.Outcome) error {
+	switch o {
 	case held.Stored:
 		r.stats.Rebuilt.Add(1)
 		r.stats.Bytes.Add(uint64(claim.Bytes))
@@ -153,6 +239,17 @@ func (r *Repair) land(ctx context.Context, from *sources, claim held.Claim) erro
 	default:
 		return fault.New(fault.Conflict, "repair: shard %v cannot be here: %s", claim.Name, o)
 	}
+}
+
+// ended ends a worker's duty.
+func (r *Repair) ended(ctx context.Context, d duty, err error, progress *work.Progress) {
+	if ctx.Err() != nil {
+		r.mu.Lock()
+		delete(r.queue.running, d.Name) // the next run finds it again
+		r.mu.Unlock()
+		return
+	}
+	r.brought(d.item, d.class, err, progress)
 }
 
 // rebuild writes a shard, compared with the stripe's root as it is written.

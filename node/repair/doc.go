@@ -32,7 +32,8 @@
 //     again until the catalogue says it. A shard that is gone, and cannot be had again
 //     within moments, is told of.
 //   - Others go first: beside readers and stores it takes little, less when the
-//     processors are busy, and comes to an end none the less ([pacer], [Behind]).
+//     processors are busy, and comes to an end none the less ([pacer], [Behind]). Small
+//     shards land together then.
 //     A link is asked for no more at a time than it carries ([flights]), and what came
 //     of a large shard is not asked for again while the attempt lasts (decision 0061).
 //   - Memory is bounded: the queue, what waits, news, doubts; windows on their way by

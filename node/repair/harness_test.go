@@ -86,14 +86,15 @@ type node struct {
 	hot   map[[16]byte]*made
 	rot   map[[16]byte]bool // copies that are rotten
 
-	repair *Repair
-	stop   func()
-	bug    bug
-	order  []held.Name // that landed
-	mu     sync.Mutex
-	full   func(bytes int64) bool
-	busy   bool
-	offer  int // workers; 0: as usual
+	repair   *Repair
+	stop     func()
+	bug      bug
+	order    []held.Name // that landed
+	landings int         // at which they did
+	mu       sync.Mutex
+	full     func(bytes int64) bool
+	busy     bool
+	offer    int // workers; 0: as usual
 
 	dropping func() // before shards are given up
 }
@@ -428,10 +429,15 @@ type watched struct {
 
 func (h *watched) Land(ctx context.Context, claims []held.Claim, from io.Reader) (*held.Landed, error) {
 	l, err := h.Store.Land(ctx, claims, from)
-	if err == nil && l.Outcomes[0] == held.Stored {
+	if err == nil {
 		h.d.mu.Lock()
-		h.d.order = append(h.d.order, claims[0].Name)
-		h.d.mu.Unlock()
+		defer h.d.mu.Unlock()
+		h.d.landings++
+		for i, o := range l.Outcomes {
+			if o == held.Stored {
+				h.d.order = append(h.d.order, claims[i].Name)
+			}
+		}
 	}
 	return l, err
 }

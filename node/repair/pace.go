@@ -24,8 +24,9 @@ const (
 	share    = 0.15
 	highRate = 4 << 20
 	lowRate  = 1 << 20
-	// steps of a second lead from lowRate to the most.
-	steps = 16
+	// steps of a second lead from lowRate to the most: too much is found out a second
+	// after, by readers, too.
+	steps = 64
 	// late is when a timer is that fires so long after its time: the processors have
 	// others to serve, whom readers wait behind as repair does. When more than one of
 	// tooLate timers is, repair halves its rate.

@@ -37,6 +37,9 @@ type item struct {
 	bytes int64 // about
 }
 
+// whatever fits.
+func whatever(item) bool { return true }
+
 // queue is what is lacking, most exposed first, and what waits. A class has a room of
 // its own, so that no number of shards that cannot be had keeps others out; and each
 // is tried once for each walk, so that they do not keep others waiting. It is not
@@ -82,15 +85,19 @@ func (q *queue) first(it item, now time.Time) {
 	q.put(it, urgent, now)
 }
 
-// take returns what is to be done next; done must be called with it.
-func (q *queue) take() (it item, class int, ok bool) {
+// take returns what is to be done next, if it fits; done must be called with it.
+func (q *queue) take(fits func(item) bool) (it item, class int, ok bool) {
 	for class := range q.lists {
 		for len(q.lists[class]) > 0 {
 			it = q.lists[class][0]
-			q.lists[class] = q.lists[class][1:]
 			if at, known := q.known[it.Name]; !known || at != class || q.running[it.Name] {
+				q.lists[class] = q.lists[class][1:]
 				continue
 			}
+			if !fits(it) {
+				return item{}, 0, false
+			}
+			q.lists[class] = q.lists[class][1:]
 			delete(q.known, it.Name)
 			q.bytes -= it.bytes
 			q.running[it.Name] = true

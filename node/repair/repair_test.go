@@ -442,6 +442,48 @@ func TestAFullDiskWaitsAndStarvesNobody(t *testing.T) {
 	})
 }
 
+// Beside readers small shards land several at a time, each by itself if there is no
+// room for all; one that cannot be had keeps none of the others.
+func TestBesideReadersSmallShardsLandTogether(t *testing.T) {
+	for name, room := range map[string]int64{"together": 1 << 20, "each": 30_000} {
+		t.Run(name, func(t *testing.T) {
+			onNetwork(t, 4, 4, 2, func(w *network) {
+				var gone *made
+				for i := range 60 {
+					m := w.sealed(small, 20_000, func(_ *made, f *catalog.SealFact) { f.Receipts &^= 1 })
+					if i == 30 {
+						gone = m
+					}
+				}
+				d := w.owner(gone, 0)
+				for i := 1; i < 3; i++ {
+					w.owner(gone, i).lose(gone, i)
+				}
+				lacking := 0
+				for _, m := range w.made {
+					if w.owner(m, 0) == d {
+						lacking++
+					}
+				}
+				for _, d := range w.nodes {
+					d.busy = true
+					d.full = func(n int64) bool { return n > room }
+				}
+				w.startAll()
+				passes(time.Hour)
+				for _, m := range w.made {
+					if got, want := w.owner(m, 0).holds(m, 0), m != gone; got != want {
+						t.Errorf("a shard is here: %t, want %t", got, want)
+					}
+				}
+				if together := d.landings <= lacking/3; len(d.order) != lacking-1 || together != (name == "together") {
+					t.Errorf("%d shards landed of %d that were lacking, at %d times", len(d.order), lacking, d.landings)
+				}
+			})
+		})
+	}
+}
+
 // Interrupted at any call, and begun again, it comes to the same end.
 func TestInterruptedAtEachStepItEndsAlike(t *testing.T) {
 	steps, stride := 40, 3

@@ -77,7 +77,7 @@ func (m *made) offer(i int) offered { return offered{m.claim(i), m.shards[i]} }
 
 // batch puts shards in order, as claims and bytes.
 func batch(shards ...offered) (claims []Claim, body []byte) {
-	slices.SortFunc(shards, func(a, b offered) int { return compare(a.Name, b.Name) })
+	slices.SortFunc(shards, func(a, b offered) int { return Compare(a.Name, b.Name) })
 	for _, s := range shards {
 		claims, body = append(claims, s.Claim), append(body, s.bytes...)
 	}
@@ -377,7 +377,7 @@ func (h *holder) blobs() (refs []bulk.Ref) {
 func spreadOf(n Name) uint64 { return binary.BigEndian.Uint64([]byte(keyShard(n)[1:9])) }
 
 func bySpread(a, b Name) int {
-	return cmp.Or(cmp.Compare(spreadOf(a), spreadOf(b)), compare(a, b))
+	return cmp.Or(cmp.Compare(spreadOf(a), spreadOf(b)), Compare(a, b))
 }
 
 // otherKey is a node's key that is not the holder's.

@@ -47,7 +47,8 @@ func (n Name) check() error {
 	return nil
 }
 
-func compare(a, b Name) int {
+// Compare is the order of names in lists, requests and receipts.
+func Compare(a, b Name) int {
 	return bytes.Compare(a.append(make([]byte, 0, nameBytes)), b.append(make([]byte, 0, nameBytes)))
 }
 
@@ -70,7 +71,7 @@ func parseEntry(b []byte) (e Entry, err error) {
 
 // SortEntries puts entries in the order in which requests and receipts have them.
 func SortEntries(entries []Entry) {
-	slices.SortFunc(entries, func(a, b Entry) int { return compare(a.Name, b.Name) })
+	slices.SortFunc(entries, func(a, b Entry) int { return Compare(a.Name, b.Name) })
 }
 
 // inOrder checks that a list is not empty, not too long, ascending and without
@@ -83,7 +84,7 @@ func inOrder[E any](list []E, name func(*E) Name) error {
 		if err := name(&list[i]).check(); err != nil {
 			return err
 		}
-		if i > 0 && compare(name(&list[i-1]), name(&list[i])) >= 0 {
+		if i > 0 && Compare(name(&list[i-1]), name(&list[i])) >= 0 {
 			return fault.New(fault.Invalid, "held: a batch whose shards do not ascend")
 		}
 	}

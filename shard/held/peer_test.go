@@ -89,7 +89,7 @@ func (m members) SigningKey(node string) (ed25519.PublicKey, error) {
 
 // offers are shards to be sent.
 func offers(shards ...offered) (all []Offer) {
-	slices.SortFunc(shards, func(a, b offered) int { return compare(a.Name, b.Name) })
+	slices.SortFunc(shards, func(a, b offered) int { return Compare(a.Name, b.Name) })
 	for _, s := range shards {
 		all = append(all, Offer{s.Claim, func(_ context.Context, w io.Writer) error {
 			_, err := w.Write(s.bytes)

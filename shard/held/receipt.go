@@ -68,7 +68,7 @@ func (r *Receipt) Verify(public ed25519.PublicKey) error {
 
 // Covers reports whether the receipt is for a shard of that stripe root.
 func (r *Receipt) Covers(e Entry) bool {
-	i, ok := slices.BinarySearchFunc(r.Entries, e.Name, func(a Entry, n Name) int { return compare(a.Name, n) })
+	i, ok := slices.BinarySearchFunc(r.Entries, e.Name, func(a Entry, n Name) int { return Compare(a.Name, n) })
 	return ok && r.Entries[i].Root == e.Root
 }
 
