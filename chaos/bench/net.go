@@ -63,6 +63,7 @@ func networkRows() []row {
 		}},
 		{"log", netLog, []line{
 			{"bytes through Raft a study of 5 × 100 images that arrives within a minute", "log bytes", "≤ 3 KB", []check{{most, "", 3000}}},
+			{"the same, until it is protected: with the key of the study, seals and receipts", "sealed bytes", "no limit is asked", nil},
 		}},
 		{"query", netQuery, []line{
 			{"QIDO at a site that does not own the study, 50 ms away: median", "query", "as fast as at its owner (≥ 0.9×)", []check{{faster, owner, 0.9}}},

@@ -172,7 +172,7 @@ func (b *bench) visibleFrom(ctx context.Context, f *fleet.Fleet, at *fleet.Node,
 
 // netLog measures what goes through Raft for studies that arrive slowly.
 func netLog(ctx context.Context, b *bench, s *sheet) error {
-	s.note("%d studies of %d × %d images of 64 pixels a round, each over one association that lasts %v; the bytes of all entries that are committed meanwhile, of registry changes too. Seals do not exist yet", b.net.slowStudies, b.net.slowSeries, b.net.slowN, b.net.slow)
+	s.note("%d studies of %d × %d images of 64 pixels a round, each over one association that lasts %v; the bytes of all entries that are committed until all sites have all of it, of registry changes too; then until all is protected: the keys of studies and the seals of packs, with their receipts", b.net.slowStudies, b.net.slowSeries, b.net.slowN, b.net.slow)
 	return b.fleet(ctx, world.Both(80*time.Millisecond, 100*world.Mbps), func(f *fleet.Fleet) error {
 		if err := voters(ctx, f, len(f.Nodes)); err != nil {
 			return err
@@ -200,8 +200,20 @@ func netLog(ctx context.Context, b *bench, s *sheet) error {
 			if err != nil {
 				return err
 			}
+			var st shardStatus
+			if err := getJSON(ctx, f.Nodes[0], "/api/status", &st); err != nil {
+				return err
+			}
+			if err := protect(ctx, f.Nodes[0], st.SurvivesSites, studiesOf(files)); err != nil {
+				return err
+			}
+			sealed, err := counter(ctx, f.Nodes[0], logBytes)
+			if err != nil {
+				return err
+			}
 			s.add("log bytes", "B", pelago, (after-before)/float64(b.net.slowStudies))
-			b.say("  round %d: %s B a study", round+1, number((after-before)/float64(b.net.slowStudies)))
+			s.add("sealed bytes", "B", pelago, (sealed-before)/float64(b.net.slowStudies))
+			b.say("  round %d: %s B a study, %s B with its seals", round+1, number((after-before)/float64(b.net.slowStudies)), number((sealed-before)/float64(b.net.slowStudies)))
 		}
 		return nil
 	}, sites(3)...)
