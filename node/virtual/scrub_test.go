@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -16,6 +15,7 @@ import (
 	"pelago/node/archive/archivepb"
 	"pelago/shard"
 	"pelago/shard/bulk"
+	"pelago/shard/held/volatile"
 	"pelago/shard/pack"
 )
 
@@ -36,28 +36,6 @@ func (o *origin) EachPack(ctx context.Context, after pack.ID, visit func(*archiv
 		}
 	}
 	return nil
-}
-
-type memRows struct {
-	mu   sync.Mutex
-	rows map[string][]byte
-}
-
-func (m *memRows) Commit(rows map[string][]byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.rows == nil {
-		m.rows = map[string][]byte{}
-	}
-	maps.Copy(m.rows, rows)
-	return nil
-}
-
-func (m *memRows) Get(key string) ([]byte, bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	v, ok := m.rows[key]
-	return v, ok, nil
 }
 
 func (o *origin) total() (bytes int64) {
@@ -111,7 +89,7 @@ func TestScrubReadsAllOnceInItsPeriod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin()
 		o, _ := many(t, 6)
-		s, stop := scrubs(t, o.scrubOptions(&memRows{}))
+		s, stop := scrubs(t, o.scrubOptions(&volatile.Rows{}))
 		time.Sleep(time.Hour)
 		if n := s.Counters().Packs.Load(); n != 6 || o.read.Load() != o.total() {
 			t.Errorf("%d packs, %d bytes of %d", n, o.read.Load(), o.total())
@@ -136,7 +114,7 @@ func TestScrubGoesOnWhereARestartCutItOffAndEndsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin()
 		o, _ := many(t, 20)
-		rows := &memRows{}
+		rows := &volatile.Rows{}
 		opts := o.scrubOptions(rows)
 		began := time.Now()
 		// Short enough that the period, and not the least rate, says how fast it goes.
@@ -166,7 +144,7 @@ func TestScrubWaitsForWhoIsServedButNotForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin()
 		o, _ := many(t, 20)
-		opts := o.scrubOptions(&memRows{})
+		opts := o.scrubOptions(&volatile.Rows{})
 		opts.Period = 10 * time.Hour
 		var busy atomic.Bool
 		busy.Store(true)
@@ -203,7 +181,7 @@ func TestScrubTellsOfRotAndOfNothingElse(t *testing.T) {
 		// And memory is wrong once.
 		flips := &flipping{from: bytes.NewReader(all[4].ciphertext)}
 		o.add(all[4], flips, bulk.Ref{Space: bulk.Hot, Table: 52})
-		s, stop := scrubs(t, o.scrubOptions(&memRows{}))
+		s, stop := scrubs(t, o.scrubOptions(&volatile.Rows{}))
 		time.Sleep(time.Hour)
 		stop()
 		if len(o.rotten) != 1 || pack.ID(o.rotten[0].Pack) != id(1) {
@@ -225,7 +203,7 @@ func TestScrubPassesOverNothingThatCouldNotBeRead(t *testing.T) {
 		o, all := many(t, 2)
 		broken := &failing{from: bytes.NewReader(all[0].ciphertext), err: fault.New(fault.Unavailable, "no disk"), then: func() {}}
 		o.add(all[0], broken, bulk.Ref{Space: bulk.Hot, Table: 50})
-		opts := o.scrubOptions(&memRows{})
+		opts := o.scrubOptions(&volatile.Rows{})
 		s := NewScrub(opts)
 		if err := s.Run(t.Context(), nil); !fault.Is(err, fault.Unavailable) {
 			t.Errorf("%v", err)
