@@ -17,6 +17,7 @@ import (
 	"pelago/shard/bulk"
 	"pelago/shard/held/volatile"
 	"pelago/shard/pack"
+	"pelago/shard/scrub"
 )
 
 // EachPack implements Packs.
@@ -118,7 +119,7 @@ func TestScrubGoesOnWhereARestartCutItOffAndEndsInTime(t *testing.T) {
 		opts := o.scrubOptions(rows)
 		began := time.Now()
 		// Short enough that the period, and not the least rate, says how fast it goes.
-		opts.Period = time.Duration(float64(o.total()) / (slowest * 2) * float64(time.Second) * 100 / aimPercent)
+		opts.Period = time.Duration(float64(o.total()) / (scrub.Slowest * 2) * float64(time.Second) * 100 / scrub.AimPercent)
 		for range 3 {
 			s, stop := scrubs(t, opts)
 			time.Sleep(opts.Period / 5)
@@ -252,7 +253,7 @@ func (f *flipping) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func TestAPlaceIsReadAsItWasWritten(t *testing.T) {
-	want := Place{Began: time.Unix(1_700_000_000, 0), Finished: time.Unix(1_600_000_000, 0), Read: 1 << 40, after: pack.ID{1, 2, 15: 3}}
+	want := Place{scrub.Pass{Began: time.Unix(1_700_000_000, 0), Finished: time.Unix(1_600_000_000, 0), Read: 1 << 40}, pack.ID{1, 2, 15: 3}}
 	b := want.append(nil)
 	if got := parsePlace(b); got != want {
 		t.Errorf("%+v", got)
