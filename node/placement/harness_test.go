@@ -38,6 +38,21 @@ type world struct {
 
 func newWorld(t *testing.T) *world { return &world{t: t, memory: catalogtest.NewRegistry()} }
 
+// worldOf is a network of so many sites, of a node each: s0, s1 and so on.
+func worldOf(t *testing.T, sites int) *world {
+	t.Helper()
+	w := newWorld(t)
+	w.joinSites(sites)
+	return w
+}
+
+func (w *world) joinSites(count int) {
+	w.t.Helper()
+	for n := range count {
+		w.join(fmt.Sprintf("s%d", n))
+	}
+}
+
 // node is a node of it.
 type node struct {
 	*Placement
@@ -228,6 +243,12 @@ func (w *world) until(what string, most time.Duration, ok func() bool) {
 		}
 	}
 	w.t.Fatalf("not within %v: %s", most, what)
+}
+
+// changing waits until a change of the layout is under way.
+func (w *world) changing() {
+	w.t.Helper()
+	w.until("a change", time.Minute, func() bool { return w.nodes[0].State().View.Old != nil })
 }
 
 // settled waits until a node sees one layout, of so many nodes, and nothing is due.

@@ -64,9 +64,7 @@ func TestProposalsThatCrossMakeOneVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.each = true // takes itself for the leader
-		for n := range 5 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w.joinSites(5)
 		s := w.settled(w.nodes[1], 5)
 		if s.View.New.Version != 1 || s.Code != (shard.Code{K: 2, M: 2}) {
 			t.Errorf("layout %d, %v", s.View.New.Version, s.Code)
@@ -81,10 +79,7 @@ func TestProposalsThatCrossMakeOneVersion(t *testing.T) {
 // again without it.
 func TestWhatComesBetweenIsInTheNextVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 4 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 4)
 		w.until("pledges", time.Minute, func() bool { return w.memory.Written(kindPledge) == 4 })
 		gone := w.nodes[3]
 		w.memory.Before(func() { w.remove(gone) })
@@ -145,15 +140,12 @@ func TestOthersGoOnWithoutALeaderThatDecides(t *testing.T) {
 
 func TestADrainedNodeGivesUpItsShardsAndTheChangeWaitsForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 5 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 5)
 		before := w.settled(w.nodes[0], 5)
 		drained := w.nodes[4]
 		drained.set(func() { drained.idle = true })
 		drained.enlist(func(m *member.Member) { m.Drained = true })
-		w.until("a change", time.Minute, func() bool { return w.nodes[0].State().View.Old != nil })
+		w.changing()
 		time.Sleep(24 * time.Hour)
 		s := w.nodes[0].State()
 		if s.View.Old == nil || slices.Contains(holds(s.View.New), drained.id()) || s.Lost(drained.id()) {
@@ -178,15 +170,12 @@ func TestADrainedNodeGivesUpItsShardsAndTheChangeWaitsForIt(t *testing.T) {
 
 func TestANodeThatIsDownHoldsAChangeUpUntilItIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 5 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 5)
 		w.settled(w.nodes[0], 5)
 		down := w.nodes[3]
 		down.down()
 		w.join("s5")
-		w.until("a change", time.Minute, func() bool { return w.nodes[0].State().View.Old != nil })
+		w.changing()
 		time.Sleep(70 * time.Hour)
 		status := w.nodes[0].Status()
 		if status.Version != 2 || status.From != 1 || !slices.Equal(status.Waiting, []string{down.id()}) {
@@ -220,10 +209,7 @@ func TestANodeThatIsDownHoldsAChangeUpUntilItIsLost(t *testing.T) {
 
 func TestASiteThatIsLostComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 5 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 5)
 		twin := w.join("s4")
 		w.settled(w.nodes[0], 6)
 		w.nodes[4].down()
@@ -254,10 +240,7 @@ func TestASiteThatIsLostComesBack(t *testing.T) {
 
 func TestANodeAbsentForThreeDaysIsLostButOnlyAtOneSite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 7 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 7)
 		w.settled(w.nodes[0], 7)
 		w.nodes[5].down()
 		time.Sleep(time.Hour)
@@ -293,10 +276,7 @@ func TestWhoIsCutOffTakesNobodyForLost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				for n := range 5 {
-					w.join(fmt.Sprintf("s%d", n))
-				}
+				w := worldOf(t, 5)
 				w.settled(w.nodes[0], 5)
 				w.nodes[4].down()
 				if cut != nil {
@@ -322,9 +302,7 @@ func TestWhileAWitnessLeadsAnotherNodeWatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.join("w", func(n *node) { n.member.Witness = true })
-		for n := range 4 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w.joinSites(4)
 		w.settled(w.nodes[1], 4)
 		w.nodes[4].down()
 		w.until("it is lost", 74*time.Hour, func() bool { return w.nodes[1].State().Lost(w.nodes[4].id()) })
@@ -333,11 +311,8 @@ func TestWhileAWitnessLeadsAnotherNodeWatches(t *testing.T) {
 
 func TestTheCodeFallsByAnOperatorOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := worldOf(t, 9)
 		ctx := t.Context()
-		for n := range 9 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
 		first := w.nodes[0]
 		if s := w.settled(first, 9); s.Code != (shard.Code{K: 5, M: 4}) || s.Survives != 3 {
 			t.Fatalf("%v, %d", s.Code, s.Survives)
@@ -421,10 +396,7 @@ func TestACodeNeedsSitesThatHold(t *testing.T) {
 
 func TestSmallChangesOfWhatNodesCanHoldMoveNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 5 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 5)
 		first := w.nodes[0]
 		w.settled(first, 5)
 		told := w.memory.Written(kindPledge)
@@ -462,10 +434,7 @@ func TestSmallChangesOfWhatNodesCanHoldMoveNothing(t *testing.T) {
 // has been emptied for a day.
 func TestADiskThatFillsMovesShardsSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 5 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 5)
 		first := w.nodes[0]
 		version := w.settled(first, 5).View.New.Version
 		have := func(bytes int64) {
@@ -552,7 +521,7 @@ func TestCompleteIsOfThisNodeAndOfAVersionThatThereIs(t *testing.T) {
 			n.set(func() { n.idle = true })
 		}
 		w.join("s2", func(n *node) { n.idle = true })
-		w.until("a change", time.Minute, func() bool { return w.nodes[0].State().View.Old != nil })
+		w.changing()
 		ctx := t.Context()
 		if err := w.nodes[0].Complete(ctx, 1); err != nil || w.memory.Written(kindPlaced) != 0 {
 			t.Errorf("of the one before: %v", err)
@@ -622,10 +591,7 @@ func TestWhoMayNotBeLost(t *testing.T) {
 
 func TestRecordsThatDoNotParse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 5 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 5)
 		first := w.nodes[0]
 		w.settled(first, 5)
 		was, id := first.State().View.New, w.nodes[3].id()
