@@ -8,11 +8,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -28,6 +26,7 @@ import (
 	"pelago/shard"
 	"pelago/shard/bulk"
 	"pelago/shard/held"
+	"pelago/shard/held/volatile"
 	"pelago/shard/recall"
 	"pelago/shard/stripe"
 )
@@ -168,7 +167,7 @@ func (h *holders) hold(ctx context.Context, signer *authority.Signer, dir, site 
 		return "", "", err
 	}
 	h.stores = append(h.stores, rests)
-	store, err := held.Open(held.Options{Self: self, Bulk: rests, Rows: &rows{of: map[string][]byte{}}})
+	store, err := held.Open(held.Options{Self: self, Bulk: rests, Rows: &volatile.Rows{}})
 	if err != nil {
 		return "", "", err
 	}
@@ -291,48 +290,4 @@ func (h *holders) sent() (bytes int64) {
 		bytes += h.world.Traffic(holderSite(i), reader).Sent
 	}
 	return bytes
-}
-
-// rows are held.Rows in memory: the stores live as long as the process.
-type rows struct {
-	mu sync.Mutex
-	of map[string][]byte
-}
-
-// Commit implements held.Rows.
-func (r *rows) Commit(of map[string][]byte) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for key, value := range of {
-		if value == nil {
-			delete(r.of, key)
-		} else {
-			r.of[key] = bytes.Clone(value)
-		}
-	}
-	return nil
-}
-
-// Get implements held.Rows.
-func (r *rows) Get(key string) (value []byte, ok bool, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	value, ok = r.of[key]
-	return value, ok, nil
-}
-
-// From implements held.Rows.
-func (r *rows) From(key string, visit func(key string, value []byte) (bool, error)) error {
-	r.mu.Lock()
-	all := maps.Clone(r.of)
-	r.mu.Unlock()
-	for _, k := range slices.Sorted(maps.Keys(all)) {
-		if k < key {
-			continue
-		}
-		if more, err := visit(k, all[k]); err != nil || !more {
-			return err
-		}
-	}
-	return nil
 }

@@ -344,7 +344,7 @@ func (s *node) close() {
 
 func (s *node) seals(id [16]byte) ([]catalog.Seal, error) {
 	v := s.catalog.View()
-	defer v.Close() //nolint:errcheck // only read
+	defer v.Close()
 	return v.Pack(id)
 }
 

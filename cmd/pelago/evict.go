@@ -58,7 +58,7 @@ func (n *node) openEvict() {
 		},
 		Seals: func(id [16]byte) ([]catalog.Seal, error) {
 			v := n.catalog.View()
-			defer v.Close() //nolint:errcheck // only read
+			defer v.Close()
 			return v.Pack(id)
 		},
 		Disk: func() (evict.Disk, error) {

@@ -127,15 +127,21 @@ func leavePack(b *pebble.Batch, old *archivepb.Location, number uint64) error {
 	return errors.Join(b.Delete(keyMember(id, number), nil), b.Set(keyEmpty(id), nil, nil))
 }
 
+// packsUnder are the packs that have a row of a kind whose key is their id.
+func (a *Archive) packsUnder(kind byte) (ids []pack.ID, err error) {
+	err = a.each([]byte{kind}, func(key, _ []byte) error {
+		id, err := packID(key[1:])
+		ids = append(ids, id)
+		return err
+	})
+	return ids, err
+}
+
 // dropEmpty deletes the packs that the last instance has left by a synced
 // batch. It runs at every start too, so that a crash in the middle is finished.
 func (a *Archive) dropEmpty() error {
-	var left []pack.ID
-	if err := a.each([]byte{rowEmpty}, func(key, _ []byte) error {
-		id, err := packID(key[1:])
-		left = append(left, id)
-		return err
-	}); err != nil {
+	left, err := a.packsUnder(rowEmpty)
+	if err != nil {
 		return err
 	}
 	for _, id := range left {

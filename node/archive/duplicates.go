@@ -128,12 +128,12 @@ func (a *Archive) Compare(ctx context.Context, number uint64) (*Difference, erro
 	if err != nil {
 		return nil, err
 	}
-	defer one.Close() //nolint:errcheck // only read
+	defer one.Close()
 	other, err := a.Open(ctx, version{r}.ref())
 	if err != nil {
 		return nil, err
 	}
-	defer other.Close() //nolint:errcheck // only read
+	defer other.Close()
 	d := &Difference{Canonical: one.Ref(), Quarantined: other.Ref()}
 	return d, d.fill(one, other)
 }

@@ -67,12 +67,8 @@ func (a *Archive) dropEvicted(id pack.ID, ref bulk.Ref) error {
 
 // finishEvicting deletes the blobs that a crash kept from being deleted.
 func (a *Archive) finishEvicting() error {
-	var left []pack.ID
-	if err := a.each([]byte{rowGone}, func(key, _ []byte) error {
-		id, err := packID(key[1:])
-		left = append(left, id)
-		return err
-	}); err != nil {
+	left, err := a.packsUnder(rowGone)
+	if err != nil {
 		return err
 	}
 	for _, id := range left {

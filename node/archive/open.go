@@ -180,7 +180,7 @@ func (a *Archive) location(number uint64) (*archivepb.Location, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closer.Close() //nolint:errcheck // only read
+	defer closer.Close()
 	var l archivepb.Location
 	return &l, unmarshal(value, &l)
 }

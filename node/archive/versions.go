@@ -455,12 +455,12 @@ func (a *Archive) compare(ctx context.Context, r, against *archivepb.Instance) (
 	if err != nil {
 		return differ, err
 	}
-	defer one.Close() //nolint:errcheck // only read
+	defer one.Close()
 	other, err := a.Open(ctx, version{against}.ref())
 	if err != nil {
 		return differ, err
 	}
-	defer other.Close() //nolint:errcheck // only read
+	defer other.Close()
 	if !one.Header().Syntax.Uncompressed() || !other.Header().Syntax.Uncompressed() {
 		same, err := sameImage(one, other)
 		if err != nil || !same {

@@ -296,11 +296,14 @@ func (s *Store) forget(gone ...*copied) error {
 func (s *Store) Forget(ids ...pack.ID) error {
 	s.writing.Lock() // no row comes back, nor one of the open table after us
 	defer s.writing.Unlock()
-	for _, c := range s.pending {
-		if slices.Contains(ids, c.id) {
-			s.abortLocked() // the others are fetched again
-			break
-		}
+	return s.dropLocked(ids, func(c *copied) bool { return slices.Contains(ids, c.id) })
+}
+
+// dropLocked drops packs, and the open table if what is in it is to go: the others of
+// it are fetched again.
+func (s *Store) dropLocked(ids []pack.ID, goes func(pending *copied) bool) error {
+	if slices.ContainsFunc(s.pending, goes) {
+		s.abortLocked()
 	}
 	var dropped []*copied
 	s.mu.Lock()
@@ -330,22 +333,9 @@ func (s *Store) DropIf(gone func(study, series string, when time.Time) bool) err
 	}
 	s.writing.Lock() // no row comes back, nor one of the open table after us
 	defer s.writing.Unlock()
-	for _, c := range s.pending {
-		if gone(c.row.Pack.Study, c.row.Pack.Series, time.UnixMicro(c.row.Kept)) {
-			s.abortLocked() // the others are fetched again
-			break
-		}
-	}
-	var dropped []*copied
-	s.mu.Lock()
-	for _, id := range ids {
-		if c := s.removeLocked(id); c != nil {
-			dropped = append(dropped, c)
-		}
-	}
-	s.mu.Unlock()
-	s.stats.Dropped.Add(uint64(len(dropped)))
-	if err := s.forget(dropped...); err != nil {
+	if err := s.dropLocked(ids, func(c *copied) bool {
+		return gone(c.row.Pack.Study, c.row.Pack.Series, time.UnixMicro(c.row.Kept))
+	}); err != nil {
 		return err
 	}
 	return s.dropTold(gone)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -24,8 +23,8 @@ import (
 	"pelago/shard"
 	"pelago/shard/held"
 	"pelago/shard/pack"
-	"pelago/shard/seal"
 	"pelago/shard/stripe"
+	"pelago/shard/stripe/stripetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -98,25 +97,13 @@ func four(t *testing.T) *world {
 func (w *world) add(seed byte) *made {
 	w.t.Helper()
 	const plaintext = 600_000
-	m := &made{ciphertext: make([]byte, seal.Size(plaintext)), table: uint64(seed)}
-	random := rand.NewChaCha8([32]byte{seed})
-	random.Read(m.ciphertext)
-	random.Read(m.id[:])
 	code := w.state.Code
-	head := stripe.Head{Stripe: shard.Stripe{Pack: m.id, Generation: 1}, Code: code, Size: int64(len(m.ciphertext)),
-		Plaintext: plaintext, Manifest: plaintext - 5000, Origin: "oooooooooooooooooooooooooooooooo"}
-	to, out := make([]io.Writer, code.N()), make([]bytes.Buffer, code.N())
-	for i := range to {
-		to[i] = &out[i]
-	}
-	var err error
-	if m.head, err = stripe.NewCoder().Encode(w.t.Context(), bytes.NewReader(m.ciphertext), head, to); err != nil {
-		w.t.Fatal(err)
-	}
+	head, ciphertext := stripetest.Random([32]byte{seed}, stripe.Head{Code: code, Plaintext: plaintext, Manifest: plaintext - 5000})
+	m := &made{id: head.Stripe.Pack, ciphertext: ciphertext, table: uint64(seed)}
+	m.head, m.shards = stripetest.Encode(w.t, stripe.NewCoder(), bytes.NewReader(ciphertext), head)
 	m.seal = catalog.SealFact{By: self, Stripe: head.Stripe, Origin: self, Size: head.Size, Code: code, Root: m.head.Root(),
 		Revision: 3, Layout: w.state.View.New.Version, Receipts: 1<<code.N() - 1, Virtual: catalog.NoShard}
-	for i := range out {
-		m.shards = append(m.shards, out[i].Bytes())
+	for i := range m.shards {
 		owner, ok := w.state.Owner(head.Stripe, i)
 		if !ok {
 			w.t.Fatal("the row is too short")

@@ -88,15 +88,9 @@ func (k *Keeper) Give(ctx context.Context) error {
 				wait, changed = jitter(giveRetry), nil
 			}
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !pause.Until(ctx, changed, wait) {
 			return nil
-		case <-changed:
-		case <-timer.C:
 		}
-		timer.Stop()
 	}
 }
 

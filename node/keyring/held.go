@@ -62,7 +62,7 @@ func Ask(ctx context.Context, peers *call.Client, node string) (Held, error) {
 	if err != nil {
 		return Held{}, err
 	}
-	defer answer.Body.Close() //nolint:errcheck // only read
+	defer answer.Body.Close()
 	b, err := call.Read(answer.Body, maxHeldBody)
 	if err != nil {
 		return Held{}, err

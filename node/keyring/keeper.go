@@ -6,21 +6,16 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"pelago/cluster/fault"
 	"pelago/cluster/identity"
-	"pelago/cluster/pause"
 	"pelago/node/member"
 )
 
 // Catalog is the network's memory. *catalog.Catalog is one.
 type Catalog interface {
 	member.Records
-	// RegistryChanged changes with every change of a registry record.
-	RegistryChanged() uint64
-	// Changed is closed after the next change of the catalogue.
-	Changed() <-chan struct{}
+	member.Changing
 }
 
 // Members are the members in good standing. *member.Registry has them.
@@ -53,10 +48,6 @@ type Keeper struct {
 	// as much as sealing.
 	proved map[proof]error
 }
-
-// settle is how long changes of the catalogue may gather before the records are
-// read again.
-const settle = 20 * time.Millisecond
 
 // maxTold bounds what is told of once: a hostile member can make up names. maxProved
 // does the same for what is remembered of sealing keys, of which each member has one.
@@ -93,8 +84,7 @@ func (k *Keeper) once(about, text string, args ...any) {
 // or the catalogue cannot be read or the keys not be written. An epoch counts, here
 // and for those who ask, once it is durable.
 func (k *Keeper) Follow(ctx context.Context) error {
-	for {
-		changed, members, mark := k.o.Catalog.Changed(), k.o.Members.Changed(), k.o.Catalog.RegistryChanged()
+	return member.Follow(ctx, k.o.Catalog, k.o.Members, func() error {
 		v, err := k.read()
 		if err != nil {
 			return err
@@ -106,30 +96,8 @@ func (k *Keeper) Follow(ctx context.Context) error {
 			k.now.Store(v)
 			close(old.changed)
 		}
-		if !k.await(ctx, mark, changed, members) {
-			return nil
-		}
-	}
-}
-
-// await returns once the records may say something else: false at the context's end.
-func (k *Keeper) await(ctx context.Context, mark uint64, changed, members <-chan struct{}) bool {
-	for {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-members:
-			return pause.For(ctx, settle)
-		case <-changed:
-		}
-		if !pause.For(ctx, settle) {
-			return false
-		}
-		changed = k.o.Catalog.Changed() // before the mark: what comes meanwhile is seen next time
-		if k.o.Catalog.RegistryChanged() != mark {
-			return true
-		}
-	}
+		return nil
+	})
 }
 
 // take opens the envelopes of this node and holds what is in them, and notes those

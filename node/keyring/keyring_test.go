@@ -35,7 +35,7 @@ func TestAMemberThatJoinsIsGivenAllEpochs(t *testing.T) {
 		if s := b.State(); s != (State{Held: 2}) {
 			t.Errorf("%+v", s)
 		}
-		if b.log.count("this node holds keys") != 1 || a.log.count("a member was given") != 2 {
+		if b.log.Count("this node holds keys") != 1 || a.log.Count("a member was given") != 2 {
 			t.Error("not one line for each")
 		}
 	})
@@ -58,7 +58,7 @@ func TestWitnessesAndUnprovedKeysGetNoEnvelope(t *testing.T) {
 			if len(n.self.Epochs()) != 0 || a.Ready(n.id()) {
 				t.Errorf("%s holds %v", name, n.self.Epochs())
 			}
-			for _, envelope := range w.memory.names(kindEnvelope) {
+			for _, envelope := range w.memory.Names(kindEnvelope) {
 				if strings.HasSuffix(envelope, n.id()) {
 					t.Errorf("%s has an envelope", name)
 				}
@@ -67,7 +67,7 @@ func TestWitnessesAndUnprovedKeysGetNoEnvelope(t *testing.T) {
 		if s := witness.State(); s.Lacking != 0 {
 			t.Errorf("a witness lacks %d", s.Lacking)
 		}
-		if n := a.log.count("gets no keys"); n != 2 {
+		if n := a.log.Count("gets no keys"); n != 2 {
 			t.Errorf("%d lines about keys that are not proved", n)
 		}
 		// Whoever seals to a witness, it takes nothing.
@@ -75,7 +75,7 @@ func TestWitnessesAndUnprovedKeysGetNoEnvelope(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.memory.put(kindEnvelope, envelope{1, witness.id()}.name(), sealed)
+		w.memory.Put(kindEnvelope, envelope{1, witness.id()}.name(), sealed)
 		time.Sleep(time.Minute)
 		if len(witness.self.Epochs()) != 0 {
 			t.Error("a witness takes an envelope")
@@ -100,8 +100,8 @@ func TestRemovingANodeTurnsTheEpochOnceForAllThatAreLeft(t *testing.T) {
 		left := append([]*node{a}, rest...)
 		w.until("all that are left have the second", func() bool { return same(2, left...) })
 		time.Sleep(10 * time.Minute)
-		if !same(2, left...) || len(w.memory.names(kindEpoch)) != 2 {
-			t.Errorf("%d epochs", len(w.memory.names(kindEpoch)))
+		if !same(2, left...) || len(w.memory.Names(kindEpoch)) != 2 {
+			t.Errorf("%d epochs", len(w.memory.Names(kindEpoch)))
 		}
 		newest := a.self.Current()
 		if _, err := gone.self.Epoch(newest); err == nil || newest < 2 {
@@ -123,7 +123,7 @@ func TestARemovalBetweenIsTurnedFor(t *testing.T) {
 		a := w.found()
 		b, c := w.join(nil), w.join(nil)
 		w.until("all have the first", func() bool { return same(1, a, b, c) })
-		w.memory.set(func() { w.memory.before = func() { w.remove(c) } })
+		w.memory.Before(func() { w.remove(c) })
 		w.remove(b)
 		w.until("the epoch turns", func() bool { return len(a.self.Epochs()) > 1 })
 		time.Sleep(time.Minute)
@@ -151,11 +151,11 @@ func TestATurnThatNobodyToldOfIsFound(t *testing.T) {
 		a.stop()
 		w.remove(b)
 		a.start()
-		w.memory.set(func() { w.memory.lost = true })
+		w.memory.Lose(true)
 		if err := a.give(t.Context(), a.duties(a.now.Load())); err == nil {
 			t.Fatal("it was told")
 		}
-		w.memory.set(func() { w.memory.lost = false })
+		w.memory.Lose(false)
 		if len(a.self.Epochs()) != 1 {
 			t.Fatal("a key is held before its decision is known")
 		}
@@ -163,7 +163,7 @@ func TestATurnThatNobodyToldOfIsFound(t *testing.T) {
 		a.run()
 		w.until("it holds the second", func() bool { return len(a.self.Epochs()) == 2 })
 		time.Sleep(time.Minute)
-		if n := len(w.memory.names(kindEpoch)); n != 2 {
+		if n := len(w.memory.Names(kindEpoch)); n != 2 {
 			t.Errorf("%d epochs", n)
 		}
 	})
@@ -175,16 +175,16 @@ func TestWithoutAMajorityNothingTurnsUntilThereIsOne(t *testing.T) {
 		a := w.found()
 		b, c := w.join(nil), w.join(nil)
 		w.until("all have the first", func() bool { return same(1, a, b, c) })
-		w.memory.set(func() { w.memory.down = true })
+		w.memory.Down(true)
 		w.remove(b)
 		time.Sleep(time.Minute)
 		if len(a.self.Epochs()) != 1 {
 			t.Error("it turned")
 		}
-		if a.log.count("level=ERROR") != 0 {
+		if a.log.Count("level=ERROR") != 0 {
 			t.Error("the log tells of what passes by itself")
 		}
-		w.memory.set(func() { w.memory.down = false })
+		w.memory.Down(false)
 		w.until("it turns", func() bool { return same(2, a, c) })
 	})
 }
@@ -205,12 +205,12 @@ func TestAWrongEnvelopeIsRefusedToldOfOnceAndMadeGood(t *testing.T) {
 				w := newWorld(t)
 				a := w.found()
 				b := w.make()
-				w.memory.put(kindEnvelope, envelope{1, b.id()}.name(), wrong(t, a, b))
+				w.memory.Put(kindEnvelope, envelope{1, b.id()}.name(), wrong(t, a, b))
 				b.enlist(nil)
 				b.run()
 				w.until("it has the right one", func() bool { return same(1, a, b) })
 				time.Sleep(time.Minute)
-				if n := b.log.count("is refused"); n != 1 {
+				if n := b.log.Count("is refused"); n != 1 {
 					t.Errorf("%d lines", n)
 				}
 				if !a.Ready(b.id()) || b.State() != (State{Held: 1}) {
@@ -238,12 +238,12 @@ func TestBrokenRecordsAreLeftOut(t *testing.T) {
 			{kindEpoch, numberText(7), "garbage"}, {kindEpoch, numberText(8), `{"version":2}`}, {kindEpoch, "4294967296", "{}"},
 			{kindEnvelope, "x", "x"}, {kindEnvelope, numberText(1), "x"}, {kindEnvelope, numberText(1) + "/", "x"},
 		} {
-			w.memory.put(r.kind, r.name, []byte(r.value))
+			w.memory.Put(r.kind, r.name, []byte(r.value))
 		}
 		b := w.join(nil)
 		w.until("it has the first", func() bool { return same(1, a, b) && a.Ready(b.id()) })
 		time.Sleep(time.Minute)
-		if n := b.log.count("does not parse"); n != 9 {
+		if n := b.log.Count("does not parse"); n != 9 {
 			t.Errorf("%d lines", n)
 		}
 	})
@@ -312,8 +312,8 @@ func TestEpochsThatOnlyNodesKnowAreMadeKnown(t *testing.T) {
 		if e := must(parseEpoch(newest)); e.Revoked != 1 {
 			t.Errorf("who was removed may hold the newest epoch: %+v", e)
 		}
-		if !same(len(anew.memory.names(kindEpoch)), a, b) {
-			t.Errorf("%d records, %d held", len(anew.memory.names(kindEpoch)), len(a.self.Epochs()))
+		if !same(len(anew.memory.Names(kindEpoch)), a, b) {
+			t.Errorf("%d records, %d held", len(anew.memory.Names(kindEpoch)), len(a.self.Epochs()))
 		}
 	})
 }
@@ -326,13 +326,13 @@ func TestOfANetworkOfAWitnessTheFirstMemberMakesTheEpoch(t *testing.T) {
 		witness.enlist(func(m *member.Member) { m.Witness, m.Founder = true, true })
 		witness.run()
 		time.Sleep(time.Minute)
-		if n := len(w.memory.names(kindEpoch)); n != 0 {
+		if n := len(w.memory.Names(kindEpoch)); n != 0 {
 			t.Fatalf("%d epochs", n)
 		}
 		a, b := w.join(nil), w.join(nil)
 		w.until("both have one", func() bool { return same(1, a, b) })
 		time.Sleep(time.Minute)
-		if n := len(w.memory.names(kindEpoch)); n != 1 || len(witness.self.Epochs()) != 0 {
+		if n := len(w.memory.Names(kindEpoch)); n != 1 || len(witness.self.Epochs()) != 0 {
 			t.Errorf("%d epochs, and the witness holds %v", n, witness.self.Epochs())
 		}
 	})
@@ -383,7 +383,7 @@ func TestLargeNetworksAreGivenKeysInBoundedDecisions(t *testing.T) {
 		w.until("all are given the first", ready)
 		w.remove(all[0])
 		w.until("all are given the second", func() bool { return len(a.self.Epochs()) == 2 && ready() })
-		if n := len(w.memory.names(kindEpoch)); n != 2 {
+		if n := len(w.memory.Names(kindEpoch)); n != 2 {
 			t.Errorf("%d epochs", n)
 		}
 	})

@@ -1,11 +1,9 @@
 package member
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -14,7 +12,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/zeebo/blake3"
 
 	"pelago/cluster/authority"
 	"pelago/cluster/call"
@@ -23,54 +20,11 @@ import (
 	"pelago/cluster/identity"
 	"pelago/cluster/port"
 	"pelago/cluster/port/porttest"
-	"pelago/replication/catalog"
+	"pelago/replication/catalog/catalogtest"
 )
 
 // memory is the registry of a network whose nodes all agree at once.
-type memory struct {
-	mu      sync.Mutex
-	records map[string]map[string][]byte
-	changed chan struct{}
-	// before, if set, is called once before the next decision: what comes between.
-	before func()
-	// down makes the network unable to decide.
-	down      bool
-	decisions int
-	syncs     int
-}
-
-func newMemory() *memory {
-	return &memory{records: map[string]map[string][]byte{}, changed: make(chan struct{})}
-}
-
-func (m *memory) Registry(kind string) (map[string][]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	all := map[string][]byte{}
-	for name, value := range m.records[kind] {
-		all[name] = bytes.Clone(value)
-	}
-	return all, nil
-}
-
-func (m *memory) RegistryRecord(kind, name string) ([]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return bytes.Clone(m.records[kind][name]), nil
-}
-
-func (m *memory) Changed() <-chan struct{} {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.changed
-}
-
-// set changes what the memory does.
-func (m *memory) set(change func()) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	change()
-}
+type memory = catalogtest.Registry
 
 // replica is the memory as one node has it: all of it, or what was there when it
 // was cut off.
@@ -79,76 +33,13 @@ type replica struct {
 	frozen atomic.Pointer[memory]
 }
 
-func (r *replica) freeze() {
-	frozen := newMemory()
-	r.set(func() {
-		for kind, records := range r.records {
-			frozen.records[kind] = maps.Clone(records)
-		}
-	})
-	r.frozen.Store(frozen)
-}
+func (r *replica) freeze() { r.frozen.Store(r.memory.Clone()) }
 
 func (r *replica) Registry(kind string) (map[string][]byte, error) {
 	if frozen := r.frozen.Load(); frozen != nil {
 		return frozen.Registry(kind)
 	}
 	return r.memory.Registry(kind)
-}
-
-func (m *memory) Sync() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.syncs++
-	return nil
-}
-
-func (m *memory) current(context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.down {
-		return fault.New(fault.Unavailable, "no majority")
-	}
-	return nil
-}
-
-func (m *memory) Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
-	m.mu.Lock()
-	before := m.before
-	m.before = nil
-	m.mu.Unlock()
-	if before != nil {
-		before()
-	}
-	if err := m.current(ctx); err != nil {
-		return nil, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, c := range conditions {
-		var hash [32]byte
-		if value, ok := m.records[c.Kind][c.Name]; ok {
-			hash = blake3.Sum256(value)
-		}
-		if hash != c.ValueHash {
-			return nil, fault.New(fault.Conflict, "%s %s is not as it was", c.Kind, c.Name)
-		}
-	}
-	for _, command := range commands {
-		fact := command.(*catalog.RegistryFact)
-		if m.records[fact.Kind] == nil {
-			m.records[fact.Kind] = map[string][]byte{}
-		}
-		if len(fact.Value) == 0 {
-			delete(m.records[fact.Kind], fact.Name)
-		} else {
-			m.records[fact.Kind][fact.Name] = bytes.Clone(fact.Value)
-		}
-	}
-	m.decisions++
-	close(m.changed)
-	m.changed = make(chan struct{})
-	return make([]error, len(commands)), nil
 }
 
 func newSelf(t testing.TB, fs vfs.FS) *identity.Node {
@@ -187,7 +78,9 @@ type world struct {
 	still   bool // nobody brings records in line by itself
 }
 
-func newWorld(t *testing.T) *world { return &world{t: t, net: porttest.New(), memory: newMemory()} }
+func newWorld(t *testing.T) *world {
+	return &world{t: t, net: porttest.New(), memory: catalogtest.NewRegistry()}
+}
 
 // vote gives votes to nodes, and takes those of others.
 func (w *world) vote(nodes ...string) { w.voters.Store(&nodes) }
@@ -211,7 +104,7 @@ func (m *member) current(ctx context.Context) error {
 	if m.lost.Load() {
 		return fault.New(fault.Unavailable, "no leader")
 	}
-	return m.replica.current(ctx)
+	return m.replica.Current(ctx)
 }
 
 // moved is the office of the node when it has come back at another address.

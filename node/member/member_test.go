@@ -17,6 +17,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/cluster/gossip"
 	"pelago/cluster/port"
+	"pelago/replication/catalog/catalogtest"
 )
 
 func TestANodeJoinsByOneTokenAndIsKnownToAll(t *testing.T) {
@@ -280,13 +281,11 @@ func TestDecisionsThatCrossAreMadeAgain(t *testing.T) {
 		b := w.join("10.0.0.2", "Grace", a)
 		w.until("it is known", func() bool { return a.registry.Belongs(b.id()) })
 		synctest.Wait()
-		w.memory.set(func() {
-			w.memory.before = func() {
-				if err := b.decisions.Make(t.Context(), func(s *Step) error {
-					return b.amend(s, b.id(), func(m *Member) { m.Barred = true })
-				}); err != nil {
-					t.Error(err)
-				}
+		w.memory.Before(func() {
+			if err := b.decisions.Make(t.Context(), func(s *Step) error {
+				return b.amend(s, b.id(), func(m *Member) { m.Barred = true })
+			}); err != nil {
+				t.Error(err)
 			}
 		})
 		if err := a.Drain(t.Context(), b.id(), true); err != nil {
@@ -300,7 +299,7 @@ func TestDecisionsThatCrossAreMadeAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.until("it is back", func() bool { m, _ := a.registry.Member(b.id()); return !m.Drained && m.Barred })
-		w.memory.set(func() { w.memory.down = true })
+		w.memory.Down(true)
 		if err := a.Drain(t.Context(), b.id(), true); !fault.Is(err, fault.Unavailable) {
 			t.Errorf("without a majority: %v", err)
 		}
@@ -404,9 +403,10 @@ func TestARecordOfAnotherNodesKeyIsNotTaken(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	memory := newMemory()
-	memory.records[kindMember] = map[string][]byte{self.ID(): b, "x": b}
-	memory.records[kindRevoked] = map[string][]byte{self.ID(): []byte("garbage")}
+	memory := catalogtest.NewRegistry()
+	memory.Put(kindMember, self.ID(), b)
+	memory.Put(kindMember, "x", b)
+	memory.Put(kindRevoked, self.ID(), []byte("garbage"))
 	r, err := NewRegistry(RegistryOptions{Self: self.ID(), Catalog: memory, Log: discard()})
 	if err != nil || !r.Known() || !r.Revoked(self.ID()) || r.Belongs("x") {
 		t.Errorf("a revocation that does not parse counts for nothing: %v", err)

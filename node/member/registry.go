@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pelago/cluster/fault"
+	"pelago/cluster/pause"
 )
 
 // Catalog is the network's memory. *catalog.Catalog is one.
@@ -95,12 +96,8 @@ func (r *Registry) Run(ctx context.Context) error {
 			return nil
 		case <-changed:
 		}
-		timer := time.NewTimer(settle)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !pause.For(ctx, settle) {
 			return nil
-		case <-timer.C:
 		}
 	}
 }

@@ -131,15 +131,9 @@ func (o *Office) Keep(ctx context.Context) error {
 			wait = jitter(keepRetry)
 			changed = nil
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !pause.Until(ctx, changed, wait) {
 			return nil
-		case <-changed:
-		case <-timer.C:
 		}
-		timer.Stop()
 	}
 }
 

@@ -1,13 +1,11 @@
 package placement
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,166 +16,18 @@ import (
 	"pelago/cluster/fault"
 	"pelago/cluster/identity"
 	"pelago/cluster/layout"
+	"pelago/cluster/port/porttest"
 	"pelago/node/member"
 	"pelago/replication/catalog"
+	"pelago/replication/catalog/catalogtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// memory is the registry of a network whose nodes all agree at once.
-type memory struct {
-	mu        sync.Mutex
-	records   map[string]map[string][]byte
-	changes   uint64
-	changed   chan struct{}
-	decisions map[string]int // by kind of record written
-	// before, if set, is called once before the next decision: what comes between.
-	before func()
-	// down makes the network unable to decide; lost has it decide and not say so.
-	down, lost bool
-}
-
-func newMemory() *memory {
-	return &memory{records: map[string]map[string][]byte{}, changed: make(chan struct{}), decisions: map[string]int{}}
-}
-
-func (m *memory) Registry(kind string) (map[string][]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	all := map[string][]byte{}
-	for name, value := range m.records[kind] {
-		all[name] = bytes.Clone(value)
-	}
-	return all, nil
-}
-
-func (m *memory) RegistryRecord(kind, name string) ([]byte, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return bytes.Clone(m.records[kind][name]), nil
-}
-
-func (m *memory) RegistryChanged() uint64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.changes
-}
-
-func (m *memory) Changed() <-chan struct{} {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.changed
-}
-
-func (m *memory) Sync() error { return nil }
-
-// set changes what the memory does.
-func (m *memory) set(change func()) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	change()
-}
-
-func (m *memory) current(context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.down {
-		return fault.New(fault.Unavailable, "no majority")
-	}
-	return nil
-}
-
-func (m *memory) Decide(ctx context.Context, conditions []catalog.Condition, commands ...catalog.Command) ([]error, error) {
-	m.mu.Lock()
-	before := m.before
-	m.before = nil
-	m.mu.Unlock()
-	if before != nil {
-		before()
-	}
-	if err := m.current(ctx); err != nil {
-		return nil, err
-	}
-	if len(conditions) > catalog.MaxConditions || len(commands) > catalog.MaxCommands {
-		return nil, fault.New(fault.Invalid, "%d commands under %d conditions", len(commands), len(conditions))
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, c := range conditions {
-		var hash [32]byte
-		if value, ok := m.records[c.Kind][c.Name]; ok {
-			hash = blake3.Sum256(value)
-		}
-		if hash != c.ValueHash {
-			return nil, fault.New(fault.Conflict, "%s %s is not as it was", c.Kind, c.Name)
-		}
-	}
-	for _, command := range commands {
-		fact := command.(*catalog.RegistryFact)
-		m.putLocked(fact.Kind, fact.Name, fact.Value)
-		m.decisions[fact.Kind]++
-	}
-	m.notifyLocked()
-	if m.lost {
-		return nil, fault.New(fault.Unavailable, "nobody says what became of it")
-	}
-	return make([]error, len(commands)), nil
-}
-
-func (m *memory) putLocked(kind, name string, value []byte) {
-	if m.records[kind] == nil {
-		m.records[kind] = map[string][]byte{}
-	}
-	if len(value) == 0 {
-		delete(m.records[kind], name)
-	} else {
-		m.records[kind][name] = bytes.Clone(value)
-	}
-}
-
-func (m *memory) notifyLocked() {
-	m.changes++
-	close(m.changed)
-	m.changed = make(chan struct{})
-}
-
-// put writes a record as any member may.
-func (m *memory) put(kind, name string, value []byte) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.putLocked(kind, name, value)
-	m.notifyLocked()
-}
-
-// written counts the decisions that wrote or dropped records of a kind.
-func (m *memory) written(kind string) int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.decisions[kind]
-}
-
-// lines is a log that a test reads.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.b.String(), text)
-}
-
 // world is a network of nodes.
 type world struct {
 	t      *testing.T
-	memory *memory
+	memory *catalogtest.Registry
 
 	mu     sync.Mutex // guards what follows, and what nodes say is so of them
 	leader string
@@ -186,7 +36,22 @@ type world struct {
 	nodes  []*node
 }
 
-func newWorld(t *testing.T) *world { return &world{t: t, memory: newMemory()} }
+func newWorld(t *testing.T) *world { return &world{t: t, memory: catalogtest.NewRegistry()} }
+
+// worldOf is a network of so many sites, of a node each: s0, s1 and so on.
+func worldOf(t *testing.T, sites int) *world {
+	t.Helper()
+	w := newWorld(t)
+	w.joinSites(sites)
+	return w
+}
+
+func (w *world) joinSites(count int) {
+	w.t.Helper()
+	for n := range count {
+		w.join(fmt.Sprintf("s%d", n))
+	}
+}
 
 // node is a node of it.
 type node struct {
@@ -194,7 +59,7 @@ type node struct {
 	w        *world
 	member   member.Member
 	registry *member.Registry
-	log      lines
+	log      porttest.Lines
 	cancel   context.CancelFunc
 	work     sync.WaitGroup
 	ended    bool
@@ -230,7 +95,7 @@ func (n *node) enlist(change func(m *member.Member)) {
 	if err != nil {
 		n.w.t.Fatal(err)
 	}
-	n.w.memory.put(catalog.KindMember, n.id(), value)
+	n.w.memory.Put(catalog.KindMember, n.id(), value)
 }
 
 // join makes a member that takes part. The first one leads.
@@ -287,7 +152,7 @@ func (n *node) open() {
 	}
 	n.Placement, err = Open(Options{
 		Self: n.id(), Catalog: n.w.memory, Members: n.registry,
-		Decisions: member.Decisions{Records: n.w.memory, Decider: n.w.memory, Current: n.w.memory.current},
+		Decisions: member.Decisions{Records: n.w.memory, Decider: n.w.memory, Current: n.w.memory.Current},
 		Leader: func() string {
 			n.w.mu.Lock()
 			defer n.w.mu.Unlock()
@@ -365,7 +230,7 @@ func (n *node) down() {
 }
 
 func (w *world) remove(n *node) {
-	w.memory.put(catalog.KindRevoked, n.id(), []byte(`{"version":1}`))
+	w.memory.Put(catalog.KindRevoked, n.id(), []byte(`{"version":1}`))
 }
 
 // until waits for something, at most so long of the bubble's time.
@@ -378,6 +243,12 @@ func (w *world) until(what string, most time.Duration, ok func() bool) {
 		}
 	}
 	w.t.Fatalf("not within %v: %s", most, what)
+}
+
+// changing waits until a change of the layout is under way.
+func (w *world) changing() {
+	w.t.Helper()
+	w.until("a change", time.Minute, func() bool { return w.nodes[0].State().View.Old != nil })
 }
 
 // settled waits until a node sees one layout, of so many nodes, and nothing is due.

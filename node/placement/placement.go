@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pelago/cluster/pause"
 	"pelago/node/member"
 	"pelago/node/work"
 )
@@ -16,10 +15,7 @@ import (
 // Catalog is the network's memory. *catalog.Catalog is one.
 type Catalog interface {
 	member.Records
-	// RegistryChanged changes with every change of a registry record.
-	RegistryChanged() uint64
-	// Changed is closed after the next change of the catalogue.
-	Changed() <-chan struct{}
+	member.Changing
 }
 
 // Options are what a placement is made of.
@@ -64,10 +60,6 @@ type view struct {
 	changed chan struct{} // closed when there is another view
 	moved   chan struct{} // closed when there is another state
 }
-
-// settle is how long changes of the catalogue may gather before the records are read
-// again.
-const settle = 20 * time.Millisecond
 
 // maxTold bounds what is told of once: a hostile member can make up names.
 const maxTold = 1024
@@ -127,15 +119,7 @@ func (p *Placement) once(about, text string, args ...any) {
 // Follow keeps the state as the catalogue is, until the context ends or the catalogue
 // cannot be read.
 func (p *Placement) Follow(ctx context.Context) error {
-	for {
-		changed, members, mark := p.o.Catalog.Changed(), p.o.Members.Changed(), p.o.Catalog.RegistryChanged()
-		if err := p.refresh(); err != nil {
-			return err
-		}
-		if !p.await(ctx, mark, changed, members) {
-			return nil
-		}
-	}
+	return member.Follow(ctx, p.o.Catalog, p.o.Members, p.refresh)
 }
 
 // refresh reads the records and takes what they say.
@@ -181,26 +165,6 @@ func (p *Placement) tell(s, old *State) {
 	}
 	if s.Code != old.Code || s.Survives != old.Survives {
 		p.o.Log.Info("the network's code", "code", s.Code.String(), "survives_sites", s.Survives)
-	}
-}
-
-// await returns once the records may say something else: false at the context's end.
-func (p *Placement) await(ctx context.Context, mark uint64, changed, members <-chan struct{}) bool {
-	for {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-members:
-			return pause.For(ctx, settle)
-		case <-changed:
-		}
-		if !pause.For(ctx, settle) {
-			return false
-		}
-		changed = p.o.Catalog.Changed() // before the mark: what comes meanwhile is seen next time
-		if p.o.Catalog.RegistryChanged() != mark {
-			return true
-		}
 	}
 }
 

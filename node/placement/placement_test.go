@@ -41,7 +41,7 @@ func TestSitesThatJoinAreInTheLayoutAndRaiseTheCode(t *testing.T) {
 		if s := first.State(); s.View.New.Version != 5 || s.View.Old != nil {
 			t.Errorf("in a day without a change: layout %d", s.View.New.Version)
 		}
-		if got := w.memory.written(kindPledge); got != 6 {
+		if got := w.memory.Written(kindPledge); got != 6 {
 			t.Errorf("%d pledges were told", got)
 		}
 	})
@@ -64,14 +64,12 @@ func TestProposalsThatCrossMakeOneVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.each = true // takes itself for the leader
-		for n := range 5 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w.joinSites(5)
 		s := w.settled(w.nodes[1], 5)
 		if s.View.New.Version != 1 || s.Code != (shard.Code{K: 2, M: 2}) {
 			t.Errorf("layout %d, %v", s.View.New.Version, s.Code)
 		}
-		if n := w.memory.written(layout.Kind); n != 1 {
+		if n := w.memory.Written(layout.Kind); n != 1 {
 			t.Errorf("%d decisions about layouts", n)
 		}
 	})
@@ -81,13 +79,10 @@ func TestProposalsThatCrossMakeOneVersion(t *testing.T) {
 // again without it.
 func TestWhatComesBetweenIsInTheNextVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 4 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
-		w.until("pledges", time.Minute, func() bool { return w.memory.written(kindPledge) == 4 })
+		w := worldOf(t, 4)
+		w.until("pledges", time.Minute, func() bool { return w.memory.Written(kindPledge) == 4 })
 		gone := w.nodes[3]
-		w.memory.set(func() { w.memory.before = func() { w.remove(gone) } })
+		w.memory.Before(func() { w.remove(gone) })
 		s := w.settled(w.nodes[0], 3)
 		if s.View.New.Version != 1 || slices.Contains(holds(s.View.New), gone.id()) {
 			t.Errorf("layout %d of %v", s.View.New.Version, holds(s.View.New))
@@ -103,14 +98,14 @@ func TestADecisionWhoseOutcomeIsUnknownIsNotMadeTwice(t *testing.T) {
 		w := newWorld(t)
 		w.join("s0")
 		w.join("s1")
-		w.until("pledges", time.Minute, func() bool { return w.memory.written(kindPledge) == 2 })
-		w.memory.set(func() { w.memory.lost = true })
+		w.until("pledges", time.Minute, func() bool { return w.memory.Written(kindPledge) == 2 })
+		w.memory.Lose(true)
 		w.settled(w.nodes[0], 2)
 		time.Sleep(time.Minute)
-		w.memory.set(func() { w.memory.lost = false })
+		w.memory.Lose(false)
 		time.Sleep(time.Hour)
-		if s := w.settled(w.nodes[1], 2); s.View.New.Version != 1 || w.memory.written(layout.Kind) != 1 {
-			t.Errorf("layout %d, %d decisions", s.View.New.Version, w.memory.written(layout.Kind))
+		if s := w.settled(w.nodes[1], 2); s.View.New.Version != 1 || w.memory.Written(layout.Kind) != 1 {
+			t.Errorf("layout %d, %d decisions", s.View.New.Version, w.memory.Written(layout.Kind))
 		}
 	})
 }
@@ -126,7 +121,7 @@ func TestOthersGoOnWithoutALeaderThatDecides(t *testing.T) {
 				w := newWorld(t)
 				leader := w.join("s0", first)
 				if leader.member.Barred {
-					w.until("its pledge", time.Minute, func() bool { return w.memory.written(kindPledge) > 0 })
+					w.until("its pledge", time.Minute, func() bool { return w.memory.Written(kindPledge) > 0 })
 					leader.down()
 				}
 				w.join("s1")
@@ -145,15 +140,12 @@ func TestOthersGoOnWithoutALeaderThatDecides(t *testing.T) {
 
 func TestADrainedNodeGivesUpItsShardsAndTheChangeWaitsForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 5 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 5)
 		before := w.settled(w.nodes[0], 5)
 		drained := w.nodes[4]
 		drained.set(func() { drained.idle = true })
 		drained.enlist(func(m *member.Member) { m.Drained = true })
-		w.until("a change", time.Minute, func() bool { return w.nodes[0].State().View.Old != nil })
+		w.changing()
 		time.Sleep(24 * time.Hour)
 		s := w.nodes[0].State()
 		if s.View.Old == nil || slices.Contains(holds(s.View.New), drained.id()) || s.Lost(drained.id()) {
@@ -178,15 +170,12 @@ func TestADrainedNodeGivesUpItsShardsAndTheChangeWaitsForIt(t *testing.T) {
 
 func TestANodeThatIsDownHoldsAChangeUpUntilItIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 5 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 5)
 		w.settled(w.nodes[0], 5)
 		down := w.nodes[3]
 		down.down()
 		w.join("s5")
-		w.until("a change", time.Minute, func() bool { return w.nodes[0].State().View.Old != nil })
+		w.changing()
 		time.Sleep(70 * time.Hour)
 		status := w.nodes[0].Status()
 		if status.Version != 2 || status.From != 1 || !slices.Equal(status.Waiting, []string{down.id()}) {
@@ -220,10 +209,7 @@ func TestANodeThatIsDownHoldsAChangeUpUntilItIsLost(t *testing.T) {
 
 func TestASiteThatIsLostComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 5 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 5)
 		twin := w.join("s4")
 		w.settled(w.nodes[0], 6)
 		w.nodes[4].down()
@@ -254,10 +240,7 @@ func TestASiteThatIsLostComesBack(t *testing.T) {
 
 func TestANodeAbsentForThreeDaysIsLostButOnlyAtOneSite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 7 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 7)
 		w.settled(w.nodes[0], 7)
 		w.nodes[5].down()
 		time.Sleep(time.Hour)
@@ -285,7 +268,7 @@ func TestWhoIsCutOffTakesNobodyForLost(t *testing.T) {
 		t.Skip("weeks of minutes")
 	}
 	for name, cut := range map[string]func(w *world){
-		"without a majority":     func(w *world) { w.memory.set(func() { w.memory.down = true }) },
+		"without a majority":     func(w *world) { w.memory.Down(true) },
 		"gossip does not run":    func(w *world) { w.mu.Lock(); w.deaf = true; w.mu.Unlock() },
 		"most are not heard":     func(w *world) { w.nodes[1].down(); w.nodes[2].down() },
 		"nobody leads":           func(w *world) { w.lead("") },
@@ -293,10 +276,7 @@ func TestWhoIsCutOffTakesNobodyForLost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				for n := range 5 {
-					w.join(fmt.Sprintf("s%d", n))
-				}
+				w := worldOf(t, 5)
 				w.settled(w.nodes[0], 5)
 				w.nodes[4].down()
 				if cut != nil {
@@ -322,9 +302,7 @@ func TestWhileAWitnessLeadsAnotherNodeWatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.join("w", func(n *node) { n.member.Witness = true })
-		for n := range 4 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w.joinSites(4)
 		w.settled(w.nodes[1], 4)
 		w.nodes[4].down()
 		w.until("it is lost", 74*time.Hour, func() bool { return w.nodes[1].State().Lost(w.nodes[4].id()) })
@@ -333,11 +311,8 @@ func TestWhileAWitnessLeadsAnotherNodeWatches(t *testing.T) {
 
 func TestTheCodeFallsByAnOperatorOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := worldOf(t, 9)
 		ctx := t.Context()
-		for n := range 9 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
 		first := w.nodes[0]
 		if s := w.settled(first, 9); s.Code != (shard.Code{K: 5, M: 4}) || s.Survives != 3 {
 			t.Fatalf("%v, %d", s.Code, s.Survives)
@@ -412,7 +387,7 @@ func TestACodeNeedsSitesThatHold(t *testing.T) {
 		if err := w.nodes[0].SetCode(t.Context(), shard.Code{K: 1, M: 2}, 1, "me"); !fault.Is(err, fault.Invalid) {
 			t.Errorf("two sites: %v", err)
 		}
-		w.memory.set(func() { w.memory.down = true })
+		w.memory.Down(true)
 		if err := w.nodes[0].AutoCode(t.Context()); !fault.Is(err, fault.Unavailable) {
 			t.Errorf("no majority: %v", err)
 		}
@@ -421,19 +396,16 @@ func TestACodeNeedsSitesThatHold(t *testing.T) {
 
 func TestSmallChangesOfWhatNodesCanHoldMoveNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 5 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 5)
 		first := w.nodes[0]
 		w.settled(first, 5)
-		told := w.memory.written(kindPledge)
+		told := w.memory.Written(kindPledge)
 		change := func(to int64) (records, versions uint64) {
-			before, version := w.memory.written(kindPledge), first.State().View.New.Version
+			before, version := w.memory.Written(kindPledge), first.State().View.New.Version
 			w.nodes[2].set(func() { w.nodes[2].bytes = to })
 			time.Sleep(5 * time.Minute)
 			w.settled(first, 5)
-			return uint64(w.memory.written(kindPledge) - before), first.State().View.New.Version - version
+			return uint64(w.memory.Written(kindPledge) - before), first.State().View.New.Version - version
 		}
 		if told != 5 {
 			t.Errorf("%d pledges at first", told)
@@ -462,10 +434,7 @@ func TestSmallChangesOfWhatNodesCanHoldMoveNothing(t *testing.T) {
 // has been emptied for a day.
 func TestADiskThatFillsMovesShardsSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 5 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 5)
 		first := w.nodes[0]
 		version := w.settled(first, 5).View.New.Version
 		have := func(bytes int64) {
@@ -552,14 +521,14 @@ func TestCompleteIsOfThisNodeAndOfAVersionThatThereIs(t *testing.T) {
 			n.set(func() { n.idle = true })
 		}
 		w.join("s2", func(n *node) { n.idle = true })
-		w.until("a change", time.Minute, func() bool { return w.nodes[0].State().View.Old != nil })
+		w.changing()
 		ctx := t.Context()
-		if err := w.nodes[0].Complete(ctx, 1); err != nil || w.memory.written(kindPlaced) != 0 {
+		if err := w.nodes[0].Complete(ctx, 1); err != nil || w.memory.Written(kindPlaced) != 0 {
 			t.Errorf("of the one before: %v", err)
 		}
 		for range 3 { // again is nothing
-			if err := w.nodes[0].Complete(ctx, 2); err != nil || w.memory.written(kindPlaced) != 1 {
-				t.Errorf("%v, %d records", err, w.memory.written(kindPlaced))
+			if err := w.nodes[0].Complete(ctx, 2); err != nil || w.memory.Written(kindPlaced) != 1 {
+				t.Errorf("%v, %d records", err, w.memory.Written(kindPlaced))
 			}
 		}
 		if got := len(w.nodes[1].Status().Waiting); got != 2 {
@@ -568,11 +537,11 @@ func TestCompleteIsOfThisNodeAndOfAVersionThatThereIs(t *testing.T) {
 				t.Errorf("waiting for %d", got)
 			}
 		}
-		w.memory.set(func() { w.memory.down = true })
+		w.memory.Down(true)
 		if err := w.nodes[1].Complete(ctx, 2); !fault.Is(err, fault.Unavailable) {
 			t.Errorf("no majority: %v", err)
 		}
-		w.memory.set(func() { w.memory.down = false })
+		w.memory.Down(false)
 		w.remove(w.nodes[1])
 		if err := w.nodes[1].Complete(ctx, 2); !fault.Is(err, fault.NotFound) {
 			t.Errorf("removed: %v", err)
@@ -614,7 +583,7 @@ func TestWhoMayNotBeLost(t *testing.T) {
 				t.Errorf("%s: %v", name, test.err)
 			}
 		}
-		if w.memory.written(kindLost) != 0 {
+		if w.memory.Written(kindLost) != 0 {
 			t.Error("somebody is lost")
 		}
 	})
@@ -622,40 +591,37 @@ func TestWhoMayNotBeLost(t *testing.T) {
 
 func TestRecordsThatDoNotParse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		for n := range 5 {
-			w.join(fmt.Sprintf("s%d", n))
-		}
+		w := worldOf(t, 5)
 		first := w.nodes[0]
 		w.settled(first, 5)
 		was, id := first.State().View.New, w.nodes[3].id()
 
-		w.memory.put(kindPledge, w.nodes[1].id(), []byte("no"))
-		w.memory.put(kindPledge, w.nodes[2].id(), []byte(`{"version":1,"bytes":-1}`))
-		w.memory.put(kindPlaced, id, []byte(`{"version":1,"layout":-3}`))
-		w.memory.put(kindPledge, "nobody", []byte(`{"version":1,"bytes":5}`))
-		w.memory.put(layout.Kind, "0000000000000002", []byte{1, 0})
+		w.memory.Put(kindPledge, w.nodes[1].id(), []byte("no"))
+		w.memory.Put(kindPledge, w.nodes[2].id(), []byte(`{"version":1,"bytes":-1}`))
+		w.memory.Put(kindPlaced, id, []byte(`{"version":1,"layout":-3}`))
+		w.memory.Put(kindPledge, "nobody", []byte(`{"version":1,"bytes":5}`))
+		w.memory.Put(layout.Kind, "0000000000000002", []byte{1, 0})
 		w.until("the layout that is none is dropped", time.Minute, func() bool {
 			b, _ := w.memory.RegistryRecord(layout.Kind, "0000000000000002")
 			return b == nil
 		})
-		w.until("pledges are told again", 3*time.Minute, func() bool { return w.memory.written(kindPledge) == 7 })
+		w.until("pledges are told again", 3*time.Minute, func() bool { return w.memory.Written(kindPledge) == 7 })
 		if s := w.settled(first, 5); s.View.New != was {
 			t.Error("something moved")
 		}
 
-		w.memory.put(kindCode, nameCode, []byte(`{"version":1,"k":9,"m":9}`))
-		w.until("the code is written again", time.Minute, func() bool { return w.memory.written(kindCode) == 2 })
+		w.memory.Put(kindCode, nameCode, []byte(`{"version":1,"k":9,"m":9}`))
+		w.until("the code is written again", time.Minute, func() bool { return w.memory.Written(kindCode) == 2 })
 		if s := w.settled(first, 5); s.Code != (shard.Code{K: 2, M: 2}) || s.Survives != 2 {
 			t.Errorf("%v, %d", s.Code, s.Survives)
 		}
 
-		w.memory.put(kindLost, id, []byte("who knows"))
+		w.memory.Put(kindLost, id, []byte("who knows"))
 		if s := w.settled(first, 4); !s.Lost(id) || slices.Contains(holds(s.View.New), id) {
 			t.Error("a loss counts whatever it holds")
 		}
-		if first.log.count("does not parse") < 5 {
-			t.Errorf("told of %d times", first.log.count("does not parse"))
+		if first.log.Count("does not parse") < 5 {
+			t.Errorf("told of %d times", first.log.Count("does not parse"))
 		}
 	})
 }
@@ -668,7 +634,7 @@ func TestWhatANewerProgramWroteStays(t *testing.T) {
 		first := w.nodes[0]
 		w.settled(first, 2)
 		newer := slices.Concat([]byte{99}, []byte("from another day"))
-		w.memory.put(layout.Kind, layout.RecordName(2), newer)
+		w.memory.Put(layout.Kind, layout.RecordName(2), newer)
 		w.join("s2")
 		time.Sleep(time.Hour)
 		if b, _ := w.memory.RegistryRecord(layout.Kind, layout.RecordName(2)); string(b) != string(newer) {
@@ -780,7 +746,7 @@ func TestALargeNetworkIsDecidedInOneDecision(t *testing.T) {
 		for i := range nodes {
 			n := w.make(fmt.Sprintf("s%02d", i))
 			n.enlist(nil)
-			w.memory.put(kindPledge, n.id(), encode(pledge{Version: recordVersion, Bytes: tib}))
+			w.memory.Put(kindPledge, n.id(), encode(pledge{Version: recordVersion, Bytes: tib}))
 		}
 		first := w.nodes[0]
 		first.open()
@@ -792,12 +758,12 @@ func TestALargeNetworkIsDecidedInOneDecision(t *testing.T) {
 		}
 		for _, n := range w.nodes { // all leave but a few, which then are all that holds
 			if n != first && n.member.Site > "s10" {
-				w.memory.put(kindLost, n.id(), encode(loss{Version: recordVersion, By: "me"}))
+				w.memory.Put(kindLost, n.id(), encode(loss{Version: recordVersion, By: "me"}))
 			}
 		}
 		for range 3 { // the next version, and its end, for which it waits for nobody lost
 			for _, n := range w.nodes[:11] {
-				w.memory.put(kindPlaced, n.id(), encode(placed{Version: recordVersion, Layout: 2}))
+				w.memory.Put(kindPlaced, n.id(), encode(placed{Version: recordVersion, Layout: 2}))
 			}
 			if err := first.decide(t.Context()); err != nil {
 				t.Fatal(err)

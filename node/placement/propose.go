@@ -48,15 +48,9 @@ func (p *Placement) Propose(ctx context.Context) error {
 				}
 			}
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !pause.Until(ctx, changed, wait) {
 			return nil
-		case <-changed:
-		case <-timer.C:
 		}
-		timer.Stop()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/cluster/layout"
+	"pelago/cluster/pause"
 	"pelago/node/member"
 )
 
@@ -45,19 +46,13 @@ func (p *Placement) Pledge(ctx context.Context) error {
 		if told {
 			last = time.Now()
 		}
-		timer := time.NewTimer(wait)
 		changed := v.changed
 		if p.member(v.facts) { // else it is told as soon as there is somebody to tell
 			changed = nil
 		}
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !pause.Until(ctx, changed, wait) {
 			return nil
-		case <-changed:
-		case <-timer.C:
 		}
-		timer.Stop()
 	}
 }
 

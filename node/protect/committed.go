@@ -140,7 +140,7 @@ func (p *Protect) Survives(ctx context.Context, id pack.ID) error {
 // nobody else was given any.
 func (p *Protect) lostHere(ctx context.Context, class, sop, sender string, at archive.Resting, why error) error {
 	v := p.o.Catalog.View()
-	defer v.Close() //nolint:errcheck // only read
+	defer v.Close()
 	for _, id := range at.Packs {
 		seals, err := v.Pack(id)
 		if err != nil || len(seals) > 0 {
@@ -158,7 +158,7 @@ func (p *Protect) lostHere(ctx context.Context, class, sop, sender string, at ar
 // another pack of the instance, was met as rotten.
 func (p *Protect) survives(st *placement.State, id pack.ID, rotten bool) error {
 	v := p.o.Catalog.View()
-	defer v.Close() //nolint:errcheck // only read
+	defer v.Close()
 	now := time.Now()
 	p.mu.Lock()
 	w := p.packs[id]

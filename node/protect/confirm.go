@@ -89,7 +89,7 @@ func (p *Protect) confirmed(claims []claim) ([]Confirmed, error) {
 		return nil, fault.New(fault.Unavailable, "protect: this node's catalogue is not to be relied on: %v", err)
 	}
 	v := p.o.Catalog.View()
-	defer v.Close() //nolint:errcheck // only read
+	defer v.Close()
 	all := make([]Confirmed, len(claims))
 	for i, c := range claims {
 		seal, known, err := v.Stripe(c.Stripe)
@@ -158,7 +158,7 @@ func (p *Protect) confirm(ctx context.Context, node string, claims []claim) ([]C
 	if err != nil {
 		return nil, err
 	}
-	defer response.Body.Close() //nolint:errcheck // only read
+	defer response.Body.Close()
 	if b, err = call.Read(response.Body, maxConfirmBody); err != nil {
 		return nil, err
 	}

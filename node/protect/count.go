@@ -90,7 +90,7 @@ func (p *Protect) countStudies(ctx context.Context) (n uint64, err error) {
 // countSome counts a page of the studies from an order on.
 func (p *Protect) countSome(from catalog.Order, t int) (n uint64, next catalog.Order, more bool, err error) {
 	v := p.o.Catalog.View()
-	defer v.Close() //nolint:errcheck // only read
+	defer v.Close()
 	all, err := v.All()
 	if err != nil {
 		return 0, next, false, err

@@ -6,13 +6,9 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"maps"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,9 +35,11 @@ import (
 	"pelago/shard"
 	"pelago/shard/bulk"
 	"pelago/shard/held"
+	"pelago/shard/held/volatile"
 	"pelago/shard/pack"
 	"pelago/shard/seal"
 	"pelago/shard/stripe"
+	"pelago/shard/stripe/stripetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -162,7 +160,7 @@ func (w *world) join(site string) *node {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if n.held, err = held.Open(held.Options{Self: n, Bulk: n.bulk, Rows: &rows{rows: map[string][]byte{}}}); err != nil {
+	if n.held, err = held.Open(held.Options{Self: n, Bulk: n.bulk, Rows: &volatile.Rows{}}); err != nil {
 		w.t.Fatal(err)
 	}
 	late = n.held
@@ -479,77 +477,18 @@ func (c caller) RoundTrip(r *http.Request) (*http.Response, error) {
 	return rec.Result(), nil
 }
 
-// rows are durable rows in memory.
-type rows struct {
-	mu   sync.Mutex
-	rows map[string][]byte
-}
-
-func (m *rows) Commit(rows map[string][]byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for k, v := range rows {
-		if v == nil {
-			delete(m.rows, k)
-		} else {
-			m.rows[k] = bytes.Clone(v)
-		}
-	}
-	return nil
-}
-
-func (m *rows) Get(key string) ([]byte, bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	v, ok := m.rows[key]
-	return v, ok, nil
-}
-
-func (m *rows) From(key string, visit func(string, []byte) (bool, error)) error {
-	m.mu.Lock()
-	keys := slices.Sorted(maps.Keys(m.rows))
-	m.mu.Unlock()
-	i, _ := slices.BinarySearch(keys, key)
-	for _, k := range keys[i:] {
-		v, ok, _ := m.Get(k)
-		if !ok {
-			continue
-		}
-		if more, err := visit(k, v); err != nil || !more {
-			return err
-		}
-	}
-	return nil
-}
-
 // encode makes a stripe of random bytes: of a pack of its own, or of one that is there.
 func (w *world) encode(code shard.Code, of *made, origin string) *made {
 	w.t.Helper()
 	w.made++
 	const plaintext = 700 << 10
-	r := rand.NewChaCha8([32]byte{byte(w.made), byte(w.made >> 8), 7})
-	head := stripe.Head{Stripe: shard.Stripe{Generation: 1}, Code: code, Size: seal.Size(plaintext), Plaintext: plaintext, Manifest: plaintext - plaintext/10, Origin: origin}
-	m := &made{shards: make([][]byte, code.N())}
-	if of == nil {
-		m.ciphertext = make([]byte, seal.Size(plaintext))
-		r.Read(m.ciphertext)
-		r.Read(head.Stripe.Pack[:])
-	} else {
-		m.ciphertext, head.Stripe = of.ciphertext, shard.Stripe{Pack: of.head.Stripe.Pack, Generation: of.head.Stripe.Generation + 1}
+	head, ciphertext := stripetest.Random([32]byte{byte(w.made), byte(w.made >> 8), 7}, stripe.Head{Code: code, Plaintext: plaintext, Origin: origin})
+	if of != nil {
+		ciphertext, head.Stripe = of.ciphertext, shard.Stripe{Pack: of.head.Stripe.Pack, Generation: of.head.Stripe.Generation + 1}
 	}
 	head.Key = head.Stripe.Pack
-	to := make([]io.Writer, code.N())
-	buffers := make([]bytes.Buffer, code.N())
-	for i := range to {
-		to[i] = &buffers[i]
-	}
-	var err error
-	if m.head, err = w.coder.Encode(w.t.Context(), bytes.NewReader(m.ciphertext), head, to); err != nil {
-		w.t.Fatal(err)
-	}
-	for i := range to {
-		m.shards[i] = buffers[i].Bytes()
-	}
+	m := &made{ciphertext: ciphertext}
+	m.head, m.shards = stripetest.Encode(w.t, w.coder, bytes.NewReader(ciphertext), head)
 	study := fmt.Sprintf("1.2.%x", head.Stripe.Pack[:4])
 	m.seal = &catalog.SealFact{
 		By: origin, Study: study, Series: study + ".1", Stripe: m.head.Stripe, Origin: origin, Key: head.Key,
@@ -599,20 +538,8 @@ func (w *world) encoded(m *made, origin *node) *made {
 	w.t.Helper()
 	head := *m.head
 	head.Origin = origin.id
-	to := make([]io.Writer, head.Code.N())
-	buffers := make([]bytes.Buffer, head.Code.N())
-	for i := range to {
-		to[i] = &buffers[i]
-	}
-	h, err := w.coder.Encode(w.t.Context(), bytes.NewReader(m.ciphertext), head, to)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	m.head = h
-	for i := range to {
-		m.shards[i] = buffers[i].Bytes()
-	}
-	m.seal.By, m.seal.Origin, m.seal.Root = origin.id, origin.id, h.Root()
+	m.head, m.shards = stripetest.Encode(w.t, w.coder, bytes.NewReader(m.ciphertext), head)
+	m.seal.By, m.seal.Origin, m.seal.Root = origin.id, origin.id, m.head.Root()
 	m.seal.Virtual = catalog.NoShard
 	for i := range head.Code.N() {
 		if w.owner(m, i) == origin {
@@ -621,8 +548,8 @@ func (w *world) encoded(m *made, origin *node) *made {
 	}
 	origin.mu.Lock()
 	defer origin.mu.Unlock()
-	origin.copies[h.Stripe] = m
-	origin.rests[m.sop()] = archive.Resting{Packs: []pack.ID{h.Stripe.Pack}}
+	origin.copies[m.head.Stripe] = m
+	origin.rests[m.sop()] = archive.Resting{Packs: []pack.ID{m.head.Stripe.Pack}}
 	return m
 }
 

@@ -74,7 +74,7 @@ var errLooking = fault.New(fault.Unavailable, "it is being asked whether the pac
 func (p *Protect) duePacks(now time.Time) (due []*candidate, hurry []pack.ID, wait time.Duration, err error) {
 	st := p.o.Placement.State()
 	v := p.o.Catalog.View()
-	defer v.Close() //nolint:errcheck // only read
+	defer v.Close()
 	p.mu.Lock()
 	ids := make([]pack.ID, 0, len(p.packs))
 	for id, w := range p.packs {

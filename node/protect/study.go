@@ -85,7 +85,7 @@ func (p *Protect) Study(ctx context.Context, uid string) (*Protection, error) {
 	if err == nil {
 		var holders []catalog.Holder
 		if holders, err = v.Holders(uid, ""); err == nil {
-			defer v.Close() //nolint:errcheck // only read
+			defer v.Close()
 			return p.study(ctx, uid, seals, holders)
 		}
 	}
@@ -334,7 +334,7 @@ func (p *Protect) askResting(ctx context.Context, node, uid string) ([]archive.P
 	if err != nil {
 		return nil, err
 	}
-	defer response.Body.Close() //nolint:errcheck // only read
+	defer response.Body.Close()
 	b, err := call.Read(response.Body, maxRestingBody)
 	if err != nil {
 		return nil, err

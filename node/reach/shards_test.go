@@ -25,6 +25,7 @@ import (
 	"pelago/shard/recall"
 	"pelago/shard/seal"
 	"pelago/shard/stripe"
+	"pelago/shard/stripe/stripetest"
 )
 
 // striped is what a network has of shards.
@@ -86,15 +87,7 @@ func (s *striped) seal(from *site, study, series string, to ...string) {
 			Stripe: shard.Stripe{Pack: h, Generation: 1}, Code: code, Size: p.BlobBytes, Plaintext: p.Plaintext, Manifest: p.Manifest,
 			Key: [16]byte(p.Key), Origin: from.node, Pack: [32]byte(p.Root),
 		}
-		files := make([]bytes.Buffer, code.N())
-		writers := make([]io.Writer, code.N())
-		for i := range files {
-			writers[i] = &files[i]
-		}
-		done, err := stripe.NewCoder().Encode(t.Context(), ciphertext, head, writers)
-		if err != nil {
-			t.Fatal(err)
-		}
+		done, shards := stripetest.Encode(t, stripe.NewCoder(), ciphertext, head)
 		key, err := from.keys.Wrapped(head.Key)
 		if err != nil {
 			t.Fatal(err)
@@ -106,12 +99,12 @@ func (s *striped) seal(from *site, study, series string, to ...string) {
 			By: from.node, Study: study, Series: series, Stripe: head.Stripe, Origin: from.node, Key: head.Key, Size: head.Size,
 			Instances: uint64(p.Instances), Code: code, Root: done.Root(), Layout: 1, Receipts: 1<<code.N() - 1, Virtual: catalog.NoShard,
 		}
-		for i := range files {
+		for i := range shards {
 			owner, ok := s.state.Owner(head.Stripe, i)
 			if !ok {
 				t.Fatal("no owner")
 			}
-			s.at[owner.ID][held.Name{Stripe: head.Stripe, Index: i}] = files[i].Bytes()
+			s.at[owner.ID][held.Name{Stripe: head.Stripe, Index: i}] = shards[i]
 		}
 		for _, node := range to {
 			results, err := s.n.sites[node].solo.Do(

@@ -31,6 +31,7 @@ import (
 	"pelago/shard/recall"
 	"pelago/shard/seal"
 	"pelago/shard/stripe"
+	"pelago/shard/stripe/stripetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -258,21 +259,13 @@ func (w *world) pack(all ...*version) *packed {
 func (w *world) seal(p *packed, code shard.Code, change ...func(*catalog.SealFact)) *stripe.Head {
 	w.t.Helper()
 	p.head.Code = code
-	files := make([]bytes.Buffer, code.N())
-	writers := make([]io.Writer, code.N())
-	for i := range files {
-		writers[i] = &files[i]
-	}
-	head, err := stripe.NewCoder().Encode(w.t.Context(), bytes.NewReader(p.ciphertext), p.head, writers)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for i := range files {
+	head, shards := stripetest.Encode(w.t, stripe.NewCoder(), bytes.NewReader(p.ciphertext), p.head)
+	for i := range shards {
 		owner, ok := w.state.Owner(head.Stripe, i)
 		if !ok {
 			w.t.Fatal("no owner")
 		}
-		w.shards[owner.ID][held.Name{Stripe: head.Stripe, Index: i}] = files[i].Bytes()
+		w.shards[owner.ID][held.Name{Stripe: head.Stripe, Index: i}] = shards[i]
 	}
 	fact := &catalog.SealFact{
 		By: origin, Study: study, Series: series, Stripe: head.Stripe, Origin: origin, Key: head.Key, Size: head.Size,

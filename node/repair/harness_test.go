@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -34,8 +32,9 @@ import (
 	"pelago/shard"
 	"pelago/shard/bulk"
 	"pelago/shard/held"
-	"pelago/shard/seal"
+	"pelago/shard/held/volatile"
 	"pelago/shard/stripe"
+	"pelago/shard/stripe/stripetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -80,7 +79,7 @@ type node struct {
 	id    string
 	key   ed25519.PrivateKey
 	fs    vfs.FS
-	rows  *memRows
+	rows  *volatile.Rows
 	bulk  *bulk.Store
 	store *held.Store
 	hot   map[[16]byte]*made
@@ -136,7 +135,7 @@ func onNetwork(t *testing.T, sites, n, survives int, run func(w *network)) {
 func (w *network) join(i int) *node {
 	w.t.Helper()
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i + 1)}, ed25519.SeedSize))
-	d := &node{n: w, key: key, id: identity.IDOf(key.Public().(ed25519.PublicKey)), fs: vfs.NewMem(), rows: &memRows{rows: map[string][]byte{}}, hot: map[[16]byte]*made{}, rot: map[[16]byte]bool{}}
+	d := &node{n: w, key: key, id: identity.IDOf(key.Public().(ed25519.PublicKey)), fs: vfs.NewMem(), rows: &volatile.Rows{}, hot: map[[16]byte]*made{}, rot: map[[16]byte]bool{}}
 	w.nodes[d.id] = d
 	w.names = append(w.names, d.id)
 	d.open()
@@ -483,26 +482,10 @@ func (c copies) Verify(_ context.Context, of shard.Stripe) error {
 // encode makes a stripe of random bytes.
 func (w *network) encode(code shard.Code, plaintext int64, pack [16]byte, generation uint32) *made {
 	w.t.Helper()
-	m := &made{ciphertext: make([]byte, seal.Size(plaintext)), shards: make([][]byte, code.N())}
-	r := rand.NewChaCha8([32]byte{byte(len(w.made)), byte(len(w.made) >> 8), 7})
-	r.Read(m.ciphertext)
-	head := stripe.Head{Stripe: shard.Stripe{Pack: pack, Generation: generation}, Code: code, Size: int64(len(m.ciphertext)),
-		Plaintext: plaintext, Manifest: plaintext - plaintext/10, Origin: strings.Repeat("o", 32)}
-	if pack == [16]byte{} {
-		r.Read(head.Stripe.Pack[:])
-	}
-	to := make([]io.Writer, code.N())
-	buffers := make([]bytes.Buffer, code.N())
-	for i := range to {
-		to[i] = &buffers[i]
-	}
-	var err error
-	if m.head, err = w.coder.Encode(w.t.Context(), bytes.NewReader(m.ciphertext), head, to); err != nil {
-		w.t.Fatal(err)
-	}
-	for i := range to {
-		m.shards[i] = buffers[i].Bytes()
-	}
+	head, ciphertext := stripetest.Random([32]byte{byte(len(w.made)), byte(len(w.made) >> 8), 7},
+		stripe.Head{Stripe: shard.Stripe{Pack: pack, Generation: generation}, Code: code, Plaintext: plaintext})
+	m := &made{ciphertext: ciphertext}
+	m.head, m.shards = stripetest.Encode(w.t, w.coder, bytes.NewReader(ciphertext), head)
 	m.study = fmt.Sprintf("1.2.%d", len(w.made)+1)
 	w.made = append(w.made, m)
 	return m
@@ -652,54 +635,17 @@ func passes(t time.Duration) {
 	synctest.Wait()
 }
 
-// memRows are rows in memory.
-type memRows struct {
-	mu   sync.Mutex
-	rows map[string][]byte
-}
-
-func (m *memRows) Commit(rows map[string][]byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for k, v := range rows {
-		if v == nil {
-			delete(m.rows, k)
-		} else {
-			m.rows[k] = bytes.Clone(v)
-		}
-	}
-	return nil
-}
-
-func (m *memRows) Get(key string) ([]byte, bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	v, ok := m.rows[key]
-	return v, ok, nil
-}
-
-func (m *memRows) From(key string, visit func(string, []byte) (bool, error)) error {
-	m.mu.Lock()
-	rows := maps.Clone(m.rows)
-	m.mu.Unlock()
-	keys := slices.Sorted(maps.Keys(rows))
-	i, _ := slices.BinarySearch(keys, key)
-	for _, k := range keys[i:] {
-		if more, err := visit(k, rows[k]); err != nil || !more {
-			return err
-		}
-	}
-	return nil
-}
-
 // forget drops what rows say of a shard that was dropped: it was never here.
-func (m *memRows) forget(n held.Name) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for k := range m.rows {
+func (d *node) forget(n held.Name) {
+	d.n.t.Helper()
+	gone := map[string][]byte{}
+	for _, k := range d.rows.Keys() {
 		if strings.Contains(k, string(appendName(nil, n))) {
-			delete(m.rows, k)
+			gone[k] = nil
 		}
+	}
+	if err := d.rows.Commit(gone); err != nil {
+		d.n.t.Fatal(err)
 	}
 }
 

@@ -49,7 +49,7 @@ func TestALostSiteIsRebuiltMostExposedFirst(t *testing.T) {
 					if _, err := o.store.Drop(t.Context(), held.Purged{Index: 1}, m.name(i)); err != nil {
 						t.Fatal(err)
 					}
-					o.rows.forget(m.name(i))
+					o.forget(m.name(i))
 					break
 				}
 			}

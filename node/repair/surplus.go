@@ -99,7 +99,7 @@ func (s *pass) look(ctx context.Context, page []held.Status) error {
 	for _, st := range page {
 		seals, err := view.Pack(st.Pack)
 		if err != nil {
-			view.Close() //nolint:errcheck // only read
+			view.Close()
 			return err
 		}
 		if c, ok := s.judge(st, seals); ok {

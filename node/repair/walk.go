@@ -185,7 +185,7 @@ func (w *walker) group(ctx context.Context, group, position int) error {
 				}
 			}
 			if err != nil {
-				view.Close() //nolint:errcheck // only read
+				view.Close()
 				return err
 			}
 			behind = seals[0].Stripe.Pack
@@ -317,7 +317,7 @@ func (r *Repair) urgent(p *plan, n held.Name) error {
 // sealOf reads a stripe's seal.
 func (r *Repair) sealOf(of shard.Stripe) (*catalog.SealFact, bool, error) {
 	view := r.o.Catalog.View()
-	defer view.Close() //nolint:errcheck // only read
+	defer view.Close()
 	seal, ok, err := view.Stripe(of)
 	if err != nil || !ok {
 		return nil, false, err

@@ -2,7 +2,6 @@ package spread
 
 import (
 	"bytes"
-	"io"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -15,6 +14,7 @@ import (
 	"pelago/shard/held"
 	"pelago/shard/pack"
 	"pelago/shard/stripe"
+	"pelago/shard/stripe/stripetest"
 )
 
 // do has the network take changes of others.
@@ -109,9 +109,7 @@ func TestRowsThatAreLostComeBackFromTheCatalogueAndTheHolders(t *testing.T) {
 		for node, h := range w.stores {
 			uploads[node] = h.uploads
 		}
-		w.rows.mu.Lock()
-		clear(w.rows.all)
-		w.rows.mu.Unlock()
+		w.rows.clear(t)
 		w.start()
 		w.until("surveyed", func() bool { packs, _ := w.Waiting(); return packs == 0 && len(w.rows.keys(rowStripe)) == 2 })
 		for _, was := range []catalog.Seal{a, b} {
@@ -144,13 +142,9 @@ func TestANameThatAHolderKnowsOtherwiseIsGivenUp(t *testing.T) {
 		head := stripe.Head{Stripe: shard.Stripe{Pack: idOf(1), Generation: 1}, Code: shard.Code{K: 1, M: 1}, Size: other.record.BlobBytes,
 			Plaintext: other.record.Plaintext, Manifest: other.record.Manifest, Origin: "another"}
 		at := 1 - slices.Index(w.rowOf(idOf(1)), self)
-		buffers := make([]bytes.Buffer, 2)
-		done, err := stripe.NewCoder().Encode(t.Context(), bytes.NewReader(other.bytes), head, []io.Writer{&buffers[0], &buffers[1]})
-		if err != nil {
-			t.Fatal(err)
-		}
-		claim := held.Claim{Entry: held.Entry{Name: held.Name{Stripe: head.Stripe, Index: at}, Root: done.Root()}, Bytes: int64(buffers[at].Len())}
-		if _, err := w.stores["n01"].Land(t.Context(), []held.Claim{claim}, &buffers[at]); err != nil {
+		done, shards := stripetest.Encode(t, stripe.NewCoder(), bytes.NewReader(other.bytes), head)
+		claim := held.Claim{Entry: held.Entry{Name: held.Name{Stripe: head.Stripe, Index: at}, Root: done.Root()}, Bytes: int64(len(shards[at]))}
+		if _, err := w.stores["n01"].Land(t.Context(), []held.Claim{claim}, bytes.NewReader(shards[at])); err != nil {
 			t.Fatal(err)
 		}
 		w.start()
@@ -169,10 +163,13 @@ func TestTellIsDurableAndInOrder(t *testing.T) {
 		w.do(key, f)
 		news := *f
 		news.By, news.Base, news.Revision, news.Receipts = self, 0, 1, 0b110
+		w.mute(true)
 		if err := w.Tell(&news); err != nil {
 			t.Fatal(err)
 		}
 		w.restart()
+		synctest.Wait() // the survey of the start would forget what the network knows by then
+		w.mute(false)
 		w.until("told", func() bool { s := w.seals(idOf(1)); return len(s) == 1 && s[0].Receipts == 0b110 })
 		for _, test := range []struct {
 			what string
@@ -420,9 +417,7 @@ func TestAStripeThatWasToldOfBeforeItWasEncodedGetsItsHead(t *testing.T) {
 			w.pack(1, large)
 			f := w.settled(idOf(1), shard.Code{K: 1, M: 2})
 			w.stop()
-			w.rows.mu.Lock()
-			clear(w.rows.all)
-			w.rows.mu.Unlock()
+			w.rows.clear(t)
 			o := w.packs.all[idOf(1)]
 			w.packs.mu.Lock()
 			delete(w.packs.all, idOf(1)) // the survey of the start comes too soon

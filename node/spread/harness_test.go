@@ -2,7 +2,6 @@ package spread
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -12,7 +11,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -34,6 +32,7 @@ import (
 	"pelago/shard"
 	"pelago/shard/bulk"
 	"pelago/shard/held"
+	"pelago/shard/held/volatile"
 	"pelago/shard/keys"
 	"pelago/shard/pack"
 	"pelago/shard/seal"
@@ -92,7 +91,7 @@ func newWorld(t testing.TB, sites int) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, catalog: c, solo: alone.New(c), stores: map[string]*holder{}, rows: newRows(),
+	w := &world{t: t, catalog: c, solo: alone.New(c), stores: map[string]*holder{}, rows: &rows{},
 		packs: &packs{all: map[pack.ID]*one{}}, place: &places{changed: make(chan struct{})}}
 	w.rows.step = w.step
 	w.grow(sites)
@@ -426,18 +425,6 @@ func (w *world) check(id pack.ID) catalog.Seal {
 // rowOf are the nodes of a pack's row.
 func (w *world) rowOf(id pack.ID) []string { return rowIn(w.place.State(), id) }
 
-// keys are those of the rows of a kind.
-func (r *rows) keys(kind byte) (all []string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for key := range r.all {
-		if key[0] == kind {
-			all = append(all, key)
-		}
-	}
-	return all
-}
-
 // one is a pack. It is not changed.
 type one struct {
 	record *archivepb.Pack
@@ -601,7 +588,7 @@ func openHolder(t testing.TB, node string) *holder {
 	if h.bulk, err = bulk.Open(bulk.Options{FS: vfs.NewMem(), Dir: "bulk", CacheBytes: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
-	h.Store, err = held.Open(held.Options{Self: signer(node), Bulk: h.bulk, Rows: newRows()})
+	h.Store, err = held.Open(held.Options{Self: signer(node), Bulk: h.bulk, Rows: &volatile.Rows{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -719,14 +706,12 @@ func (o ownStore) Land(ctx context.Context, claims []held.Claim, from io.Reader)
 
 // rows are durable rows in memory.
 type rows struct {
+	volatile.Rows
 	step func() error // nil: never fails
 
 	mu      sync.Mutex
-	all     map[string][]byte
 	commits int
 }
-
-func newRows() *rows { return &rows{all: map[string][]byte{}} }
 
 func (r *rows) Commit(rows map[string][]byte) error {
 	if r.step != nil {
@@ -737,34 +722,22 @@ func (r *rows) Commit(rows map[string][]byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.commits++
-	for k, v := range rows {
-		if v == nil {
-			delete(r.all, k)
-		} else {
-			r.all[k] = bytes.Clone(v)
-		}
-	}
-	return nil
+	return r.Rows.Commit(rows)
 }
 
-func (r *rows) Get(key string) ([]byte, bool, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	v, ok := r.all[key]
-	return bytes.Clone(v), ok, nil
+// keys are those of the rows of a kind.
+func (r *rows) keys(kind byte) []string {
+	return slices.DeleteFunc(r.Keys(), func(key string) bool { return key[0] != kind })
 }
 
-func (r *rows) From(key string, visit func(string, []byte) (bool, error)) error {
-	r.mu.Lock()
-	all := maps.Clone(r.all)
-	r.mu.Unlock()
-	for _, k := range slices.SortedFunc(maps.Keys(all), cmp.Compare[string]) {
-		if strings.Compare(k, key) < 0 {
-			continue
-		}
-		if more, err := visit(k, all[k]); err != nil || !more {
-			return err
-		}
+// clear drops all rows, as if they had never been.
+func (r *rows) clear(t testing.TB) {
+	t.Helper()
+	none := map[string][]byte{}
+	for _, key := range r.Keys() {
+		none[key] = nil
 	}
-	return nil
+	if err := r.Rows.Commit(none); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"io"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -15,21 +14,11 @@ import (
 	"pelago/node/archive/archivepb"
 	"pelago/node/work"
 	"pelago/shard/pack"
+	"pelago/shard/scrub"
 	"pelago/shard/seal"
 )
 
-const (
-	defaultPeriod = 30 * 24 * time.Hour
-	// slowest is what scrub reads in a second at least, while there is something.
-	slowest = 64 << 10
-	// aimPercent of the period is what a pass aims to take, so that pauses fit;
-	// nextPercent when the next begins at the earliest.
-	aimPercent, nextPercent = 80, 75
-	// yieldFor is how long scrub waits for readers and senders before it looks again.
-	yieldFor = time.Second
-	// noteEvery is how often its place is noted, and what is due is done.
-	noteEvery = time.Minute
-)
+const defaultPeriod = 30 * 24 * time.Hour
 
 // Packs has all packs that arrived here; *archive.Archive does.
 type Packs interface {
@@ -98,21 +87,18 @@ func (s *Scrub) Counters() *ScrubStats { return &s.stats }
 
 // Place is how far a scrub is.
 type Place struct {
-	Began    time.Time // this pass; whole seconds. Zero: none is under way
-	Finished time.Time // when the last whole one began
-	Read     int64     // bytes, in this pass, of packs that are done
-	after    pack.ID   // the last of them
+	scrub.Pass
+	after pack.ID // the last pack that is done
 }
 
 const (
 	rowPlace     = "place"
 	placeVersion = 1
-	placeBytes   = 1 + 8 + 8 + 8 + 16
+	placeBytes   = 1 + scrub.TimesBytes + 8 + 16
 )
 
 func (p *Place) append(b []byte) []byte {
-	b = binary.BigEndian.AppendUint64(append(b, placeVersion), uint64(seconds(p.Began)))
-	b = binary.BigEndian.AppendUint64(b, uint64(seconds(p.Finished)))
+	b = p.AppendTimes(append(b, placeVersion))
 	b = binary.BigEndian.AppendUint64(b, uint64(p.Read))
 	return append(b, p.after[:]...)
 }
@@ -122,25 +108,10 @@ func parsePlace(b []byte) (p Place) {
 	if len(b) != placeBytes || b[0] != placeVersion {
 		return p
 	}
-	p.Began, p.Finished = fromSeconds(b[1:]), fromSeconds(b[9:])
+	p.Began, p.Finished = scrub.ParseTimes(b[1:])
 	p.Read = int64(binary.BigEndian.Uint64(b[17:]))
 	copy(p.after[:], b[25:])
 	return p
-}
-
-// seconds is a time; 0 for none.
-func seconds(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.Unix()
-}
-
-func fromSeconds(b []byte) time.Time {
-	if s := int64(binary.BigEndian.Uint64(b)); s != 0 {
-		return time.Unix(s, 0)
-	}
-	return time.Time{}
 }
 
 // Place returns how far scrub was when that was noted last.
@@ -163,7 +134,7 @@ func (s *Scrub) Run(ctx context.Context, progress *work.Progress) error {
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
-		pause.For(ctx, noteEvery)
+		pause.For(ctx, scrub.NoteEvery)
 	}
 	return nil
 }
@@ -171,24 +142,29 @@ func (s *Scrub) Run(ctx context.Context, progress *work.Progress) error {
 // pass goes on with the pass that is under way, or begins one if it is due.
 func (s *Scrub) pass(ctx context.Context, place Place, progress *work.Progress) error {
 	if place.Began.IsZero() {
-		if time.Since(place.Finished) < s.o.Period/100*nextPercent && !place.Finished.IsZero() {
+		if !place.Due(s.o.Period) {
 			return nil
 		}
-		place = Place{Began: time.Now(), Finished: place.Finished}
+		place = Place{Pass: place.Begin()}
 	}
-	pace := &pace{ctx: ctx, of: s, place: &place, noted: time.Now()}
+	pace := scrub.NewPace(ctx, scrub.Options{
+		Period: s.o.Period, Total: s.o.Bytes, Busy: s.o.Busy,
+		Took: func(n int) { s.stats.Bytes.Add(uint64(n)) },
+	}, &place.Pass)
 	err := s.o.Packs.EachPack(ctx, place.after, func(p *archivepb.Pack) (bool, error) {
-		if err := s.check(pace, p); err != nil {
+		if err := s.check(ctx, pace, p); err != nil {
 			return false, err
 		}
 		copy(place.after[:], p.Id)
-		place.Read, pace.part = place.Read+pace.part, 0
+		pace.Done()
 		progress.Set(place.Read, s.o.Bytes())
-		return true, pace.note()
+		if pace.Note() {
+			return true, s.note(&place)
+		}
+		return true, nil
 	})
 	if err == nil {
-		// The next one is due by when this one began.
-		place = Place{Finished: place.Began}
+		place = Place{Pass: place.End()}
 	}
 	return errors.Join(err, s.note(&place))
 }
@@ -199,7 +175,7 @@ func (s *Scrub) note(place *Place) error {
 
 // check reads a pack. An error is of the disk, or of ctx: of what it finds wrong
 // others are told.
-func (s *Scrub) check(pace *pace, p *archivepb.Pack) error {
+func (s *Scrub) check(ctx context.Context, pace *scrub.Pace, p *archivepb.Pack) error {
 	if len(p.Id) != len(pack.ID{}) || p.Lost || p.Evicted {
 		return nil // verify names the first; of the second it was told when it was noted
 	}
@@ -208,8 +184,8 @@ func (s *Scrub) check(pace *pace, p *archivepb.Pack) error {
 	for range 2 { // memory may be at fault
 		err := s.read(pace, id)
 		switch {
-		case pace.ctx.Err() != nil:
-			return context.Cause(pace.ctx)
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		case err == nil:
 			s.stats.Packs.Add(1)
 			return nil
@@ -231,7 +207,7 @@ func (s *Scrub) check(pace *pace, p *archivepb.Pack) error {
 }
 
 // read compares a pack with its root.
-func (s *Scrub) read(pace *pace, id pack.ID) error {
+func (s *Scrub) read(pace *scrub.Pace, id pack.ID) error {
 	p, from, err := s.o.Packs.Ciphertext(id)
 	if err != nil {
 		return err
@@ -239,65 +215,5 @@ func (s *Scrub) read(pace *pace, id pack.ID) error {
 	if len(p.Root) != 32 {
 		return fault.New(fault.Corrupt, "a pack's record has a root of %d bytes", len(p.Root))
 	}
-	return seal.VerifyRoot(&pacedReader{pace, from}, p.BlobBytes, [32]byte(p.Root))
-}
-
-// pace keeps scrub to the rate at which it ends in time.
-type pace struct {
-	ctx   context.Context //nolint:containedctx // of one pass
-	of    *Scrub
-	place *Place
-	part  int64 // bytes read of the pack in hand
-	noted time.Time
-}
-
-// took waits as long as n bytes may take, and for who is served.
-func (p *pace) took(n int) {
-	s := p.of
-	p.part += int64(n)
-	s.stats.Bytes.Add(uint64(n))
-	total := s.o.Bytes()
-	aim := s.o.Period / 100 * aimPercent
-	left := max(aim-time.Since(p.place.Began), s.o.Period/100)
-	rate := max(slowest, perSecond(total, aim), perSecond(total-p.read(), left))
-	if !pause.For(p.ctx, time.Duration(float64(n)/float64(rate)*float64(time.Second))) {
-		return
-	}
-	for s.o.Busy() && p.ahead(total) && pause.For(p.ctx, yieldFor) {
-		continue
-	}
-}
-
-// ahead reports whether the pass can wait without being late.
-func (p *pace) ahead(total int64) bool {
-	elapsed := time.Since(p.place.Began)
-	return float64(p.read())*float64(p.of.o.Period) >= float64(total)*float64(elapsed)
-}
-
-func (p *pace) read() int64 { return p.place.Read + p.part }
-
-func perSecond(bytes int64, in time.Duration) int64 { return bytes / max(1, int64(in/time.Second)) }
-
-// note makes durable where the pass is, from time to time.
-func (p *pace) note() error {
-	if time.Since(p.noted) < noteEvery {
-		return nil
-	}
-	p.noted = time.Now()
-	return p.of.note(p.place)
-}
-
-// pacedReader reads no faster than scrub may.
-type pacedReader struct {
-	pace *pace
-	from io.ReaderAt
-}
-
-func (r *pacedReader) ReadAt(b []byte, off int64) (int, error) {
-	if err := r.pace.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := r.from.ReadAt(b, off)
-	r.pace.took(n)
-	return n, err
+	return seal.VerifyRoot(pace.Reader(from), p.BlobBytes, [32]byte(p.Root))
 }

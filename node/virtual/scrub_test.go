@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -16,7 +15,9 @@ import (
 	"pelago/node/archive/archivepb"
 	"pelago/shard"
 	"pelago/shard/bulk"
+	"pelago/shard/held/volatile"
 	"pelago/shard/pack"
+	"pelago/shard/scrub"
 )
 
 // EachPack implements Packs.
@@ -36,28 +37,6 @@ func (o *origin) EachPack(ctx context.Context, after pack.ID, visit func(*archiv
 		}
 	}
 	return nil
-}
-
-type memRows struct {
-	mu   sync.Mutex
-	rows map[string][]byte
-}
-
-func (m *memRows) Commit(rows map[string][]byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.rows == nil {
-		m.rows = map[string][]byte{}
-	}
-	maps.Copy(m.rows, rows)
-	return nil
-}
-
-func (m *memRows) Get(key string) ([]byte, bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	v, ok := m.rows[key]
-	return v, ok, nil
 }
 
 func (o *origin) total() (bytes int64) {
@@ -111,7 +90,7 @@ func TestScrubReadsAllOnceInItsPeriod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin()
 		o, _ := many(t, 6)
-		s, stop := scrubs(t, o.scrubOptions(&memRows{}))
+		s, stop := scrubs(t, o.scrubOptions(&volatile.Rows{}))
 		time.Sleep(time.Hour)
 		if n := s.Counters().Packs.Load(); n != 6 || o.read.Load() != o.total() {
 			t.Errorf("%d packs, %d bytes of %d", n, o.read.Load(), o.total())
@@ -136,11 +115,11 @@ func TestScrubGoesOnWhereARestartCutItOffAndEndsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin()
 		o, _ := many(t, 20)
-		rows := &memRows{}
+		rows := &volatile.Rows{}
 		opts := o.scrubOptions(rows)
 		began := time.Now()
 		// Short enough that the period, and not the least rate, says how fast it goes.
-		opts.Period = time.Duration(float64(o.total()) / (slowest * 2) * float64(time.Second) * 100 / aimPercent)
+		opts.Period = time.Duration(float64(o.total()) / (scrub.Slowest * 2) * float64(time.Second) * 100 / scrub.AimPercent)
 		for range 3 {
 			s, stop := scrubs(t, opts)
 			time.Sleep(opts.Period / 5)
@@ -166,7 +145,7 @@ func TestScrubWaitsForWhoIsServedButNotForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin()
 		o, _ := many(t, 20)
-		opts := o.scrubOptions(&memRows{})
+		opts := o.scrubOptions(&volatile.Rows{})
 		opts.Period = 10 * time.Hour
 		var busy atomic.Bool
 		busy.Store(true)
@@ -203,7 +182,7 @@ func TestScrubTellsOfRotAndOfNothingElse(t *testing.T) {
 		// And memory is wrong once.
 		flips := &flipping{from: bytes.NewReader(all[4].ciphertext)}
 		o.add(all[4], flips, bulk.Ref{Space: bulk.Hot, Table: 52})
-		s, stop := scrubs(t, o.scrubOptions(&memRows{}))
+		s, stop := scrubs(t, o.scrubOptions(&volatile.Rows{}))
 		time.Sleep(time.Hour)
 		stop()
 		if len(o.rotten) != 1 || pack.ID(o.rotten[0].Pack) != id(1) {
@@ -225,7 +204,7 @@ func TestScrubPassesOverNothingThatCouldNotBeRead(t *testing.T) {
 		o, all := many(t, 2)
 		broken := &failing{from: bytes.NewReader(all[0].ciphertext), err: fault.New(fault.Unavailable, "no disk"), then: func() {}}
 		o.add(all[0], broken, bulk.Ref{Space: bulk.Hot, Table: 50})
-		opts := o.scrubOptions(&memRows{})
+		opts := o.scrubOptions(&volatile.Rows{})
 		s := NewScrub(opts)
 		if err := s.Run(t.Context(), nil); !fault.Is(err, fault.Unavailable) {
 			t.Errorf("%v", err)
@@ -274,7 +253,7 @@ func (f *flipping) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func TestAPlaceIsReadAsItWasWritten(t *testing.T) {
-	want := Place{Began: time.Unix(1_700_000_000, 0), Finished: time.Unix(1_600_000_000, 0), Read: 1 << 40, after: pack.ID{1, 2, 15: 3}}
+	want := Place{scrub.Pass{Began: time.Unix(1_700_000_000, 0), Finished: time.Unix(1_600_000_000, 0), Read: 1 << 40}, pack.ID{1, 2, 15: 3}}
 	b := want.append(nil)
 	if got := parsePlace(b); got != want {
 		t.Errorf("%+v", got)

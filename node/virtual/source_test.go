@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,8 +21,8 @@ import (
 	"pelago/shard/bulk/bulktest"
 	"pelago/shard/held"
 	"pelago/shard/pack"
-	"pelago/shard/seal"
 	"pelago/shard/stripe"
+	"pelago/shard/stripe/stripetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,23 +36,9 @@ type made struct {
 
 func encode(t testing.TB, seed byte, c shard.Code, plaintext int64) *made {
 	t.Helper()
-	m := &made{ciphertext: make([]byte, seal.Size(plaintext)), shards: make([][]byte, c.N())}
-	random := rand.NewChaCha8([32]byte{seed, 7})
-	random.Read(m.ciphertext)
-	head := stripe.Head{Stripe: shard.Stripe{Generation: 1}, Code: c, Size: int64(len(m.ciphertext)),
-		Plaintext: plaintext, Manifest: plaintext - plaintext/10, Origin: strings.Repeat("o", 32)}
-	random.Read(head.Stripe.Pack[:])
-	to, buffers := make([]io.Writer, c.N()), make([]bytes.Buffer, c.N())
-	for i := range to {
-		to[i] = &buffers[i]
-	}
-	var err error
-	if m.head, err = stripe.NewCoder().Encode(t.Context(), bytes.NewReader(m.ciphertext), head, to); err != nil {
-		t.Fatal(err)
-	}
-	for i := range to {
-		m.shards[i] = buffers[i].Bytes()
-	}
+	head, ciphertext := stripetest.Random([32]byte{seed, 7}, stripe.Head{Code: c, Plaintext: plaintext})
+	m := &made{ciphertext: ciphertext}
+	m.head, m.shards = stripetest.Encode(t, stripe.NewCoder(), bytes.NewReader(ciphertext), head)
 	return m
 }
 

@@ -57,7 +57,7 @@ func (c *Catalog) Gone(ctx context.Context, above uint64) iter.Seq2[Gone, error]
 
 func (c *Catalog) goneFrom(from []byte) (all []Gone, next []byte, err error) {
 	v := c.View()
-	defer v.Close() //nolint:errcheck // only read
+	defer v.Close()
 	it, err := v.at.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: after([]byte{rowGone})})
 	if err != nil {
 		return nil, nil, fmt.Errorf("catalog: read what is gone: %w", err)

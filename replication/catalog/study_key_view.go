@@ -146,7 +146,7 @@ func (c *Catalog) StudyKeys(ctx context.Context, place uint64) iter.Seq2[StudyKe
 // keysAfter reads the first of the keys above a place.
 func (c *Catalog) keysAfter(place uint64) (keys []StudyKey, err error) {
 	v := c.View()
-	defer v.Close() //nolint:errcheck // only read
+	defer v.Close()
 	if place == ^uint64(0) {
 		return nil, nil
 	}

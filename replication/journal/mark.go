@@ -114,7 +114,7 @@ func markOf(ctx context.Context, node string, peers *call.Client) (m Mark, err e
 	if err != nil {
 		return m, err
 	}
-	defer response.Body.Close() //nolint:errcheck // only read
+	defer response.Body.Close()
 	b, err := call.Read(response.Body, maxMark)
 	if err != nil {
 		return m, err

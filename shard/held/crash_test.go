@@ -288,7 +288,7 @@ func TestADropIsFinishedByTheNextStart(t *testing.T) {
 	if _, err := again.bulk.Reader(ref).ReadAt(make([]byte, 1), 0); !fault.Is(err, fault.NotFound) {
 		t.Errorf("the bytes are there: %v", err)
 	}
-	for key := range rows.rows {
+	for _, key := range rows.Keys() {
 		if key[0] == rowGoing || key[0] == rowBlob {
 			t.Errorf("row %q is left", key)
 		}

@@ -97,12 +97,12 @@ func TestReasonsAreForgottenInTime(t *testing.T) {
 		one := row{state: Dropped, when: now(), detail: Purged{4}.append(nil)}
 		rows.Commit(map[string][]byte{keyShard(n): one.append(nil), keyDropped(one.when, n): {}})
 		time.Sleep(s.o.KeepReasons - time.Minute)
-		if err := s.forgetReasons(); err != nil || len(rows.rows) != 2 {
-			t.Errorf("%v, %d rows", err, len(rows.rows))
+		if err := s.forgetReasons(); err != nil || len(rows.Keys()) != 2 {
+			t.Errorf("%v, %d rows", err, len(rows.Keys()))
 		}
 		time.Sleep(2 * time.Minute)
-		if err := s.forgetReasons(); err != nil || len(rows.rows) != 0 {
-			t.Errorf("%v, %d rows", err, len(rows.rows))
+		if err := s.forgetReasons(); err != nil || len(rows.Keys()) != 0 {
+			t.Errorf("%v, %d rows", err, len(rows.Keys()))
 		}
 	})
 }

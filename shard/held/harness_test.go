@@ -7,11 +7,8 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
-	"io"
 	"maps"
-	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,8 +22,9 @@ import (
 	"pelago/cluster/identity"
 	"pelago/shard"
 	"pelago/shard/bulk"
-	"pelago/shard/seal"
+	"pelago/shard/held/volatile"
 	"pelago/shard/stripe"
+	"pelago/shard/stripe/stripetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -42,24 +40,10 @@ type made struct {
 // manifest.
 func encode(t testing.TB, seed uint64, c shard.Code, plaintext int64) *made {
 	t.Helper()
-	m := &made{ciphertext: make([]byte, seal.Size(plaintext)), shards: make([][]byte, c.N())}
-	random := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), 7})
-	random.Read(m.ciphertext)
-	head := stripe.Head{Stripe: shard.Stripe{Generation: 1}, Code: c, Size: int64(len(m.ciphertext)),
-		Plaintext: plaintext, Manifest: plaintext - plaintext/10, Origin: strings.Repeat("o", 32)}
-	random.Read(head.Stripe.Pack[:])
-	to := make([]io.Writer, c.N())
-	buffers := make([]bytes.Buffer, c.N())
-	for i := range to {
-		to[i] = &buffers[i]
-	}
-	var err error
-	if m.head, err = stripe.NewCoder().Encode(t.Context(), bytes.NewReader(m.ciphertext), head, to); err != nil {
-		t.Fatal(err)
-	}
-	for i := range to {
-		m.shards[i] = buffers[i].Bytes()
-	}
+	seeds := [32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), 7}
+	head, ciphertext := stripetest.Random(seeds, stripe.Head{Code: c, Plaintext: plaintext})
+	m := &made{ciphertext: ciphertext}
+	m.head, m.shards = stripetest.Encode(t, stripe.NewCoder(), bytes.NewReader(ciphertext), head)
 	return m
 }
 
@@ -148,14 +132,14 @@ func (r *pebbleRows) From(key string, visit func(string, []byte) (bool, error)) 
 
 // memRows are rows in memory, for tests on virtual time.
 type memRows struct {
+	volatile.Rows
 	mu   sync.Mutex
-	rows map[string][]byte
 	fail error // of the next Commit
 	// failAt counts down: the Commit at which it is 1 fails.
 	failAt int
 }
 
-func newMemRows() *memRows { return &memRows{rows: map[string][]byte{}} }
+func newMemRows() *memRows { return &memRows{} }
 
 func (m *memRows) Commit(rows map[string][]byte) error {
 	m.mu.Lock()
@@ -169,40 +153,7 @@ func (m *memRows) Commit(rows map[string][]byte) error {
 			return errors.New("no rows")
 		}
 	}
-	for k, v := range rows {
-		if v == nil {
-			delete(m.rows, k)
-		} else {
-			m.rows[k] = bytes.Clone(v)
-		}
-	}
-	return nil
-}
-
-func (m *memRows) Get(key string) ([]byte, bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	v, ok := m.rows[key]
-	return v, ok, nil
-}
-
-func (m *memRows) From(key string, visit func(string, []byte) (bool, error)) error {
-	m.mu.Lock()
-	keys := slices.Sorted(maps.Keys(m.rows))
-	m.mu.Unlock()
-	i, _ := slices.BinarySearch(keys, key)
-	for _, k := range keys[i:] {
-		m.mu.Lock()
-		v, ok := m.rows[k]
-		m.mu.Unlock()
-		if !ok {
-			continue
-		}
-		if more, err := visit(k, v); err != nil || !more {
-			return err
-		}
-	}
-	return nil
+	return m.Rows.Commit(rows)
 }
 
 // holder is a node that holds shards, on a file system.

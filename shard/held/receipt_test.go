@@ -15,6 +15,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/shard/bulk"
+	"pelago/shard/scrub"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
@@ -51,7 +52,7 @@ func TestFormatsAreGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	place := Scrub{Began: time.Unix(1_800_000_000, 0), Finished: time.Unix(1_700_000_000, 0), Read: 1 << 40, at: ref}
+	place := Scrub{scrub.Pass{Began: time.Unix(1_800_000_000, 0), Finished: time.Unix(1_700_000_000, 0), Read: 1 << 40}, ref}
 	listed := []Status{{Entry: entries[0], State: Held, Bytes: 70_000}, {Entry: entries[1], State: Lost, Bytes: 8}}
 	var out strings.Builder
 	line := func(name string, b []byte) { fmt.Fprintln(&out, name, hex.EncodeToString(b)) }

@@ -11,40 +11,27 @@ import (
 	"pelago/cluster/fault"
 	"pelago/cluster/pause"
 	"pelago/shard/bulk"
+	"pelago/shard/scrub"
 	"pelago/shard/stripe"
 )
 
-const (
-	// slowest is what scrub reads in a second at least, while there is something.
-	slowest = 64 << 10
-	// aimPercent of the period is what a pass aims to take, so that pauses fit;
-	// and nextPercent when the next begins at the earliest.
-	aimPercent, nextPercent = 80, 75
-	// yieldFor is how long scrub waits for readers before it looks again.
-	yieldFor = time.Second
-	// noteEvery is how often its place is noted, and what is due is done.
-	noteEvery = time.Minute
-	// walkRows is how many rows are looked at at a time: no iterator stays open
-	// while bytes are read.
-	walkRows = 256
-)
+// walkRows is how many rows are looked at at a time: no iterator stays open while
+// bytes are read.
+const walkRows = 256
 
 const (
 	scrubVersion = 1
-	scrubBytes   = 1 + 8 + 8 + 8 + 4 + 8
+	scrubBytes   = 1 + scrub.TimesBytes + 8 + 4 + 8
 )
 
 // Scrub is how far reading all that is held is.
 type Scrub struct {
-	Began    time.Time // this pass; whole seconds. Zero: none is under way
-	Finished time.Time // the last one
-	Read     int64     // bytes, in this pass, of shards that are done
-	at       bulk.Ref  // the next to be read
+	scrub.Pass
+	at bulk.Ref // the next to be read
 }
 
 func (p *Scrub) append(b []byte) []byte {
-	b = binary.BigEndian.AppendUint64(append(b, scrubVersion), uint64(unix(p.Began)))
-	b = binary.BigEndian.AppendUint64(b, uint64(unix(p.Finished)))
+	b = p.AppendTimes(append(b, scrubVersion))
 	b = binary.BigEndian.AppendUint64(b, p.at.Table)
 	b = binary.BigEndian.AppendUint32(b, p.at.Blob)
 	return binary.BigEndian.AppendUint64(b, uint64(p.Read))
@@ -56,25 +43,10 @@ func parseScrub(b []byte) (p Scrub) {
 	if len(b) != scrubBytes || b[0] != scrubVersion {
 		return p
 	}
-	p.Began, p.Finished = fromUnix(b[1:]), fromUnix(b[9:])
+	p.Began, p.Finished = scrub.ParseTimes(b[1:])
 	p.at.Table, p.at.Blob = binary.BigEndian.Uint64(b[17:]), binary.BigEndian.Uint32(b[25:])
 	p.Read = int64(binary.BigEndian.Uint64(b[29:]))
 	return p
-}
-
-// unix is a time in seconds; 0 for none.
-func unix(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.Unix()
-}
-
-func fromUnix(b []byte) time.Time {
-	if seconds := int64(binary.BigEndian.Uint64(b)); seconds != 0 {
-		return time.Unix(seconds, 0)
-	}
-	return time.Time{}
 }
 
 // Scrubbed returns how far scrub was when its place was noted last.
@@ -105,7 +77,7 @@ func (s *Store) again(ctx context.Context, report func(error), do func(context.C
 		if err := do(ctx); ctx.Err() == nil {
 			report(err)
 		}
-		pause.For(ctx, noteEvery)
+		pause.For(ctx, scrub.NoteEvery)
 	}
 }
 
@@ -120,8 +92,8 @@ func (s *Store) scrubAgain(ctx context.Context) error {
 
 // tidy does what is due now and then. It waits for readers, but not for ever.
 func (s *Store) tidy(ctx context.Context) error {
-	for i := time.Duration(0); i < noteEvery && s.o.Busy(); i += yieldFor {
-		pause.For(ctx, yieldFor)
+	for i := time.Duration(0); i < scrub.NoteEvery && s.o.Busy(); i += scrub.YieldFor {
+		pause.For(ctx, scrub.YieldFor)
 	}
 	_, err := s.Merge(ctx)
 	s.recount()
@@ -140,24 +112,32 @@ func (s *Store) recount() {
 // scrub goes on with the pass that is under way, or begins one if it is due.
 func (s *Store) scrub(ctx context.Context, place Scrub) error {
 	if place.Began.IsZero() {
-		if time.Since(place.Finished) < s.o.Period/100*nextPercent && !place.Finished.IsZero() {
+		if !place.Due(s.o.Period) {
 			return nil
 		}
-		place = Scrub{Began: time.Now(), Finished: place.Finished, at: bulk.Ref{Space: bulk.Held}}
+		place = Scrub{place.Begin(), bulk.Ref{Space: bulk.Held}}
 	}
-	pace := &pace{ctx: ctx, store: s, place: &place, noted: time.Now()}
+	pace := scrub.NewPace(ctx, scrub.Options{
+		Period: s.o.Period, Busy: s.o.Busy,
+		Total: func() int64 { total, _ := s.Bytes(); return total },
+		Took:  func(n int) { s.stats.Scanned.Add(uint64(n)) },
+	}, &place.Pass)
+	var failed error // to note its place
 	err := s.walk(ctx, place.at, func(n Name, at bulk.Ref) error {
-		place.at, place.Read = at, place.Read+pace.part
-		pace.part = 0
-		pace.note()
-		_, err := s.check(ctx, n, at, &pacedReader{pace, s.o.Bulk.Reader(at)})
+		place.at = at
+		pace.Done()
+		if pace.Note() {
+			if err := s.note(&place); err != nil {
+				failed = err
+			}
+		}
+		_, err := s.check(ctx, n, at, pace.Reader(s.o.Bulk.Reader(at)))
 		return err
 	})
 	if err == nil {
-		// The next one is due by when this one began.
-		place = Scrub{Finished: place.Began}
+		place = Scrub{Pass: place.End()}
 	}
-	return errors.Join(err, pace.failed, s.note(&place))
+	return errors.Join(err, failed, s.note(&place))
 }
 
 func (s *Store) note(place *Scrub) error {
@@ -232,67 +212,4 @@ func (s *Store) check(ctx context.Context, n Name, at bulk.Ref, from io.ReaderAt
 	}
 	_, err = s.lose(n, at, err)
 	return false, err
-}
-
-// pace keeps scrub to the rate at which it ends in time.
-type pace struct {
-	ctx    context.Context //nolint:containedctx // of one pass
-	store  *Store
-	place  *Scrub
-	part   int64 // bytes read of the shard in hand
-	noted  time.Time
-	failed error // to note its place
-}
-
-// took waits as long as n bytes may take, and for readers.
-func (p *pace) took(n int) {
-	s := p.store
-	p.part += int64(n)
-	s.stats.Scanned.Add(uint64(n))
-	total, _ := s.Bytes()
-	aim := s.o.Period / 100 * aimPercent
-	left := max(aim-time.Since(p.place.Began), s.o.Period/100)
-	rate := max(slowest, perSecond(total, aim), perSecond(total-p.read(), left))
-	if !pause.For(p.ctx, time.Duration(float64(n)/float64(rate)*float64(time.Second))) {
-		return
-	}
-	for s.o.Busy() && p.ahead(total) && pause.For(p.ctx, yieldFor) {
-		continue
-	}
-}
-
-// ahead reports whether the pass can wait without being late.
-func (p *pace) ahead(total int64) bool {
-	elapsed := time.Since(p.place.Began)
-	return float64(p.read())*float64(p.store.o.Period) >= float64(total)*float64(elapsed)
-}
-
-func (p *pace) read() int64 { return p.place.Read + p.part }
-
-func perSecond(bytes int64, in time.Duration) int64 { return bytes / max(1, int64(in/time.Second)) }
-
-// note makes durable where the pass is, from time to time.
-func (p *pace) note() {
-	if time.Since(p.noted) < noteEvery {
-		return
-	}
-	p.noted = time.Now()
-	if err := p.store.note(p.place); err != nil {
-		p.failed = err
-	}
-}
-
-// pacedReader reads no faster than scrub may.
-type pacedReader struct {
-	pace *pace
-	from io.ReaderAt
-}
-
-func (r *pacedReader) ReadAt(b []byte, off int64) (int, error) {
-	if err := r.pace.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := r.from.ReadAt(b, off)
-	r.pace.took(n)
-	return n, err
 }

@@ -18,6 +18,7 @@ import (
 	"pelago/shard/recall"
 	"pelago/shard/seal"
 	"pelago/shard/stripe"
+	"pelago/shard/stripe/stripetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -50,17 +51,11 @@ func encode(t testing.TB, code shard.Code, plain, manifest int64, seed uint64) *
 		Stripe: shard.Stripe{Pack: id, Generation: 1}, Code: code, Size: size, Plaintext: plain,
 		Manifest: plain - manifest, Key: [16]byte{2}, Origin: "origin", Pack: root,
 	}
-	files := make([]bytes.Buffer, code.N())
-	to := make([]io.Writer, code.N())
-	for i := range to {
-		to[i] = &files[i]
-	}
 	s := &striped{ciphertext: sealed.Bytes()}
-	if s.head, err = stripe.NewCoder().Encode(context.Background(), bytes.NewReader(s.ciphertext), head, to); err != nil {
-		t.Fatal(err)
-	}
-	for i := range files {
-		one, err := stripe.Open(bytes.NewReader(files[i].Bytes()), int64(files[i].Len()))
+	full, shards := stripetest.Encode(t, stripe.NewCoder(), bytes.NewReader(s.ciphertext), head)
+	s.head = full
+	for _, b := range shards {
+		one, err := stripe.Open(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			t.Fatal(err)
 		}

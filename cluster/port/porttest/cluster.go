@@ -142,3 +142,10 @@ func (l *Lines) Take() []string {
 	l.buf.Reset()
 	return all
 }
+
+// Count returns how often a text stands in the lines since the last call of Take.
+func (l *Lines) Count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.buf.String(), text)
+}

@@ -1,5 +1,6 @@
 // Package catalogtest makes synthetic archives for tests and benchmarks: any
-// number of studies of people who do not exist, the same ones every time.
+// number of studies of people who do not exist, the same ones every time. For tests
+// of what the network decides it has a registry whose nodes agree at once.
 package catalogtest
 
 import (
