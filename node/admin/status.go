@@ -109,6 +109,15 @@ type Layout struct {
 	PledgedBytes  int64 `json:"pledged_bytes"`
 	// Limits say what keeps the network from surviving or holding more.
 	Limits []string `json:"limits,omitempty"`
+	// Shortages are the sites whose shards would not all find a place if that site alone
+	// were lost now, those that lack most first.
+	Shortages []Shortage `json:"shortages,omitempty"`
+}
+
+// Shortage is what of a site's shards finds no place elsewhere.
+type Shortage struct {
+	Site  string `json:"site"`
+	Bytes int64  `json:"bytes"`
 }
 
 // Code is how new stripes are made: the answer of GET /api/code.
