@@ -24,6 +24,21 @@ func (n *node) roomOf(node string) int64 {
 	return r.Room[node]
 }
 
+// roomKept is how many bytes of this node's disk are kept from copies, for shards: what
+// the worst loss of a site would bring, and what is lacking here already, as far as the
+// pledge lets them in.
+func (n *node) roomKept() int64 {
+	if n.shards.held == nil {
+		return 0
+	}
+	room := max(n.roomOf(n.id), 0)
+	if r := n.repairing.Load(); r != nil {
+		room += max(r.Status().Lacking, 0)
+	}
+	held, _ := n.shards.held.Bytes()
+	return max(min(room, n.placement.Pledged()-held), 0)
+}
+
 // shortages are what of each site's shards would find no place if that site were lost.
 func shortages(r *capacity.Report, members []admin.Member) (all []admin.Shortage) {
 	if r == nil {

@@ -449,7 +449,7 @@ type local struct{ d *node }
 
 func (l local) Shard(n held.Name) (held.Shard, error) {
 	one, err := l.d.store.Shard(n)
-	m := l.d.hot[n.Pack]
+	m := l.d.copyOf(n.Pack)
 	if err == nil || m == nil || m.head.Stripe != n.Stripe {
 		return one, err
 	}
@@ -465,7 +465,14 @@ func (l local) Shard(n held.Name) (held.Shard, error) {
 
 type copies struct{ d *node }
 
-func (c copies) Has(pack [16]byte) bool { return c.d.hot[pack] != nil }
+func (c copies) Has(pack [16]byte) bool { return c.d.copyOf(pack) != nil }
+
+// copyOf is a pack of which a node has the whole copy; nil: it has none.
+func (d *node) copyOf(pack [16]byte) *made {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hot[pack]
+}
 
 func (c copies) Verify(_ context.Context, of shard.Stripe) error {
 	if c.d.rot[of.Pack] {
