@@ -121,11 +121,11 @@ func (d *disk) evicts() work.Task {
 // layout never ends, and so no copy ever goes.
 func TestALostSiteIsRebuiltThoughDisksAreNearlyFull(t *testing.T) {
 	for _, kept := range []bool{true, false} {
-		onNetwork(t, 6, 4, 2, func(w *network) {
+		onNetwork(t, 5, 4, 2, func(w *network) {
 			state := *w.state
 			state.Code = large
 			w.state = &state
-			const packs, size = 6, 600_000
+			const packs, size = 5, 540_000
 			for _, id := range w.names {
 				w.from = id
 				for range packs {
@@ -158,7 +158,7 @@ func TestALostSiteIsRebuiltThoughDisksAreNearlyFull(t *testing.T) {
 				}
 			})
 			defer func() { cancel(); all.Wait() }()
-			passes(time.Hour)
+			passes(10 * time.Minute)
 			copies := 0
 			for _, d := range disks {
 				if used, room := d.used(), counts.Report().Room[d.id]; used > d.size*95/100 || kept && used+room > d.size*95/100 || room < d.size/20 {
@@ -175,7 +175,7 @@ func TestALostSiteIsRebuiltThoughDisksAreNearlyFull(t *testing.T) {
 			w.set(w.down, victim, true)
 			w.nodes[victim].end()
 			w.change()
-			passes(3 * time.Hour)
+			passes(time.Hour)
 			if rebuilt := (places{w, ""}).State().View.Old == nil; rebuilt != kept {
 				t.Errorf("room kept: %t; all is rebuilt: %t", kept, rebuilt)
 			}
