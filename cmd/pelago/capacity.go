@@ -31,12 +31,17 @@ func (n *node) roomKept() int64 {
 	if n.shards.held == nil {
 		return 0
 	}
-	room := max(n.roomOf(n.id), 0)
+	lacking := int64(0)
 	if r := n.repairing.Load(); r != nil {
-		room += max(r.Status().Lacking, 0)
+		lacking = r.Status().Lacking
 	}
-	held, _ := n.shards.held.Bytes()
-	return max(min(room, n.placement.Pledged()-held), 0)
+	held, arriving := n.shards.held.Bytes()
+	return kept(n.roomOf(n.id), lacking, n.placement.Pledged()-held-arriving)
+}
+
+// kept is the room that is kept of what a pledge still lets in; below 0: not known.
+func kept(room, lacking, left int64) int64 {
+	return max(min(max(room, 0)+max(lacking, 0), left), 0)
 }
 
 // shortages are what of each site's shards would find no place if that site were lost.

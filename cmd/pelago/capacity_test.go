@@ -8,6 +8,17 @@ import (
 	"pelago/node/capacity"
 )
 
+func TestRoomIsKeptAsFarAsThePledgeGoes(t *testing.T) {
+	for _, one := range []struct{ room, lacking, left, want int64 }{
+		{5, 0, 100, 5}, {5, 3, 100, 8}, {5, 3, 7, 7}, {5, 3, 0, 0}, {5, 3, -4, 0}, // over its pledge
+		{-1, 3, 100, 3}, {5, -1, 100, 5}, {-1, -1, 100, 0},
+	} {
+		if got := kept(one.room, one.lacking, one.left); got != one.want {
+			t.Errorf("%+v: %d", one, got)
+		}
+	}
+}
+
 func TestShortagesGoByPledgesAndDisks(t *testing.T) {
 	const gib = 1 << 30
 	r := &capacity.Report{Losses: []capacity.Loss{
