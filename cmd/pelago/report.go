@@ -26,6 +26,9 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 	epochs, placed := n.network.keeper.State(), n.placement.Status()
 	members, where := n.members(usage, from), layoutStatus(placed)
 	where.Shortages = shortages(n.capacity.Report(), members)
+	if r := n.capacity.Report(); r != nil {
+		where.RebuildableBytes = r.Fits
+	}
 	return &admin.Status{
 		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: from.Leader,
 		AppliedIndex: from.AppliedIndex, CommitIndex: from.CommitIndex, StalenessSeconds: from.StalenessSeconds(),

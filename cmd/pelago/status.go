@@ -127,6 +127,9 @@ func layoutRows(st admin.Status) [][]string {
 		{"layout", version}, {"stripes", fmt.Sprintf("%s; %d sites hold shards", codeText(l.Code), l.Code.Sites)},
 		{"room for shards", fmt.Sprintf("%s of %s pledged", size(l.CapacityBytes), size(l.PledgedBytes))},
 	}
+	if l.RebuildableBytes > 0 {
+		rows = append(rows, []string{"room with a site lost", size(l.RebuildableBytes)})
+	}
 	for _, node := range l.Waiting {
 		rows = append(rows, []string{"layout waits for", nameOf(node, st.Sites)})
 	}

@@ -33,7 +33,9 @@ func TestShortagesForPeople(t *testing.T) {
 	for _, site := range []string{"north", "south", "east", "west", "lakes"} {
 		st.Layout.Shortages = append(st.Layout.Shortages, admin.Shortage{Site: site, Bytes: 3 << 30})
 	}
-	const want = `short of room           if north is lost, 3.0 GiB of its shards have no place
+	st.Layout.RebuildableBytes = 5 << 40
+	const want = `room with a site lost   5.0 TiB
+short of room           if north is lost, 3.0 GiB of its shards have no place
 short of room           if south is lost, 3.0 GiB of its shards have no place
 short of room           if east is lost, 3.0 GiB of its shards have no place
 short of room           and for 2 sites more

@@ -107,6 +107,9 @@ type Layout struct {
 	// that all nodes pledge together.
 	CapacityBytes int64 `json:"capacity_bytes"`
 	PledgedBytes  int64 `json:"pledged_bytes"`
+	// RebuildableBytes of shards fit so that those of any one site that is lost could still
+	// be made anew; 0: there are not enough sites for that, or it is not known.
+	RebuildableBytes int64 `json:"rebuildable_bytes"`
 	// Limits say what keeps the network from surviving or holding more.
 	Limits []string `json:"limits,omitempty"`
 	// Shortages are the sites whose shards would not all find a place if that site alone

@@ -16,6 +16,9 @@ type Report struct {
 	// site: of those alone whose loss has a remedy, for which there are more sites than
 	// the code needs. Nil too while they are not known of this layout.
 	Losses []Loss
+	// Fits is how many bytes of shards, spread evenly, the pledges have room for so that
+	// the loss of any one site could still be made anew; 0: none could, or it is not known.
+	Fits int64
 	// Room is, for each node, the most that one of the losses asks of it: what it is to
 	// keep free for shards. While those of a new layout are worked out it is that of the
 	// one before; nil: it is not known yet.

@@ -3,6 +3,7 @@ package capacity
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 
 	"pelago/cluster/layout"
@@ -231,6 +232,43 @@ func (p *plans) losses(c *cells) (all []Loss) {
 	return all
 }
 
+// fits is how many bytes of shards, over all nodes and spread evenly over the groups, the
+// pledges have room for so that the loss of any one site could still be made anew; 0: of
+// none could it. It goes by the pledges of the layout, as layout.Capacity does.
+func (p *plans) fits() int64 {
+	of := p.of
+	// Slots are counted in the finest groups, with what the worst loss adds.
+	slots, most := of.Slots(of.Shards), make([]int, len(of.Nodes))
+	remedied := false
+	for i := range p.all {
+		one := &p.all[i]
+		takes := make([]int, len(of.Nodes))
+		for _, m := range one.moves {
+			if m.to != nowhere && int(m.position) < of.Shards {
+				takes[m.to] += catalog.SlotGroups / one.groups
+				remedied = true
+			}
+		}
+		for v := range most {
+			most[v] = max(most[v], takes[v])
+		}
+	}
+	if !remedied {
+		return 0
+	}
+	least := math.Inf(1) // bytes a slot
+	for v, n := range of.Nodes {
+		need := slots[v]*(catalog.SlotGroups/of.Groups) + most[v]
+		if need > 0 && !slices.Contains(p.lost, n.ID) {
+			least = min(least, float64(n.Pledge)/float64(need))
+		}
+	}
+	if math.IsInf(least, 1) {
+		return 0
+	}
+	return int64(least * float64(catalog.SlotGroups*of.Shards))
+}
+
 // room is the most that any one loss asks of each node.
 func room(all []Loss) map[string]int64 {
 	most := map[string]int64{}
@@ -291,7 +329,7 @@ func (b *rebuild) tell(r *Report, each Slots) {
 			return
 		}
 		r.Losses = b.made.losses(c)
-		b.room = room(r.Losses)
+		b.room, r.Fits = room(r.Losses), b.made.fits()
 	}
 	r.Room = maps.Clone(b.room)
 }

@@ -137,6 +137,47 @@ func TestRoomIsWhatTheWorstLossMoves(t *testing.T) {
 	})
 }
 
+// What fits with room for a loss does fit after the worst one, and a node is full then.
+func TestWhatFitsStillFitsAfterTheWorstLoss(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		sites := rapid.IntRange(2, 9).Draw(rt, "sites")
+		nodes := holders(sites, 1<<40)
+		for i := range nodes {
+			nodes[i].Pledge = rapid.Int64Range(1<<38, 1<<42).Draw(rt, "pledge")
+		}
+		shards := rapid.IntRange(2, min(6, sites)).Draw(rt, "shards")
+		l := makeLayout(rt, nil, nodes, shards)
+		state := &placement.State{View: layout.View{New: l}}
+		const unit = 1 << 20
+		r := reportOf(state, func(visit func(catalog.Slot, int64)) bool {
+			for g := range catalog.SlotGroups {
+				for i := range shards {
+					visit(catalog.Slot{Group: uint16(g), Shard: uint8(i)}, unit)
+				}
+			}
+			return true
+		})
+		if sites == shards {
+			if r.Fits != 0 || len(r.Room) != 0 {
+				rt.Fatalf("%d fit, and room is %v, where nothing can be made anew", r.Fits, r.Room)
+			}
+			return
+		}
+		if r.Fits <= 0 || r.Fits > l.Capacity().Bytes {
+			rt.Fatalf("%d fit, of %d without a loss", r.Fits, l.Capacity().Bytes)
+		}
+		scale := float64(r.Fits) / float64(unit*catalog.SlotGroups*shards)
+		fullest := 0.0
+		for _, n := range l.Nodes {
+			used := scale * (float64(r.Owed[n.ID]) + float64(r.Room[n.ID])/1.02)
+			fullest = max(fullest, used/float64(n.Pledge))
+		}
+		if fullest > 1.000001 || fullest < .999999 {
+			rt.Fatalf("the fullest node has %f of its pledge", fullest)
+		}
+	})
+}
+
 // A copy that goes with its site is made anew from shards: what was cut from it too.
 func TestWhatWasCutAtALostSiteIsMadeAnew(t *testing.T) {
 	nodes := holders(4, 1<<40)
@@ -160,13 +201,15 @@ func TestWhatWasCutAtALostSiteIsMadeAnew(t *testing.T) {
 	}
 }
 
-// report is what is told once all is worked out.
-func report(state *placement.State, all sealed) *Report {
+func report(state *placement.State, all sealed) *Report { return reportOf(state, all.each) }
+
+// reportOf is what is told once all is worked out.
+func reportOf(state *placement.State, each Slots) *Report {
 	var b rebuild
 	for b.next(state) {
 	}
-	r := Count(state, all.each)
-	b.tell(r, all.each)
+	r := Count(state, each)
+	b.tell(r, each)
 	return r
 }
 
