@@ -223,14 +223,19 @@ func TestThePageIsReadableInBothSchemesAndOnATelephone(t *testing.T) {
 }
 
 func TestThePageTellsWhatNeedsAttention(t *testing.T) {
-	ctx, p := openPage(t, pageOf(t, func() (*admin.Status, error) { return manySites(), nil }))
+	ctx, p := openPage(t, pageOf(t, func() (*admin.Status, error) {
+		s := manySites()
+		s.Layout.Shortages = []admin.Shortage{{Site: "Riverside General", Bytes: 3e9}, {Site: "Island clinic", Bytes: 2e9}}
+		return s, nil
+	}))
 	for _, words := range []string{
+		"If site Riverside General is lost, 3.0 GB of its shards have no place; nor has everything of 1 other site, each lost alone.",
 		"Site Island clinic is not heard.", "43 repairs to do.", "3 instances in quarantine", "Task syslog: audit.syslog: connection refused",
 		"Images are refused: this node is drained: it takes nothing in.",
 	} {
 		shows(ctx, t, p, "#attention-list", words)
 	}
-	shows(ctx, t, p, "#health", "5 things to look at.")
+	shows(ctx, t, p, "#health", "6 things to look at.")
 	shows(ctx, t, p, "#sites tbody", "109 entries\n27 s")
 	shows(ctx, t, p, "#sites tbody", "1,061 entries\nnot known")
 	shows(ctx, t, p, "#leader", "Riverside General")

@@ -63,7 +63,7 @@ func (n *node) openEvict() {
 		},
 		Disk: func() (evict.Disk, error) {
 			u, err := n.archive.Usage()
-			return evict.Disk{Used: u.Size - u.Free, Size: u.Size, Returning: u.Reclaimable, Ballast: u.Ballast}, err
+			return evict.Disk{Used: u.Size - u.Free, Size: u.Size, Returning: u.Reclaimable, Ballast: u.Ballast, Room: n.roomKept()}, err
 		},
 		Doubt: n.doubted, Log: n.log,
 	})

@@ -35,7 +35,7 @@ const cachedShare = 10
 // openDistance opens what reads other nodes, and lets them read this one.
 func (n *node) openDistance() error {
 	var err error
-	if n.distance.copies, err = openCopies(n.archive, n.keys, n.config, n.log); err != nil {
+	if n.distance.copies, err = openCopies(n.archive, n.keys, n.config, n.roomKept, n.log); err != nil {
 		return err
 	}
 	// Manifests are short, and bytes many; they share a transport, for the first
@@ -61,8 +61,9 @@ func (n *node) openDistance() error {
 	return nil
 }
 
-// openCopies opens what an archive keeps of others.
-func openCopies(a *archive.Archive, ring *keys.Ring, c config.Config, log *slog.Logger) (*cached.Store, error) {
+// openCopies opens what an archive keeps of others, beside the room that is kept for
+// shards.
+func openCopies(a *archive.Archive, ring *keys.Ring, c config.Config, room func() int64, log *slog.Logger) (*cached.Store, error) {
 	limit := int64(c.Store.Cached)
 	if limit == 0 {
 		usage, err := a.Usage()
@@ -73,7 +74,9 @@ func openCopies(a *archive.Archive, ring *keys.Ring, c config.Config, log *slog.
 	}
 	return cached.Open(cached.Options{
 		Bulk: a.Bulk(), Copies: a.Rows("copies"), Told: a.Rows("told"), Opened: a.Rows("opened"),
-		Ring: ring, Limit: limit, Reserve: a.Reserve, Pressed: a.Pressed, Log: log,
+		Ring: ring, Limit: limit, Log: log,
+		Reserve: func(bytes int64) error { return a.ReserveBeside(bytes, room()) },
+		Pressed: func() bool { return a.Pressed(room()) },
 	})
 }
 

@@ -24,14 +24,19 @@ func (n *node) status(context.Context) (*admin.Status, error) {
 	hash, index := n.catalog.StateHash()
 	protectedStudies, _ := n.protect.Studies() // none before they were counted
 	epochs, placed := n.network.keeper.State(), n.placement.Status()
+	members, where := n.members(usage, from), layoutStatus(placed)
+	where.Shortages = shortages(n.capacity.Report(), members)
+	if r := n.capacity.Report(); r != nil {
+		where.RebuildableBytes = r.Fits
+	}
 	return &admin.Status{
 		Network: n.network.membership.Name().Network, Site: n.config.Site, Node: n.id, Leader: from.Leader,
 		AppliedIndex: from.AppliedIndex, CommitIndex: from.CommitIndex, StalenessSeconds: from.StalenessSeconds(),
 		StateIndex: index, StateHash: hex.EncodeToString(hash[:]),
-		Sites:    admin.SitesOf(n.members(usage, from), from),
+		Sites:    admin.SitesOf(members, from),
 		Patients: totals.Patients, Studies: totals.Studies, Series: totals.Series, Instances: totals.Instances,
 		ProtectedStudies: protectedStudies, Repair: n.repairStatus(), Refuses: whyClosed(n.network.takes()),
-		LayoutVersion: placed.Version, SurvivesSites: placed.Survives, Layout: layoutStatus(placed),
+		LayoutVersion: placed.Version, SurvivesSites: placed.Survives, Layout: where,
 		Spread:         n.spreadStatus(),
 		PendingJournal: journal.Pending(), RejectedFacts: journal.Rejected(),
 		Version: version, UptimeSeconds: int64(time.Since(n.began).Seconds()), AE: n.config.DICOM.AE,

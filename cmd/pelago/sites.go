@@ -160,7 +160,7 @@ func (n *node) members(usage archive.Usage, from admin.Vantage) []admin.Member {
 			DICOM: m.Heard.DICOM, Web: m.Heard.Web, AppliedIndex: m.Heard.AppliedIndex,
 			Capacity: int64(m.Heard.Capacity), Used: int64(m.Heard.Capacity - min(m.Heard.Free, m.Heard.Capacity)), RoundTrip: m.RTT,
 		}
-		one.Owed, one.Held, one.Lacking = n.owed(m.Node), m.Heard.Held, m.Heard.Lacking
+		one.Owed, one.Room, one.Held, one.Lacking = n.owed(m.Node), n.roomOf(m.Node), m.Heard.Held, m.Heard.Lacking
 		if m.Self {
 			one.Held, one.Lacking = n.heldHere()
 			one.Used = usage.Staging + usage.Bulk

@@ -39,7 +39,7 @@ func printStatus(w io.Writer, st admin.Status) error {
 	}
 	if rows := shardRows(st.Sites); st.LayoutVersion > 0 && len(rows) > 0 {
 		fmt.Fprintln(w)
-		if err := table(w, []string{"SHARDS AT", "OWED", "HELD", "LACKING", "PLEDGED"}, rows); err != nil {
+		if err := table(w, []string{"SHARDS AT", "OWED", "HELD", "LACKING", "ROOM", "PLEDGED"}, rows); err != nil {
 			return err
 		}
 	}
@@ -127,11 +127,28 @@ func layoutRows(st admin.Status) [][]string {
 		{"layout", version}, {"stripes", fmt.Sprintf("%s; %d sites hold shards", codeText(l.Code), l.Code.Sites)},
 		{"room for shards", fmt.Sprintf("%s of %s pledged", size(l.CapacityBytes), size(l.PledgedBytes))},
 	}
+	if l.RebuildableBytes > 0 {
+		rows = append(rows, []string{"room with a site lost", size(l.RebuildableBytes)})
+	}
 	for _, node := range l.Waiting {
 		rows = append(rows, []string{"layout waits for", nameOf(node, st.Sites)})
 	}
 	for _, limit := range l.Limits {
 		rows = append(rows, []string{"limit", limit})
+	}
+	return append(rows, shortageRows(l.Shortages)...)
+}
+
+// shortagesShown are named one by one.
+const shortagesShown = 3
+
+// shortageRows say for which sites' shards there is no place.
+func shortageRows(all []admin.Shortage) (rows [][]string) {
+	for _, s := range all[:min(len(all), shortagesShown)] {
+		rows = append(rows, []string{"short of room", fmt.Sprintf("if %s is lost, %s of its shards have no place", s.Site, size(s.Bytes))})
+	}
+	if more := len(all) - shortagesShown; more > 0 {
+		rows = append(rows, []string{"short of room", fmt.Sprintf("and for %d sites more", more)})
 	}
 	return rows
 }
@@ -190,7 +207,7 @@ func shardRows(sites []admin.Site) (rows [][]string) {
 			}
 		}
 		if pledged > 0 || s.OwedBytes > 0 {
-			rows = append(rows, []string{s.Name, known(s.OwedBytes), known(s.HeldBytes), known(s.LackingBytes), size(pledged)})
+			rows = append(rows, []string{s.Name, known(s.OwedBytes), known(s.HeldBytes), known(s.LackingBytes), known(s.RoomBytes), size(pledged)})
 		}
 	}
 	return rows

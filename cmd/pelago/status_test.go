@@ -10,14 +10,14 @@ import (
 
 func TestShardsOfSitesForPeople(t *testing.T) {
 	st := admin.Status{Site: "north", LayoutVersion: 3, Sites: []admin.Site{
-		{Name: "north", OwedBytes: 5 << 30, HeldBytes: 4 << 30, LackingBytes: 1 << 30, Nodes: []admin.Node{{PledgeBytes: 1 << 40}, {PledgeBytes: 1 << 40}, {PledgeBytes: 1 << 40, State: admin.Removed}}},
-		{Name: "south", OwedBytes: 5 << 30, HeldBytes: -1, LackingBytes: -1, Nodes: []admin.Node{{PledgeBytes: 1 << 40}}},
+		{Name: "north", OwedBytes: 5 << 30, HeldBytes: 4 << 30, LackingBytes: 1 << 30, RoomBytes: 2 << 30, Nodes: []admin.Node{{PledgeBytes: 1 << 40}, {PledgeBytes: 1 << 40}, {PledgeBytes: 1 << 40, State: admin.Removed}}},
+		{Name: "south", OwedBytes: 5 << 30, HeldBytes: -1, LackingBytes: -1, RoomBytes: -1, Nodes: []admin.Node{{PledgeBytes: 1 << 40}}},
 		{Name: "witness", Nodes: []admin.Node{{Witness: true}}},
 	}}
 	const want = `
-SHARDS AT  OWED     HELD       LACKING    PLEDGED
-north      5.0 GiB  4.0 GiB    1.0 GiB    2.0 TiB
-south      5.0 GiB  not known  not known  1.0 TiB
+SHARDS AT  OWED     HELD       LACKING    ROOM       PLEDGED
+north      5.0 GiB  4.0 GiB    1.0 GiB    2.0 GiB    2.0 TiB
+south      5.0 GiB  not known  not known  not known  1.0 TiB
 `
 	var got bytes.Buffer
 	if err := printStatus(&got, st); err != nil {
@@ -25,6 +25,27 @@ south      5.0 GiB  not known  not known  1.0 TiB
 	}
 	if !strings.HasSuffix(got.String(), want) {
 		t.Errorf("got\n%s\nwant at its end\n%s", &got, want)
+	}
+}
+
+func TestShortagesForPeople(t *testing.T) {
+	st := admin.Status{LayoutVersion: 3}
+	for _, site := range []string{"north", "south", "east", "west", "lakes"} {
+		st.Layout.Shortages = append(st.Layout.Shortages, admin.Shortage{Site: site, Bytes: 3 << 30})
+	}
+	st.Layout.RebuildableBytes = 5 << 40
+	const want = `room with a site lost   5.0 TiB
+short of room           if north is lost, 3.0 GiB of its shards have no place
+short of room           if south is lost, 3.0 GiB of its shards have no place
+short of room           if east is lost, 3.0 GiB of its shards have no place
+short of room           and for 2 sites more
+`
+	var got bytes.Buffer
+	if err := printStatus(&got, st); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(got.String(), want) {
+		t.Errorf("got\n%s\nwant in it\n%s", &got, want)
 	}
 }
 

@@ -104,7 +104,7 @@ func (v *verifyCommand) alone(e *env, bar *bar) (report *archive.Report, err err
 	if report, err = a.VerifyAlone(e.ctx, bar.at); err != nil {
 		return report, err
 	}
-	copies, err := openCopies(a, ring, c, log)
+	copies, err := openCopies(a, ring, c, func() int64 { return 0 }, log)
 	if err != nil {
 		return report, err
 	}

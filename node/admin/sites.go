@@ -33,6 +33,7 @@ type Member struct {
 	Lost                bool  // declared so
 	Pledge              int64 // bytes of shards that it will hold
 	Owed                int64 // bytes of shards that it is to hold; -1: not known
+	Room                int64 // bytes that it is to keep free for those of a site that is lost; -1: not known
 	// Barred nodes never vote: they were restored from a backup.
 	Barred bool
 	// What follows is as the node told last; zero when nothing was heard.
@@ -48,9 +49,10 @@ type Site struct {
 	Name  string `json:"name"`
 	State State  `json:"state"`
 	Nodes []Node `json:"nodes"`
-	// OwedBytes, HeldBytes and LackingBytes are those of its nodes together; -1: they
-	// are not known of all.
+	// OwedBytes, RoomBytes, HeldBytes and LackingBytes are those of its nodes together;
+	// -1: they are not known of all.
 	OwedBytes    int64 `json:"owed_bytes"`
+	RoomBytes    int64 `json:"room_bytes"`
 	HeldBytes    int64 `json:"held_bytes"`
 	LackingBytes int64 `json:"lacking_bytes"`
 }
@@ -69,6 +71,9 @@ type Node struct {
 	OwedBytes    int64 `json:"owed_bytes"`
 	HeldBytes    int64 `json:"held_bytes"`
 	LackingBytes int64 `json:"lacking_bytes"`
+	// RoomBytes are what it would have to take in if the one site were lost whose loss
+	// asks most of it. -1: not known.
+	RoomBytes int64 `json:"room_bytes"`
 
 	Self    bool   `json:"self,omitempty"`
 	Leader  bool   `json:"leader,omitempty"`
@@ -159,7 +164,7 @@ func (s *Site) sum() {
 		for _, one := range []struct {
 			to *int64
 			n  int64
-		}{{&s.OwedBytes, n.OwedBytes}, {&s.HeldBytes, n.HeldBytes}, {&s.LackingBytes, n.LackingBytes}} {
+		}{{&s.OwedBytes, n.OwedBytes}, {&s.RoomBytes, n.RoomBytes}, {&s.HeldBytes, n.HeldBytes}, {&s.LackingBytes, n.LackingBytes}} {
 			if one.n < 0 || *one.to < 0 {
 				*one.to = unknown
 			} else {
@@ -193,7 +198,7 @@ func (v Vantage) node(m Member) Node {
 	n := Node{
 		ID: m.Node, Address: m.Address, State: Silent, CapacityBytes: m.Capacity, UsedBytes: m.Used,
 		Self: m.Self, Leader: m.Node == v.Leader, Voter: m.Voter, Witness: m.Witness, Signs: m.Signs, Barred: m.Barred,
-		Lost: m.Lost, PledgeBytes: m.Pledge, OwedBytes: m.Owed, HeldBytes: unknown, LackingBytes: unknown,
+		Lost: m.Lost, PledgeBytes: m.Pledge, OwedBytes: m.Owed, RoomBytes: m.Room, HeldBytes: unknown, LackingBytes: unknown,
 		DICOM: m.DICOM, Web: m.Web, AppliedIndex: m.AppliedIndex, RoundTripSeconds: m.RoundTrip.Seconds(),
 	}
 	switch {

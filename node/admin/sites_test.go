@@ -14,12 +14,12 @@ func TestSitesAreSumsOfTheirNodesAndOursComesFirst(t *testing.T) {
 	members := []Member{
 		{Node: "e1", Site: "east", Alive: true, AppliedIndex: 90, Drained: true},
 		{Node: "m2", Site: "north", AppliedIndex: 50, Owed: 3, Held: 2, Lacking: 1},
-		{Node: "s1", Site: "south", Drained: true},
+		{Node: "s1", Site: "south", Drained: true, Room: -1},
 		{Node: "x1", Site: "x", Removed: true, Alive: true, Signs: true},
-		{Node: "n1", Site: "north", Self: true, AppliedIndex: 90, Voter: true, Capacity: 10, Used: 4, Owed: 7, Held: 5, Lacking: 4},
-		{Node: "b1", Site: "a", Alive: true, AppliedIndex: 90, RoundTrip: 80 * time.Millisecond, DICOM: "b:104", Web: "https://b", Owed: 9, Held: 8, Lacking: 2},
-		{Node: "b2", Site: "a", Alive: true, AppliedIndex: 90, Owed: 1, Held: 4},
-		{Node: "b3", Site: "a", Removed: true, Owed: 1, Held: 4, Lacking: 5},
+		{Node: "n1", Site: "north", Self: true, AppliedIndex: 90, Voter: true, Capacity: 10, Used: 4, Owed: 7, Held: 5, Lacking: 4, Room: 6},
+		{Node: "b1", Site: "a", Alive: true, AppliedIndex: 90, RoundTrip: 80 * time.Millisecond, DICOM: "b:104", Web: "https://b", Owed: 9, Held: 8, Lacking: 2, Room: 2},
+		{Node: "b2", Site: "a", Alive: true, AppliedIndex: 90, Owed: 1, Held: 4, Room: 3},
+		{Node: "b3", Site: "a", Removed: true, Owed: 1, Held: 4, Lacking: 5, Room: 8},
 	}
 	from := Vantage{
 		Leader: "b1", AppliedIndex: 90, CommitIndex: 97, Staleness: 1500 * time.Millisecond, StalenessKnown: true,
@@ -28,17 +28,17 @@ func TestSitesAreSumsOfTheirNodesAndOursComesFirst(t *testing.T) {
 	got := SitesOf(members, from)
 	want := []Site{
 		{"north", Partial, []Node{
-			{ID: "n1", State: Alive, Self: true, Voter: true, CapacityBytes: 10, UsedBytes: 4, AppliedIndex: 90, LagEntries: 7, LagSeconds: 1.5, OwedBytes: 7, HeldBytes: 5, LackingBytes: 4},
+			{ID: "n1", State: Alive, Self: true, Voter: true, CapacityBytes: 10, UsedBytes: 4, AppliedIndex: 90, LagEntries: 7, LagSeconds: 1.5, OwedBytes: 7, HeldBytes: 5, LackingBytes: 4, RoomBytes: 6},
 			{ID: "m2", State: Silent, AppliedIndex: 50, LagEntries: 40, LagSeconds: 30, OwedBytes: 3, HeldBytes: -1, LackingBytes: -1},
-		}, 10, -1, -1},
+		}, 10, 6, -1, -1},
 		{"a", Alive, []Node{
-			{ID: "b1", State: Alive, Leader: true, AppliedIndex: 90, RoundTripSeconds: .08, DICOM: "b:104", Web: "https://b", OwedBytes: 9, HeldBytes: 8, LackingBytes: 2},
-			{ID: "b2", State: Alive, AppliedIndex: 90, OwedBytes: 1, HeldBytes: 4},
-			{ID: "b3", State: Removed, LagEntries: -1, LagSeconds: -1, OwedBytes: 1, HeldBytes: -1, LackingBytes: -1},
-		}, 10, 12, 2},
-		{"east", Drained, []Node{{ID: "e1", State: Drained, AppliedIndex: 90}}, 0, 0, 0},
-		{"south", Silent, []Node{{ID: "s1", State: Silent, LagEntries: -1, LagSeconds: -1, HeldBytes: -1, LackingBytes: -1}}, 0, -1, -1},
-		{"x", Removed, []Node{{ID: "x1", State: Removed, Signs: true, LagEntries: -1, LagSeconds: -1, HeldBytes: -1, LackingBytes: -1}}, 0, 0, 0},
+			{ID: "b1", State: Alive, Leader: true, AppliedIndex: 90, RoundTripSeconds: .08, DICOM: "b:104", Web: "https://b", OwedBytes: 9, HeldBytes: 8, LackingBytes: 2, RoomBytes: 2},
+			{ID: "b2", State: Alive, AppliedIndex: 90, OwedBytes: 1, HeldBytes: 4, RoomBytes: 3},
+			{ID: "b3", State: Removed, LagEntries: -1, LagSeconds: -1, OwedBytes: 1, HeldBytes: -1, LackingBytes: -1, RoomBytes: 8},
+		}, 10, 5, 12, 2},
+		{"east", Drained, []Node{{ID: "e1", State: Drained, AppliedIndex: 90}}, 0, 0, 0, 0},
+		{"south", Silent, []Node{{ID: "s1", State: Silent, LagEntries: -1, LagSeconds: -1, HeldBytes: -1, LackingBytes: -1, RoomBytes: -1}}, 0, -1, -1, -1},
+		{"x", Removed, []Node{{ID: "x1", State: Removed, Signs: true, LagEntries: -1, LagSeconds: -1, HeldBytes: -1, LackingBytes: -1}}, 0, 0, 0, 0},
 	}
 	if len(got) != len(want) {
 		t.Fatalf("%d sites", len(got))

@@ -107,8 +107,20 @@ type Layout struct {
 	// that all nodes pledge together.
 	CapacityBytes int64 `json:"capacity_bytes"`
 	PledgedBytes  int64 `json:"pledged_bytes"`
+	// RebuildableBytes of shards fit so that those of any one site that is lost could still
+	// be made anew; 0: there are not enough sites for that, or it is not known.
+	RebuildableBytes int64 `json:"rebuildable_bytes"`
 	// Limits say what keeps the network from surviving or holding more.
 	Limits []string `json:"limits,omitempty"`
+	// Shortages are the sites whose shards would not all find a place if that site alone
+	// were lost now, those that lack most first.
+	Shortages []Shortage `json:"shortages,omitempty"`
+}
+
+// Shortage is what of a site's shards finds no place elsewhere.
+type Shortage struct {
+	Site  string `json:"site"`
+	Bytes int64  `json:"bytes"`
 }
 
 // Code is how new stripes are made: the answer of GET /api/code.

@@ -570,6 +570,40 @@ func TestFullDiskRefusesAndServes(t *testing.T) {
 	b.sound()
 }
 
+// What can do without leaves more than the ballast free, and takes nothing of that from
+// others.
+func TestRoomIsKeptFromCopiesAlone(t *testing.T) {
+	o := testOptions(vfs.NewMem(), newRing())
+	const ballast, kept, free = 10 << 20, 30 << 20, 100 << 20
+	o.Ballast = ballast
+	o.Free = func() (int64, int64, error) { return free, 1 << 40, nil }
+	b := open(t, o)
+	defer b.close()
+	again := func() {
+		b.space.mu.Lock()
+		defer b.space.mu.Unlock()
+		b.space.asked = time.Time{}
+	}
+	again()
+	if err := b.ReserveBeside(free-ballast-kept+1, kept); !fault.Is(err, fault.Full) {
+		t.Errorf("a byte too many beside what is kept: %v", err)
+	}
+	if err := b.ReserveBeside(free-ballast-kept, kept); err != nil {
+		t.Errorf("as much as there is beside what is kept: %v", err)
+	}
+	if err := b.Reserve(kept); err != nil {
+		t.Errorf("what was kept is not there: %v", err)
+	}
+	if err := b.Reserve(1); !fault.Is(err, fault.Full) {
+		t.Errorf("of the ballast: %v", err)
+	}
+	for more, want := range map[int64]bool{0: false, free - 2*ballast: false, free - 2*ballast + 1: true} {
+		if got := b.Pressed(more); got != want {
+			t.Errorf("with %d kept: %t", more, got)
+		}
+	}
+}
+
 func TestNonPatientObjectsRestInTheirReservedSeries(t *testing.T) {
 	const hangingProtocol = "1.2.840.10008.5.1.4.38.1"
 	b := open(t, testOptions(vfs.NewMem(), newRing()))

@@ -79,11 +79,15 @@ func (a *Archive) Bulk() *bulk.Store { return a.bulk }
 // free.
 func (a *Archive) Reserve(n int64) error { return a.space.reserve(n) }
 
-// Pressed reports whether little more than the ballast is free, so that copies
-// should make room.
-func (a *Archive) Pressed() bool {
+// ReserveBeside is Reserve for what can do without: it leaves so many bytes more free,
+// which remain for others.
+func (a *Archive) ReserveBeside(n, kept int64) error { return a.space.grant(n, 1, kept) }
+
+// Pressed reports whether little more is free than the ballast and what is kept besides,
+// in bytes, so that copies should make room.
+func (a *Archive) Pressed(kept int64) bool {
 	free, size, err := a.space.free()
-	return err == nil && free < 2*a.space.ballast(size)
+	return err == nil && free < 2*a.space.ballast(size)+kept
 }
 
 // AddUID adds a SOP Instance UID to the hash of a set of them, as the catalogue

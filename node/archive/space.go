@@ -55,15 +55,16 @@ func (s *space) ballast(size int64) int64 {
 }
 
 // reserve grants n bytes or answers fault.Full: the ballast stays free.
-func (s *space) reserve(n int64) error { return s.grant(n, 1) }
+func (s *space) reserve(n int64) error { return s.grant(n, 1, 0) }
 
 // reserveToFree grants n bytes to the work that ends with more bytes free than
 // it began: tables that staged arrivals are packed into, and tables rewritten
 // without their dead. It may use three quarters of the ballast.
-func (s *space) reserveToFree(n int64) error { return s.grant(n, 4) }
+func (s *space) reserveToFree(n int64) error { return s.grant(n, 4, 0) }
 
-// grant leaves the given part of the ballast free.
-func (s *space) grant(n, part int64) error {
+// grant leaves the given part of the ballast free, and so many bytes besides, which
+// others may still be granted.
+func (s *space) grant(n, part, besides int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now := time.Now(); now.Sub(s.asked) > fresh {
@@ -73,7 +74,7 @@ func (s *space) grant(n, part int64) error {
 		}
 		s.free_, s.size_, s.asked = free, size, now
 	}
-	if least := s.ballast(s.size_) / part; s.free_-n < least {
+	if least := s.ballast(s.size_)/part + besides; s.free_-n < least {
 		return fault.New(fault.Full, "the disk has %d bytes free, of which %d stay in reserve", s.free_, least)
 	}
 	s.free_ -= n

@@ -45,11 +45,13 @@ func (c *Capacity) Task() work.Task {
 const (
 	// every is how often it is counted, at most: counting takes milliseconds.
 	every = 10 * time.Second
-	// leastPause lies between two counts, however often the layout changes.
+	// leastPause lies between two counts, however often the layout changes; and between
+	// what the losses of two sites ask, of which each is a layout to compute.
 	leastPause = time.Second
 )
 
 func (c *Capacity) run(ctx context.Context, progress *work.Progress) error {
+	var losses rebuild
 	for {
 		changed := c.places.Changed()
 		err := c.sums.CountSlots(ctx)
@@ -57,19 +59,24 @@ func (c *Capacity) run(ctx context.Context, progress *work.Progress) error {
 			return nil //nolint:nilerr // it was cut short
 		}
 		progress.Note(err)
+		more := false
 		if err == nil {
-			if r := Count(c.places.State(), c.sums.EachSlot); r != nil {
+			state := c.places.State()
+			more = losses.next(state)
+			if r := Count(state, c.sums.EachSlot); r != nil {
+				losses.tell(r, c.sums.EachSlot)
 				c.now.Store(r)
 			}
 		}
-		if !rest(ctx, changed) {
+		if !rest(ctx, changed, more) {
 			return nil
 		}
 	}
 }
 
-// rest waits until it is time to count again; false when ctx ends.
-func rest(ctx context.Context, changed <-chan struct{}) bool {
+// rest waits until it is time to count again, at once after the least pause if there is
+// more to do; false when ctx ends.
+func rest(ctx context.Context, changed <-chan struct{}, more bool) bool {
 	least, next := time.NewTimer(leastPause), time.NewTimer(every)
 	defer least.Stop()
 	defer next.Stop()
@@ -77,6 +84,9 @@ func rest(ctx context.Context, changed <-chan struct{}) bool {
 	case <-least.C:
 	case <-ctx.Done():
 		return false
+	}
+	if more {
+		return true
 	}
 	select {
 	case <-changed:

@@ -19,6 +19,9 @@
 //   - Nothing is remembered between steps but when packs were opened: what a crash
 //     interrupts is found again by what is committed and what the holders say. Each
 //     step may be done twice.
+//   - Room that is kept for shards counts as used: while those of a lost site are made
+//     anew the layout changes, and no copy may go. It makes copies go earlier, never one
+//     that may not go.
 //
 // # Concurrency
 //

@@ -103,18 +103,22 @@ type Disk struct {
 	Returning int64
 	// Ballast is what stays free, for that rewriting too.
 	Ballast int64
+	// Room is kept free for shards: of a site that is lost, for nothing can be evicted
+	// while they are made anew. It counts as used.
+	Room int64
 }
 
 // roomy is how many times the ballast is free on a disk that can wait for tables to be
 // rewritten: they need room, and instances go on coming meanwhile.
 const roomy = 4
 
-// used is what is in use of a disk, and does not come back by itself in time.
+// used is what is in use of a disk, and does not come back by itself in time, and what
+// is to be.
 func (d Disk) used() int64 {
 	if d.Size-d.Used < roomy*d.Ballast {
-		return d.Used
+		return d.Used + d.Room
 	}
-	return d.Used - d.Returning
+	return d.Used - d.Returning + d.Room
 }
 
 // Stats count since the start.

@@ -19,6 +19,7 @@ import (
 	"pelago/cluster/layout"
 	"pelago/node/archive/archivepb"
 	"pelago/node/placement"
+	"pelago/node/work"
 	"pelago/replication/catalog"
 	"pelago/shard"
 	"pelago/shard/held"
@@ -61,7 +62,8 @@ type world struct {
 	used, size int64
 	returning  int64 // of used, what is dead in tables that are rewritten in the end
 	ballast    int64
-	slow       bool // what goes is dead, and comes back later
+	room       int64 // kept for shards
+	slow       bool  // what goes is dead, and comes back later
 	survives   error
 	doubted    []held.Name
 	refused    error // what holders answer to uploads
@@ -321,7 +323,7 @@ func (w *world) evict() *Evict {
 		},
 		Survives: func(context.Context, pack.ID) error { return w.step(func() error { return w.survives }) },
 		Disk: func() (Disk, error) {
-			return Disk{Used: w.used, Size: w.size, Returning: w.returning, Ballast: w.ballast}, nil
+			return Disk{Used: w.used, Size: w.size, Returning: w.returning, Ballast: w.ballast, Room: w.room}, nil
 		},
 		Doubt: func(n held.Name, _ string) { w.doubted = append(w.doubted, n) },
 	})
@@ -632,6 +634,66 @@ func TestAPackThatMayNotGoDoesNotKeepOthersFromGoing(t *testing.T) {
 	if stays.evicted || !goes.evicted || e.Counters().Refused.Load() == 0 {
 		t.Errorf("%v, %v", stays.evicted, goes.evicted)
 	}
+}
+
+// Room that is kept for shards counts as used, with all else as it is: what may not go
+// stays, though there is less room than there should be.
+func TestRoomForShardsCountsAsUsed(t *testing.T) {
+	w := four(t)
+	var all []*made
+	for i := range 4 {
+		all = append(all, w.add(byte(i)))
+	}
+	e := w.evict()
+	run := func() (gone int) {
+		for range 6 {
+			if err := e.round(t.Context(), &work.Progress{}); err != nil {
+				t.Fatal(err)
+			}
+			w.commit()
+		}
+		for _, m := range all {
+			if m.evicted {
+				gone++
+			}
+		}
+		return gone
+	}
+	w.used, w.room = 70, 20 // the mark itself
+	if gone := run(); gone != 0 {
+		t.Errorf("%d went at the mark", gone)
+	}
+	w.room = 21
+	old := w.state
+	w.state = &placement.State{View: layout.View{New: mustCompute(t, old.View.New, w), Old: old.View.New}, Code: old.Code, Survives: old.Survives}
+	if gone := run(); gone != 0 {
+		t.Errorf("%d went while the layout changed", gone)
+	}
+	w.state = old
+	w.survives = errStep
+	if gone := run(); gone != 0 {
+		t.Errorf("%d went that storage commitment would not be given for", gone)
+	}
+	w.survives = nil
+	if gone := run(); gone != 2 || w.used != 50 {
+		t.Errorf("%d went above the mark, %d are in use", gone, w.used)
+	}
+	w.used, w.room, w.returning = 80, 30, 20 // comes back by itself
+	if gone := run(); gone != 2 {
+		t.Errorf("%d went for what comes back by itself", gone)
+	}
+}
+
+func mustCompute(t *testing.T, from *layout.Layout, w *world) *layout.Layout {
+	var all []layout.Holder
+	for _, n := range from.Nodes {
+		all = append(all, layout.Holder{Node: n})
+	}
+	l, err := layout.Compute(from, all, from.Shards)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 func TestNothingGoesWithoutARule(t *testing.T) {

@@ -155,7 +155,7 @@ func (d *node) open() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.store, err = held.Open(held.Options{Self: d, Bulk: d.bulk, Rows: d.rows,
+	store, err := held.Open(held.Options{Self: d, Bulk: d.bulk, Rows: d.rows,
 		Reserve: func(n int64) error {
 			d.mu.Lock()
 			defer d.mu.Unlock()
@@ -165,14 +165,24 @@ func (d *node) open() {
 			return nil
 		},
 		OnLost: func(n held.Name, cause error) {
-			if d.repair != nil {
-				d.repair.OnLost(n, cause)
+			if _, r := d.serving(); r != nil {
+				r.OnLost(n, cause)
 			}
 		}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	late = d.store
+	late = store
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.store = store
+}
+
+// serving are what answers others: a node that starts again has others than before.
+func (d *node) serving() (*held.Store, *Repair) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.store, d.repair
 }
 
 func (d *node) close() {
@@ -184,7 +194,7 @@ func (d *node) close() {
 // start runs a node's repair until end.
 func (d *node) start() {
 	w := d.n
-	d.repair = New(Options{
+	r := New(Options{
 		Self: d.id, Places: places{w, d.id}, Catalog: w.cat, Held: &watched{d.store, d}, Local: local{d}, Copies: copies{d},
 		Peers: held.NewClient(caller{w, d.id}, w), Calls: caller{w, d.id}, Members: w, Coder: w.coder, Tell: func(f *catalog.SealFact) error { return w.tell(f) },
 		Lost:  func(node string) bool { w.mu.Lock(); defer w.mu.Unlock(); return w.lost[node] },
@@ -195,10 +205,13 @@ func (d *node) start() {
 		Busy:    func() bool { d.mu.Lock(); defer d.mu.Unlock(); return d.busy },
 		Workers: cmp.Or(d.offer, 4),
 	})
-	d.repair.bug = d.bug
+	r.bug = d.bug
+	d.mu.Lock()
+	d.repair = r
+	d.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
-	group := work.New(nil, d.repair.Tasks()...)
+	group := work.New(nil, r.Tasks()...)
 	all.Go(func() {
 		if err := group.Run(ctx); err != nil {
 			w.t.Error(err)
@@ -385,13 +398,14 @@ func (c caller) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
-	var handler http.Handler = held.NewHandler(held.HandlerOptions{Held: d.store, Source: local{d},
+	store, serves := d.serving()
+	var handler http.Handler = held.NewHandler(held.HandlerOptions{Held: store, Source: local{d},
 		Peer: func(*http.Request) (authority.Name, error) { return authority.Name{Node: c.from}, nil }})
 	if strings.HasPrefix(r.URL.Path, "/repair/") {
-		if d.repair == nil {
+		if serves == nil {
 			return nil, errors.New("no route")
 		}
-		handler = d.repair.Handler(func(*http.Request) (string, error) { return c.from, nil })
+		handler = serves.Handler(func(*http.Request) (string, error) { return c.from, nil })
 	}
 	rec := httptest.NewRecorder()
 	broken := false
@@ -453,8 +467,9 @@ func (h *watched) Drop(ctx context.Context, why held.Reason, names ...held.Name)
 type local struct{ d *node }
 
 func (l local) Shard(n held.Name) (held.Shard, error) {
-	one, err := l.d.store.Shard(n)
-	m := l.d.hot[n.Pack]
+	store, _ := l.d.serving()
+	one, err := store.Shard(n)
+	m := l.d.copyOf(n.Pack)
 	if err == nil || m == nil || m.head.Stripe != n.Stripe {
 		return one, err
 	}
@@ -470,7 +485,14 @@ func (l local) Shard(n held.Name) (held.Shard, error) {
 
 type copies struct{ d *node }
 
-func (c copies) Has(pack [16]byte) bool { return c.d.hot[pack] != nil }
+func (c copies) Has(pack [16]byte) bool { return c.d.copyOf(pack) != nil }
+
+// copyOf is a pack of which a node has the whole copy; nil: it has none.
+func (d *node) copyOf(pack [16]byte) *made {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hot[pack]
+}
 
 func (c copies) Verify(_ context.Context, of shard.Stripe) error {
 	if c.d.rot[of.Pack] {

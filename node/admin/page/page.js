@@ -88,6 +88,8 @@ function attention(s) {
     else if (silent > 0) list.push(['warn', `${plural(silent, 'node')} of site ${site.name} not heard.`]);
     if (site.lacking_bytes > 0) list.push(['warn', `Site ${site.name} lacks ${bytes(site.lacking_bytes)} of the shards that it owes.`]);
   }
+  const shortages = s.layout.shortages || [];
+  if (shortages.length > 0) list.push(['warn', `If site ${shortages[0].site} is lost, ${bytes(shortages[0].bytes)} of its shards have no place` + (shortages.length > 1 ? `; nor has everything of ${plural(shortages.length - 1, 'other site')}, each lost alone.` : '.')]);
   if (!s.leader) list.push(['bad', 'No leader is known: what is stored here is found here, but not at other sites; deleting and changing the registry wait.']);
   if (s.staleness_seconds < 0) list.push(['warn', 'Since the start of this node no leader has confirmed that the catalogue is complete.']);
   else if (s.staleness_seconds > FALLS_BACK) list.push(['warn', `The catalogue here is confirmed as of ${duration(s.staleness_seconds)} ago.`]);
@@ -177,7 +179,7 @@ function disk(n) {
 function shards(site) {
   if (site.state === 'removed' || site.owed_bytes === 0 && site.held_bytes === 0) return null;
   const known = n => n < 0 ? 'not known' : bytes(n);
-  return more(`shards: ${known(site.held_bytes)} held, ${known(site.owed_bytes)} owed` + (site.lacking_bytes > 0 ? `, ${bytes(site.lacking_bytes)} lacking` : ''));
+  return more(`shards: ${known(site.held_bytes)} held, ${known(site.owed_bytes)} owed` + (site.lacking_bytes > 0 ? `, ${bytes(site.lacking_bytes)} lacking` : '') + (site.room_bytes > 0 ? `; room to keep: ${bytes(site.room_bytes)}` : ''));
 }
 
 function showSites(s) {
