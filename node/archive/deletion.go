@@ -102,8 +102,14 @@ func (a *Archive) late(of *catalog.TombstoneFact, now time.Time) (bool, error) {
 
 // changeTombstone commits a tombstone or takes one back, and has the facts of
 // the series under it made anew: their counts are what a retrieve would send.
-// That they must be is durable first.
+// That they must be is durable first; so what the last process left is finished
+// before, which would take that for its own, and drop it undecided.
 func (a *Archive) changeTombstone(ctx context.Context, command catalog.Command, study, series string) error {
+	select {
+	case <-a.left:
+	case <-ctx.Done():
+		return fault.New(fault.Unavailable, "what deletions left before the last start is not finished yet: %w", ctx.Err())
+	}
 	changed, err := a.seriesOf(study, series)
 	if err != nil {
 		return err

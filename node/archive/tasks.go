@@ -64,7 +64,15 @@ func (a *Archive) watch(ctx context.Context, _ *work.Progress) error {
 // finishLeft finishes what the end of the last process cut short, and from then on
 // what decisions left whose outcome nobody was told.
 func (a *Archive) finishLeft(ctx context.Context, _ *work.Progress) error {
-	if err := errors.Join(a.againLeft(ctx), a.settleLeft(ctx)); err != nil {
+	again := a.againLeft(ctx)
+	select {
+	case <-a.left: // before this task failed, and began again
+	default:
+		if again == nil {
+			close(a.left)
+		}
+	}
+	if err := errors.Join(again, a.settleLeft(ctx)); err != nil {
 		return err
 	}
 	for {

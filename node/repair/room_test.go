@@ -19,6 +19,7 @@ import (
 	"pelago/replication/catalog"
 	"pelago/shard"
 	"pelago/shard/held"
+	"pelago/shard/held/volatile"
 	"pelago/shard/pack"
 	"pelago/shard/stripe"
 )
@@ -97,7 +98,7 @@ func (d *disk) evicts() work.Task {
 	w := d.n
 	return evict.New(evict.Options{
 		Self: d.id, Rule: evict.Rule{Above: 95, Below: 94, Untouched: time.Hour},
-		Packs: d, Copies: d, Spread: d, Holders: held.NewClient(caller{w, d.id}, w), Own: d.store, Rows: &memRows{rows: map[string][]byte{}},
+		Packs: d, Copies: d, Spread: d, Holders: held.NewClient(caller{w, d.id}, w), Own: d.store, Rows: &volatile.Rows{},
 		Placement: func() *placement.State { return places{w, d.id}.State() },
 		Site: func(node string) (string, bool) {
 			w.mu.Lock()

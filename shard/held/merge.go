@@ -8,6 +8,7 @@ import (
 	"pelago/cluster/fault"
 	"pelago/cluster/pause"
 	"pelago/shard/bulk"
+	"pelago/shard/scrub"
 	"pelago/shard/stripe"
 )
 
@@ -189,7 +190,7 @@ type yielding struct {
 
 func (y *yielding) Write(p []byte) (int, error) {
 	n, err := y.to.Write(p)
-	if err == nil && y.busy() && !pause.For(y.ctx, min((beside-1)*time.Since(y.since), yieldFor)) {
+	if err == nil && y.busy() && !pause.For(y.ctx, min((beside-1)*time.Since(y.since), scrub.YieldFor)) {
 		err = y.ctx.Err()
 	}
 	y.since = time.Now()

@@ -13,6 +13,7 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/shard/bulk"
+	"pelago/shard/scrub"
 )
 
 // tables are the numbers of the tables of held shards.
@@ -91,7 +92,7 @@ func TestMergingGivesWay(t *testing.T) {
 			t.Errorf("%v beside others", among)
 		}
 		y.to = slow(time.Hour) // a disk that stood still says nothing of what it costs
-		if among := took(); among != 100*(time.Hour+yieldFor) {
+		if among := took(); among != 100*(time.Hour+scrub.YieldFor) {
 			t.Errorf("%v beside others on a slow disk", among)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
