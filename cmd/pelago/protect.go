@@ -13,7 +13,7 @@ func (n *node) openProtect() {
 	w := n.network
 	o := protect.Options{
 		Doubt: n.doubted, Busy: n.busy,
-		Self:  n.id, Site: n.config.Site, Archive: n.archive, Catalog: n.catalog, Members: w.registry, Placement: n.placement,
+		Self: n.id, Site: n.config.Site, Archive: n.archive, Catalog: n.catalog, Members: w.registry, Placement: n.placement,
 		Shards: n.shards.client, Keys: n.keys, Peers: w.watch.client(w.short),
 		Current: w.group.Current, Fenced: w.group.Fenced, Alive: holders{w}.Alive, Log: n.log,
 	}
