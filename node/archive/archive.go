@@ -214,8 +214,8 @@ type Archive struct {
 	stuck     atomic.Bool   // the packer's last table failed: waiting for it is no use
 	keyless   atomic.Bool   // the packer waits for keys
 	stopped   chan struct{} // the packer has ended
-	left      chan struct{} // closed when what the last process left is finished
-	undecided chan uint64   // a decision failed that may be taken yet: Catalog.TombstonesChanged before it; capacity 1
+	deciding  deciding
+	undecided chan decision // one failed that may be taken yet; capacity 1
 	unsettled []uint64      // versions to be compared by Run; not touched after Open by others
 
 	// still is held while bytes are moved or dropped: by the packer for a table,
@@ -252,14 +252,14 @@ func Open(o Options) (_ *Archive, err error) {
 	o.FS = ordered{o.FS}
 	a := &Archive{
 		o: o, log: o.Log, onDisk: onDisk, catalog: o.Catalog,
-		kick:    make(chan kick),
-		hurry:   make(chan struct{}, 1),
-		codec:   pack.NewCodec(o.ChunkBytes),
-		headers: newHeaders(),
-		rot:     rot{found: make(chan struct{}, 1)},
-		stopped: make(chan struct{}),
-		left:    make(chan struct{}), undecided: make(chan uint64, 1),
-		fatal: make(chan struct{}),
+		kick:      make(chan kick),
+		hurry:     make(chan struct{}, 1),
+		codec:     pack.NewCodec(o.ChunkBytes),
+		headers:   newHeaders(),
+		rot:       rot{found: make(chan struct{}, 1)},
+		stopped:   make(chan struct{}),
+		undecided: make(chan decision, 1),
+		fatal:     make(chan struct{}),
 	}
 	a.packs.Limit = maxOpenPacks
 	a.hashers.New = func() any { return blake3.New() }

@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -102,18 +103,35 @@ func (a *Archive) late(of *catalog.TombstoneFact, now time.Time) (bool, error) {
 
 // changeTombstone commits a tombstone or takes one back, and has the facts of
 // the series under it made anew: their counts are what a retrieve would send.
-// That they must be is durable first; so what the last process left is finished
-// before, which would take that for its own, and drop it undecided.
+// That they must be is durable first.
 func (a *Archive) changeTombstone(ctx context.Context, command catalog.Command, study, series string) error {
-	select {
-	case <-a.left:
-	case <-ctx.Done():
-		return fault.New(fault.Unavailable, "what deletions left before the last start is not finished yet: %w", ctx.Err())
-	}
 	changed, err := a.seriesOf(study, series)
 	if err != nil {
 		return err
 	}
+	a.deciding.begin(changed)
+	if err := a.noteAgain(changed); err != nil {
+		a.deciding.end(changed)
+		return err
+	}
+	before := a.catalog.TombstonesChanged()
+	results, err := a.o.Decide.Decide(ctx, nil, command)
+	if err != nil && len(changed) > 0 {
+		select { // it may be taken yet
+		case a.undecided <- decision{before, changed}:
+			return errors.Join(append(results, err)...)
+		default: // one is waited for
+		}
+	}
+	a.deciding.end(changed)
+	if err := errors.Join(append(results, err)...); err != nil {
+		return err
+	}
+	return a.again(ctx, changed)
+}
+
+// noteAgain makes durable that the facts of series must be made anew.
+func (a *Archive) noteAgain(changed []seriesName) error {
 	batch := a.store.NewBatch()
 	defer batch.Close()
 	for _, name := range changed {
@@ -121,21 +139,48 @@ func (a *Archive) changeTombstone(ctx context.Context, command catalog.Command, 
 			return err
 		}
 	}
-	if err := batch.Commit(pebble.Sync); err != nil {
-		return fmtStore(err)
+	return fmtStore(batch.Commit(pebble.Sync))
+}
+
+// decision is one whose outcome nobody was told.
+type decision struct {
+	before  uint64 // Catalog.TombstonesChanged before it was proposed
+	changed []seriesName
+}
+
+// deciding are the series whose rowAgain rows stand for what is not decided yet: their
+// facts were not made anew for it, whoever makes them anew meanwhile.
+type deciding struct {
+	mu sync.Mutex // held while such rows are dropped
+	of map[seriesName]int
+}
+
+// begin comes before the rows are written.
+func (d *deciding) begin(all []seriesName) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.of == nil {
+		d.of = map[seriesName]int{}
 	}
-	before := a.catalog.TombstonesChanged()
-	results, err := a.o.Decide.Decide(ctx, nil, command)
-	if err != nil && len(changed) > 0 {
-		select { // it may be taken yet
-		case a.undecided <- before:
-		default: // one is waited for
+	for _, name := range all {
+		d.of[name]++
+	}
+}
+
+func (d *deciding) end(all []seriesName) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, name := range all {
+		if d.of[name]--; d.of[name] == 0 {
+			delete(d.of, name)
 		}
 	}
-	if err := errors.Join(append(results, err)...); err != nil {
-		return err
-	}
-	return a.again(ctx, changed)
+}
+
+func (d *deciding) has(name seriesName) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.of[name] > 0
 }
 
 // seriesOf lists the series of a study that canonical instances are in, or just
@@ -178,9 +223,14 @@ func (a *Archive) again(ctx context.Context, changed []seriesName) error {
 	if err := a.journal.Settle(ctx); err != nil {
 		return err // done again later, or at the next start
 	}
+	a.deciding.mu.Lock()
+	defer a.deciding.mu.Unlock()
 	batch := a.store.NewBatch()
 	defer batch.Close()
 	for _, name := range changed {
+		if a.deciding.of[name] > 0 {
+			continue // it is to be made anew once more
+		}
 		if err := batch.Delete(keyAgain(name), nil); err != nil {
 			return err
 		}
@@ -224,7 +274,9 @@ func (a *Archive) againLeft(ctx context.Context) error {
 			if !ok {
 				return fault.New(fault.Corrupt, "store: a row of a fact to be made anew that does not parse")
 			}
-			left = append(left, seriesName{uids[0], uids[1]})
+			if name := (seriesName{uids[0], uids[1]}); !a.deciding.has(name) {
+				left = append(left, name)
+			}
 			if len(left) == pageRows {
 				return errStop
 			}

@@ -64,25 +64,18 @@ func (a *Archive) watch(ctx context.Context, _ *work.Progress) error {
 // finishLeft finishes what the end of the last process cut short, and from then on
 // what decisions left whose outcome nobody was told.
 func (a *Archive) finishLeft(ctx context.Context, _ *work.Progress) error {
-	again := a.againLeft(ctx)
-	select {
-	case <-a.left: // before this task failed, and began again
-	default:
-		if again == nil {
-			close(a.left)
-		}
-	}
-	if err := errors.Join(again, a.settleLeft(ctx)); err != nil {
+	if err := errors.Join(a.againLeft(ctx), a.settleLeft(ctx)); err != nil {
 		return err
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case before := <-a.undecided:
-			if !a.awaitDecision(ctx, before) {
+		case d := <-a.undecided:
+			if !a.awaitDecision(ctx, d.before) {
 				return nil
 			}
+			a.deciding.end(d.changed)
 			if err := a.againLeft(ctx); err != nil {
 				return err
 			}
