@@ -15,7 +15,7 @@ type Record struct {
 	Witness           bool // votes, and holds nothing
 	Barred            bool // never votes: it came back older than it was
 	Founder           bool
-	Drained           bool // never votes while there are others: it gives up what it holds
+	Drained           bool // is given no vote: it gives up what it holds
 	Revoked           bool // is no part of it
 }
 
@@ -59,8 +59,9 @@ func tolerance(sites int) int {
 // says, false when there is none: healthy and barred are the leader's opinions, barred
 // of who must not vote for now. Who is revoked goes before anything else, then
 // who is not in the catalogue; who is missing comes in; then votes are moved: who is
-// drained loses its own, and stays until it is revoked. A leader that must lose its
-// own vote, or its place, gives leadership away first.
+// drained loses its own where another can have it, and stays until it is revoked or
+// another has its address. A leader that must lose its own vote, or its place, gives
+// leadership away first.
 func plan(self string, records []Record, members []replication.Member, healthy, barred func(id string) bool) (step, bool) {
 	known := map[string]Record{}
 	for _, r := range records {
@@ -115,7 +116,32 @@ func planLeaving(self string, known map[string]Record, members []replication.Mem
 			}
 		}
 	}
+	for _, m := range members { // Raft has an address once
+		if r := known[m.ID]; r.Drained && m.ID != self && m.Suffrage == replication.Nonvoter && replaced(known, m.ID, m.Address) {
+			return step{do: remove, id: m.ID}, true
+		}
+	}
 	return step{}, false
+}
+
+// replaced reports whether another, who is to stay, is where a node was.
+func replaced(known map[string]Record, id, address string) bool {
+	for _, r := range known {
+		if r.ID != id && r.Address == address && !r.Revoked && !r.Drained {
+			return true
+		}
+	}
+	return false
+}
+
+// taken reports whether a member is where another is to come.
+func taken(present map[string]replication.Member, id, address string) bool {
+	for _, m := range present {
+		if m.ID != id && m.Address == address {
+			return true
+		}
+	}
+	return false
 }
 
 func planComing(known map[string]Record, present map[string]replication.Member) (step, bool) {
@@ -124,6 +150,7 @@ func planComing(known map[string]Record, present map[string]replication.Member) 
 		m, ok := present[id]
 		switch {
 		case r.Revoked || r.Address == "" || len(r.Address) > replication.MaxMemberBytes || ok && m.Address == r.Address:
+		case taken(present, id, r.Address) || r.Drained && !ok && replaced(known, id, r.Address):
 		case ok && m.Suffrage == replication.Voter:
 			return step{do: promote, id: id, address: r.Address}, true
 		default:

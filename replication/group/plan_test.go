@@ -76,6 +76,7 @@ func TestTheNextChangeOfTheMembership(t *testing.T) {
 		"and goes on receiving what is decided":               {[]string{"a A f", "b B d", "c C", "d D"}, "a* b c* d*", "", ""},
 		"if it is out, it comes back without a vote":          {[]string{"a A f", "b B d", "c C", "d D"}, "a* c* d*", "", "admit b"},
 		"until it is revoked":                                 {[]string{"a A f", "b B dr", "c C", "d D"}, "a* b c* d*", "", "remove b"},
+		"with three sites the drained votes until it is gone": {[]string{"a A f", "b B d", "c C"}, "a* b* c*", "", ""},
 		"a drained leader gives way":                          {[]string{"a A fd", "b B", "c C", "d D"}, "a* b* c* d*", "", "abdicate"},
 		"nobody is left to take over from the drained":        {[]string{"a A fd"}, "a*", "", ""},
 		"five sites have five":                                {[]string{"a A f", "b B", "c C", "d D", "e E"}, "a* b* c* d e", "", "promote d"},
@@ -100,6 +101,33 @@ func TestTheNextChangeOfTheMembership(t *testing.T) {
 	all[0].Address = "elsewhere"
 	if s, ok := plan("a", all[:1], membersOf("a*"), func(string) bool { return true }, nobody); !ok || s != (step{promote, "a", "elsewhere"}) {
 		t.Errorf("a voter that has moved: %v, %t", s, ok)
+	}
+}
+
+// Raft has an address once: who is drained goes for who comes where it was, and keeps
+// nobody's vote where it is meanwhile.
+func TestTheDrainedGiveWayToWhoComesWhereTheyWere(t *testing.T) {
+	for members, want := range map[string]step{
+		"a* b c*":    {do: remove, id: "b"},
+		"a* c*":      {do: admit, id: "e"},
+		"a* c* e*":   {},
+		"a* b* c* d": {do: promote, id: "d"},
+	} {
+		all := recordsOf("a A f", "b B d", "c C", "e B")
+		all[3].Address = "at b"
+		now := membersOf(members)
+		for i, m := range now {
+			switch m.ID {
+			case "d":
+				all = append(all, recordsOf("d D")...)
+			case "e":
+				now[i].Address = "at b"
+			}
+		}
+		s, _ := plan("a", all, now, func(string) bool { return true }, nobody)
+		if s.do != want.do || s.id != want.id {
+			t.Errorf("%s: %v, want %v", members, s, want)
+		}
 	}
 }
 
