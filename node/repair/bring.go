@@ -56,16 +56,18 @@ type duty struct {
 }
 
 const (
-	// besideBytes are brought beside others before they land, and besideShards: together,
-	// for each time that shards land costs a table, syncs, and the merging of the table.
-	// Alone, shards that land at one moment are together anyway.
+	// besideBytes are brought beside others before they land, or besideShards, or what
+	// came in besideTime: together, for each time that shards land costs a table, syncs,
+	// and the merging of the table. Alone, shards that land at one moment are together
+	// anyway. What was made and has not landed is made again after a crash.
 	besideBytes  = 4 << 20
 	besideShards = 64
+	besideTime   = 3 * time.Second
 )
 
-// take takes what is next: a shard, or beside others small ones that are to land
-// together; none while workers wait for a walk, but for what cannot lose a shard more,
-// which is not held.
+// take takes what is next: a shard, or beside others small ones of one exposure that are
+// to land together, but none of a stripe that can lose no more. While workers wait for
+// a walk only what cannot lose a shard more is taken.
 func (r *Repair) take(now time.Time) (all []duty) {
 	most := 1
 	if r.pace.beside() {
@@ -73,13 +75,12 @@ func (r *Repair) take(now time.Time) (all []duty) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	q := r.queue
-	if now.Before(r.holdTill) && len(q.lists[urgent]) == 0 && len(q.lists[classOf(0)]) == 0 {
-		return nil
-	}
-	bytes := int64(0)
-	fits := func(it item) bool {
-		return len(all) == 0 || all[0].bytes <= held.MaxSmall && it.bytes <= held.MaxSmall && bytes+it.bytes <= besideBytes
+	q, holding, bytes := r.queue, now.Before(r.holdTill), int64(0)
+	fits := func(it item, class int) bool {
+		if len(all) == 0 {
+			return !holding || class <= classOf(0)
+		}
+		return class == all[0].class && class > classOf(0) && isSmall(all[0].item) && isSmall(it) && bytes+it.bytes <= besideBytes
 	}
 	for len(all) < most {
 		it, class, ok := q.take(fits)
@@ -95,31 +96,46 @@ func (r *Repair) take(now time.Time) (all []duty) {
 	return all
 }
 
+func isSmall(it item) bool { return it.bytes <= held.MaxSmall }
+
 // errUnwanted is that of a shard that need not be here, or is.
 var errUnwanted = errors.New("repair: the shard need not be brought")
 
-// bring has shards land here: each as it is made, or several when all are. Every step
-// may be taken again after a crash, or beside another node that does the same.
+// bring has shards land here: each as it is made, or several when all are, or after
+// besideTime. Every step may be taken again after a crash, or beside another node that
+// does the same.
 func (r *Repair) bring(ctx context.Context, all []duty, progress *work.Progress) {
 	var together []rebuilt
+	land := func() {
+		for i, err := range r.landTogether(ctx, together) {
+			r.ended(ctx, together[i].duty, err, progress)
+		}
+		together = nil
+	}
+	began := time.Now()
 	for _, d := range all {
 		from, claim, err := r.from(ctx, d.item)
-		if err == nil && from != nil {
-			if len(all) > 1 && claim.Bytes <= held.MaxSmall {
-				one := rebuilt{duty: d, claim: claim}
-				if err = r.rebuild(ctx, &one.bytes, from, claim.Index); err == nil {
-					together = append(together, one)
-					continue
-				}
-			} else {
-				err = r.land(ctx, from, claim)
+		waits := false
+		switch {
+		case err != nil || from == nil:
+		case len(all) == 1 || claim.Bytes > held.MaxSmall:
+			land() // a large one may have to wait
+			err = r.land(ctx, from, claim)
+		default:
+			one := rebuilt{duty: d, claim: claim}
+			if err = r.rebuild(ctx, &one.bytes, from, claim.Index); err == nil {
+				together, waits = append(together, one), true
 			}
 		}
-		r.ended(ctx, d, err, progress)
+		if !waits {
+			r.ended(ctx, d, err, progress)
+		}
+		if time.Since(began) > besideTime {
+			land()
+			began = time.Now()
+		}
 	}
-	for i, err := range r.landTogether(ctx, together) {
-		r.ended(ctx, together[i].duty, err, progress)
-	}
+	land()
 }
 
 // from finds where a shard can be made from, and what it is to be: nil if it is here.
@@ -214,12 +230,19 @@ func (r *Repair) landTogether(ctx context.Context, all []rebuilt) []error {
 		}
 		return nil
 	}
-	if len(all) == 0 || some(0, len(all)) == nil {
-		return failed
+	if len(all) == 0 {
+		return nil
 	}
+	err := some(0, len(all))
 	for i := range all {
-		if err := some(i, i+1); err != nil {
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
 			failed[i] = err
+		default:
+			if alone := some(i, i+1); alone != nil {
+				failed[i] = alone
+			}
 		}
 	}
 	return failed

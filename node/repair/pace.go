@@ -56,7 +56,7 @@ type pacer struct {
 	rate   float64   // bytes a second beside others; 0: none were there for a while
 	timers int       // that fired in this second,
 	slow   int       // of these, late
-	inside int       // shards that are being brought
+	inside int       // workers that bring shards
 	freed  chan struct{}
 }
 

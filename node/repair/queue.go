@@ -37,9 +37,6 @@ type item struct {
 	bytes int64 // about
 }
 
-// whatever fits.
-func whatever(item) bool { return true }
-
 // queue is what is lacking, most exposed first, and what waits. A class has a room of
 // its own, so that no number of shards that cannot be had keeps others out; and each
 // is tried once for each walk, so that they do not keep others waiting. It is not
@@ -86,7 +83,7 @@ func (q *queue) first(it item, now time.Time) {
 }
 
 // take returns what is to be done next, if it fits; done must be called with it.
-func (q *queue) take(fits func(item) bool) (it item, class int, ok bool) {
+func (q *queue) take(fits func(it item, class int) bool) (it item, class int, ok bool) {
 	for class := range q.lists {
 		for len(q.lists[class]) > 0 {
 			it = q.lists[class][0]
@@ -94,7 +91,7 @@ func (q *queue) take(fits func(item) bool) (it item, class int, ok bool) {
 				q.lists[class] = q.lists[class][1:]
 				continue
 			}
-			if !fits(it) {
+			if !fits(it, class) {
 				return item{}, 0, false
 			}
 			q.lists[class] = q.lists[class][1:]

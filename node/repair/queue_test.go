@@ -19,6 +19,9 @@ func thing(i int) item {
 	return it
 }
 
+// whatever fits.
+func whatever(item, int) bool { return true }
+
 // What is most exposed comes first; what cannot be read by what is known comes last.
 func TestTheMostExposedComesFirst(t *testing.T) {
 	q, now := newQueue(), time.Now()
