@@ -8,7 +8,6 @@ import (
 	"pelago/cluster/fault"
 	"pelago/cluster/pause"
 	"pelago/shard/bulk"
-	"pelago/shard/scrub"
 	"pelago/shard/stripe"
 )
 
@@ -142,6 +141,10 @@ func (s *Store) heldAt(ref bulk.Ref) (e Entry, ok bool, err error) {
 // fill copies shards into a table; false if one of them turned out lost, or went
 // meanwhile: then the table is void.
 func (s *Store) fill(ctx context.Context, table *bulk.Table, all []moved) (whole bool, err error) {
+	gives := s.o.Busy
+	if s.smallTables() >= manyTables {
+		gives = func() bool { return false }
+	}
 	for i, m := range all {
 		if err := ctx.Err(); err != nil {
 			return false, err
@@ -150,7 +153,7 @@ func (s *Store) fill(ctx context.Context, table *bulk.Table, all []moved) (whole
 		if err != nil {
 			return false, err
 		}
-		from, out := &readerAt{from: s.o.Bulk.Reader(m.from), size: m.from.Bytes}, &sink{to: &yielding{to: blob, ctx: ctx, busy: s.o.Busy, since: time.Now()}}
+		from, out := &readerAt{from: s.o.Bulk.Reader(m.from), size: m.from.Bytes}, &sink{to: &yielding{to: blob, ctx: ctx, busy: gives, since: time.Now()}}
 		head, index, err := stripe.Receive(from, out, m.from.Bytes)
 		if err == nil && (head.Stripe != m.Stripe || index != m.Index || head.Root() != m.Root || from.at != from.size) {
 			err = fault.New(fault.Corrupt, "held: the bytes of shard %v are those of another", m.Name)
@@ -175,9 +178,25 @@ func (s *Store) fill(ctx context.Context, table *bulk.Table, all []moved) (whole
 	return true, nil
 }
 
-// beside is the part of the time that merging takes while others use the node: one in
-// so many. It comes to an end beside them, too.
-const beside = 12
+const (
+	// beside is the part of the time that copying takes while others use the node: one in
+	// so many. It comes to an end beside them, too.
+	beside = 12
+	// longestRest bounds how long it waits after a piece that took long.
+	longestRest = time.Second
+	// manyTables end that: where others come for weeks, what lands must be merged, too.
+	manyTables = 4096
+)
+
+// smallTables is how many tables are merged in the end.
+func (s *Store) smallTables() (n int) {
+	s.o.Bulk.Tables(bulk.Held, func(_ uint64, size int64) {
+		if size < s.merging.target/2 {
+			n++
+		}
+	})
+	return n
+}
 
 // yielding writes, and while others use the node waits afterwards, in proportion to the
 // time that went by since it wrote last.
@@ -190,7 +209,7 @@ type yielding struct {
 
 func (y *yielding) Write(p []byte) (int, error) {
 	n, err := y.to.Write(p)
-	if err == nil && y.busy() && !pause.For(y.ctx, min((beside-1)*time.Since(y.since), scrub.YieldFor)) {
+	if err == nil && y.busy() && !pause.For(y.ctx, min((beside-1)*time.Since(y.since), longestRest)) {
 		err = y.ctx.Err()
 	}
 	y.since = time.Now()

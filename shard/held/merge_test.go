@@ -13,7 +13,6 @@ import (
 
 	"pelago/cluster/fault"
 	"pelago/shard/bulk"
-	"pelago/shard/scrub"
 )
 
 // tables are the numbers of the tables of held shards.
@@ -92,7 +91,7 @@ func TestMergingGivesWay(t *testing.T) {
 			t.Errorf("%v beside others", among)
 		}
 		y.to = slow(time.Hour) // a disk that stood still says nothing of what it costs
-		if among := took(); among != 100*(time.Hour+scrub.YieldFor) {
+		if among := took(); among != 100*(time.Hour+longestRest) {
 			t.Errorf("%v beside others on a slow disk", among)
 		}
 		ctx, cancel := context.WithCancel(t.Context())

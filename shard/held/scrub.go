@@ -95,9 +95,11 @@ func (s *Store) tidy(ctx context.Context) error {
 	for i := time.Duration(0); i < scrub.NoteEvery && s.o.Busy(); i += scrub.YieldFor {
 		pause.For(ctx, scrub.YieldFor)
 	}
+	s.recount() // merging may take long
+	forgotten := s.forgetReasons()
 	_, err := s.Merge(ctx)
 	s.recount()
-	return errors.Join(err, s.forgetReasons())
+	return errors.Join(err, forgotten)
 }
 
 // recount looks how many bytes the tables of shards really have: those of the dead
