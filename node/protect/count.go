@@ -20,6 +20,7 @@ const (
 	// begin countEvery one after the other at the soonest.
 	countPauses = 20
 	countBeside = 100
+	countRest   = 5 * time.Second // at most, on a slow disk
 	countEvery  = time.Second
 )
 
@@ -31,7 +32,8 @@ type count struct {
 
 // Studies is how many studies are protected: all of whose instances, at each node that
 // stores any, are in packs that have receipts to survive what the network promises.
-// It is of a moment shortly ago (in a large catalogue: minutes); false before the
+// It is of a moment shortly ago (in a large catalogue: minutes, or longer where others use
+// this node); false before the
 // first count has ended.
 func (p *Protect) Studies() (uint64, bool) {
 	p.mu.Lock()
@@ -64,11 +66,11 @@ func (p *Protect) runCounting(ctx context.Context, progress *work.Progress) erro
 
 func (p *Protect) countStudies(ctx context.Context) (n uint64, err error) {
 	st := p.o.Placement.State()
-	if !st.Striped() {
-		return 0, nil // they are where they arrived, and nowhere else
-	}
 	var next catalog.Order
 	for more := true; more && err == nil; {
+		if !st.Striped() {
+			return 0, nil // they are where they arrived, and nowhere else
+		}
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
 		}
@@ -80,8 +82,11 @@ func (p *Protect) countStudies(ctx context.Context) (n uint64, err error) {
 		if p.o.Busy() {
 			rest = countBeside * time.Since(began)
 		}
-		if more && !pause.For(ctx, rest) {
+		if more && !pause.For(ctx, min(rest, countRest)) {
 			return 0, context.Cause(ctx)
+		}
+		if now := p.o.Placement.State(); now.Survives != st.Survives || now.Striped() != st.Striped() {
+			st, n, next, more = now, 0, catalog.Order{}, true // from the beginning
 		}
 	}
 	return n, err
