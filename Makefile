@@ -31,7 +31,8 @@ test: ## every test, fuzz targets on their seeds
 
 # One processor a test program: of two that look at timer channels of one synctest bubble
 # at a time, Go 1.26's race detector breaks its own records and dies (golang/go#78156). It
-# finds races by what happens before what, not by what happens at once.
+# finds races by what happens before what, not by what happens at once; the price is that
+# it sees fewer orders of events.
 race: ## the tests of the concurrent packages under the race detector
 	CGO_ENABLED=1 $(GO) test -race -cpu 1 -short -timeout 30m $(RACE)
 

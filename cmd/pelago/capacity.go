@@ -111,12 +111,13 @@ func (n *node) capacityGauges() {
 		func() float64 { _, lacking := n.heldHere(); return float64(lacking) })
 	m.Gauge("pelago_shards_room_bytes", "Bytes that this node would have to take in if the one site were lost whose loss asks most of it; below 0: not known.",
 		func() float64 { return float64(n.roomOf(n.id)) })
-	m.Gauge("pelago_shards_short_bytes", "Bytes of shards that would find no place if the one site were lost of which most would not.", func() float64 {
+	m.Gauge("pelago_shards_short_bytes", "Bytes of shards that would find no place if the one site were lost of which most would not; below 0: not known.", func() float64 {
+		r := n.capacity.Report()
 		usage, err := n.archive.Usage()
-		if err != nil {
+		if err != nil || r == nil || r.Layout > 0 && r.Losses == nil {
 			return -1
 		}
-		if all := shortages(n.capacity.Report(), n.members(usage, n.vantage())); len(all) > 0 {
+		if all := shortages(r, n.members(usage, n.vantage())); len(all) > 0 {
 			return float64(all[0].Bytes)
 		}
 		return 0

@@ -75,7 +75,7 @@ func openCopies(a *archive.Archive, ring *keys.Ring, c config.Config, room func(
 	return cached.Open(cached.Options{
 		Bulk: a.Bulk(), Copies: a.Rows("copies"), Told: a.Rows("told"), Opened: a.Rows("opened"),
 		Ring: ring, Limit: limit, Log: log,
-		Reserve: func(bytes int64) error { return a.ReserveBeside(bytes, room()) },
+		Reserve: func(bytes int64) error { return a.ReserveBeside(bytes, room()) }, ReserveTold: a.Reserve,
 		Pressed: func() bool { return a.Pressed(room()) },
 	})
 }

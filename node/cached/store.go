@@ -50,8 +50,11 @@ type Options struct {
 
 	Limit   int64               // bytes of all copies
 	Reserve func(n int64) error // before n bytes are written; fault.Full
-	Pressed func() bool         // whether copies should give way; nil: never
-	Log     *slog.Logger        // nil is silent
+	// ReserveTold is the same for what is told of series, kilobytes without which they do
+	// not open while their site is away; nil: Reserve.
+	ReserveTold func(n int64) error
+	Pressed     func() bool  // whether copies should give way; nil: never
+	Log         *slog.Logger // nil is silent
 }
 
 // Store holds the copies.
@@ -98,6 +101,9 @@ func Open(o Options) (*Store, error) {
 	}
 	if o.Pressed == nil {
 		o.Pressed = func() bool { return false }
+	}
+	if o.ReserveTold == nil {
+		o.ReserveTold = o.Reserve
 	}
 	s := &Store{o: o, kept: map[pack.ID]*list.Element{}, kick: make(chan struct{}, 1)}
 	if err := s.reconcile(); err != nil {

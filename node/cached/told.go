@@ -89,7 +89,7 @@ func (s *Store) Tell(t Told) error {
 			return err
 		}
 	}
-	if err := s.o.Reserve(int64(len(b))); err != nil {
+	if err := s.o.ReserveTold(int64(len(b))); err != nil {
 		return err
 	}
 	key := toldKey(t.Study, t.Series, t.Node)

@@ -14,7 +14,7 @@ type Report struct {
 	Placeless int64
 	// Losses are what the loss of each site would ask of the others, by the name of the
 	// site: of those alone whose loss has a remedy, for which there are more sites than
-	// the code needs. Nil too while they are not known of this layout.
+	// the code needs. Nil while they are not known of this layout.
 	Losses []Loss
 	// Fits is how many bytes of shards, spread evenly, the pledges have room for so that
 	// the loss of any one site could still be made anew; 0: none could, or it is not known.

@@ -187,9 +187,9 @@ func newCells(each Slots) *cells {
 	return c
 }
 
-// losses works out what each site's loss asks for.
-func (p *plans) losses(c *cells) (all []Loss) {
-	site := sitesOf(p.of)
+// losses works out what each site's loss asks for; never nil.
+func (p *plans) losses(c *cells) []Loss {
+	site, all := sitesOf(p.of), []Loss{}
 	for i := range p.all {
 		one := &p.all[i]
 		if len(one.moves) == 0 {
