@@ -112,11 +112,7 @@ func TestEveryLossUpToTheLimit(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts many nodes")
 	}
-	networks := []int{3, 5}
-	if os.Getenv("E2E_LOSSES") != "" {
-		networks = []int{2, 3, 4, 5, 6}
-	}
-	for _, n := range networks {
+	for _, n := range []int{2, 3, 4, 5, 6} {
 		t.Run(fmt.Sprintf("%d sites", n), func(t *testing.T) {
 			all := sites(t, n)
 			limit := all[0].status().SurvivesSites
